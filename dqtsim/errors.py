@@ -1,0 +1,33 @@
+"""The few kinds of error dqtsim raises.
+
+Every message is one sentence that says which rule was broken, what was found, and where. The command line prints it
+and exits with 2; nothing else in the package writes a traceback for wrong input.
+"""
+
+
+class DqtsimError(Exception):
+    """Base of every error that the user can cause and mend."""
+
+
+class ModelError(DqtsimError):
+    """A model file, a graph or one of its nodes breaks the format (names node, operator, domain or tensor)."""
+
+
+class TargetError(DqtsimError):
+    """A target description is malformed, or a model does not fit the target."""
+
+
+class InputError(DqtsimError):
+    """A picture, an array or a data folder is not what the model or the trainer needs."""
+
+
+class WidthError(DqtsimError):
+    """A `--bits` specification asks for widths that do not exist."""
+
+
+class AccumulatorError(DqtsimError):
+    """A sum left the accumulator of a target whose overflow policy is ERROR."""
+
+
+class GoldenError(DqtsimError):
+    """Golden vectors are missing, corrupt or belong to another model."""

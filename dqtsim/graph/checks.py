@@ -1,0 +1,203 @@
+"""What must hold before a graph may be planned. Each violation is one sentence that names the node and the tensor."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import ModelError
+from ..spec.rules import Nesting
+from .model import Array, Graph, Node
+from .schema import NESTED_LAYERS, SCHEMAS, Schema, schema_of
+
+LARGEST = (1 << 63) - 1
+
+
+def check_graph(graph: Graph) -> None:
+    """Raise ModelError for the first rule of the format that `graph` breaks."""
+    _check_arithmetic(graph)
+    _check_input(graph)
+    known: dict[str, str] = {value.name: value.dtype for value in graph.inputs}
+    known |= {name: array.dtype.name for name, array in graph.initializers.items()}
+    seen: set[str] = set()
+    for node in graph.nodes:
+        schema = check_operator(node)
+        if node.name in seen:
+            raise ModelError(f"node names must be unique; {node.title} occurs twice.")
+        seen.add(node.name)
+        _check_inputs(graph, node, schema, known)
+        for output in node.outputs:
+            if output in known:
+                raise ModelError(f"every tensor has one producer; {node.title} produces '{output}' a second time.")
+            known[output] = _output_dtype(node, known)
+    for value in graph.outputs:
+        if value.name not in known:
+            raise ModelError(f"every output has a producer; no node produces the graph output '{value.name}'.")
+    _check_layers(graph)
+    for node in graph.nodes:
+        _check_values(graph, node)
+
+
+def check_operator(node: Node) -> Schema:
+    """Return the schema of `node`; raise ModelError if no model may use its operator."""
+    schema = schema_of(node.domain, node.operator)
+    if schema is None:
+        supported = ", ".join(sorted(s.title for s in SCHEMAS.values()))
+        raise ModelError(
+            f"a model may use only supported operators; node '{node.name}' is operator '{node.operator}' of domain "
+            f"'{node.domain or 'ai.onnx'}' (supported: {supported})."
+        )
+    return schema
+
+
+def _check_arithmetic(graph: Graph) -> None:
+    n = graph.arithmetic.master_width
+    if not 2 <= n <= 8:
+        raise ModelError(f"the master width is 2 to 8; metadata 'dqtsim.master_width' says {n}.")
+    if graph.arithmetic.activation_rule == Nesting.MIDPOINT:
+        raise ModelError(
+            "MIDPOINT nests weights only; metadata 'dqtsim.activation_rule' must be TIES_UP or FLOOR, found MIDPOINT."
+        )
+    pairs = [*graph.candidates, *graph.pinned.values()]
+    for pair in pairs:
+        if not all(1 <= width <= n for width in pair):
+            raise ModelError(f"widths lie between 1 and the master width {n}; metadata names the pair {pair}.")
+    if not graph.candidates:
+        raise ModelError("a model names its candidate widths; metadata 'dqtsim.candidates' is empty.")
+
+
+def _check_input(graph: Graph) -> None:
+    if len(graph.inputs) != 1:
+        names = ", ".join(f"'{value.name}'" for value in graph.inputs)
+        raise ModelError(f"a model has one input; found {len(graph.inputs)}: {names or 'none'}.")
+    value = graph.input
+    if value.dtype != "uint8" or len(value.shape) not in (2, 4) or value.shape[0] != 1 or min(value.shape) < 1:
+        raise ModelError(
+            f"the input is uint8 codes of one sample, shape (1, C, H, W) or (1, K); "
+            f"'{value.name}' is {value.dtype} {value.shape}."
+        )
+
+
+def _check_inputs(graph: Graph, node: Node, schema: Schema, known: Mapping[str, str]) -> None:
+    expected = len(schema.inputs)
+    if schema.variadic:
+        if not node.inputs:
+            raise ModelError(f"{node.title} needs at least one input and has none.")
+        roles = [schema.inputs[0]] * len(node.inputs)
+    elif len(node.inputs) != expected:
+        raise ModelError(f"{node.title} takes {expected} inputs; found {len(node.inputs)}.")
+    else:
+        roles = list(schema.inputs)
+    if len(node.outputs) != 1:
+        raise ModelError(f"{node.title} has one output; found {len(node.outputs)}.")
+    for role, name in zip(roles, node.inputs, strict=True):
+        if role.constant and name not in graph.initializers:
+            raise ModelError(f"{node.title} needs its input '{role.name}' as an initializer; '{name}' is none.")
+        if name not in known:
+            raise ModelError(f"{node.title} reads '{name}', which nothing before it produces.")
+        if known[name] not in role.dtypes:
+            raise ModelError(
+                f"{node.title} takes '{role.name}' as {' or '.join(role.dtypes)}; tensor '{name}' is {known[name]}."
+            )
+        if role.constant and role.rank is not None and graph.initializers[name].ndim != role.rank:
+            raise ModelError(
+                f"{node.title} takes '{role.name}' with {role.rank} dimensions; tensor '{name}' has shape "
+                f"{graph.initializers[name].shape}."
+            )
+    if schema.variadic and len({known[name] for name in node.inputs}) > 1:
+        raise ModelError(f"{node.title} joins tensors of one dtype; found {[known[name] for name in node.inputs]}.")
+
+
+def _output_dtype(node: Node, known: Mapping[str, str]) -> str:
+    if node.operator == "NestedLogits":
+        return "int32"
+    if node.operator == "ArgMax":
+        return "int64"
+    return "uint8" if node.domain else known[node.inputs[0]]
+
+
+def _check_layers(graph: Graph) -> None:
+    nested = {node.name for node in graph.nodes if node.operator in NESTED_LAYERS}
+    for name in graph.layers:
+        if name not in nested:
+            raise ModelError(f"metadata 'dqtsim.layers' names nested layers; no nested node is called '{name}'.")
+    for name in graph.pinned:
+        if name not in graph.layers:
+            raise ModelError(f"metadata 'dqtsim.pinned' names entries of 'dqtsim.layers'; '{name}' is none.")
+    if len(set(graph.layers)) != len(graph.layers):
+        raise ModelError("metadata 'dqtsim.layers' names each layer once; a name occurs twice.")
+
+
+def _check_values(graph: Graph, node: Node) -> None:
+    n = graph.arithmetic.master_width
+    top = (1 << n) - 1
+    constants = {
+        role.name: graph.initializers[name]
+        for role, name in zip(SCHEMAS[node.domain, node.operator].inputs, node.inputs, strict=False)
+        if role.constant
+    }
+    if "low" in node.attributes:
+        low, high = node.integer("low"), node.integer("high")
+        if not 0 <= low <= high <= top:
+            raise ModelError(f"{node.title} clips to 0 <= low <= high <= {top}; found low {low}, high {high}.")
+    for role, array in constants.items():
+        if array.dtype == np.uint8 and array.size and int(array.max()) > top:
+            raise ModelError(
+                f"{node.title} holds codes of {n} bits in '{role}'; the largest is {int(array.max())}, above {top}."
+            )
+        if "multiplier" in role:
+            _check_range(node, role, array, 0, (1 << 31) - 1)
+        if role == "shift":
+            _check_range(node, role, array, 0, 62)
+    if node.operator in NESTED_LAYERS:
+        _check_nested(node, constants, n)
+    elif "shift" in constants:
+        _check_intermediate(node, constants, n)
+
+
+def _check_range(node: Node, role: str, array: Array, low: int, high: int) -> None:
+    if array.size and not low <= int(array.min()) <= int(array.max()) <= high:
+        raise ModelError(
+            f"{node.title} takes '{role}' between {low} and {high}; found {int(array.min())} to {int(array.max())}."
+        )
+
+
+def _check_nested(node: Node, constants: Mapping[str, Array], n: int) -> None:
+    weight, bias = constants["w"], constants["bias"]
+    row_widths = node.integers("row_widths")
+    if not row_widths or any(a >= b for a, b in zip(row_widths, row_widths[1:], strict=False)):
+        raise ModelError(f"{node.title} takes ascending row_widths; found {row_widths}.")
+    if not all(1 <= width <= n for width in row_widths):
+        raise ModelError(f"{node.title} takes row_widths between 1 and the master width {n}; found {row_widths}.")
+    shape = (len(row_widths), weight.shape[0])
+    for role in ("bias", "multiplier", "shift"):
+        if role in constants and constants[role].shape != shape:
+            raise ModelError(
+                f"{node.title} takes '{role}' with one entry a row and output channel, shape {shape}; "
+                f"found {constants[role].shape}."
+            )
+    if min(weight.shape) < 1:
+        raise ModelError(f"{node.title} has an empty weight tensor of shape {weight.shape}.")
+    taps = int(np.prod(weight.shape[1:]))
+    # every operand stands for less than 2^n master steps of an activation and at most 2^(n-1) of a weight
+    aligned = taps * (1 << n) * (1 << (n - 1))
+    totals = [aligned + abs(int(b)) for b in bias.reshape(-1)]
+    if node.operator == "NestedLogits":
+        if max(totals) > (1 << 31) - 1:
+            raise ModelError(f"{node.title} gives int32 logits; its shapes and bias allow {max(totals)}, past 31 bits.")
+        return
+    pairs = zip(totals, constants["multiplier"].reshape(-1), constants["shift"].reshape(-1), strict=True)
+    _refuse_past_63(node, [total * int(m) + (1 << int(s)) for total, m, s in pairs])
+
+
+def _check_intermediate(node: Node, constants: Mapping[str, Array], n: int) -> None:
+    window = int(np.prod(node.integers("kernel_shape"))) if "kernel_shape" in node.attributes else 1
+    multipliers = sum(int(array) for role, array in constants.items() if "multiplier" in role)
+    _refuse_past_63(node, [window * (1 << n) * multipliers + (1 << int(constants["shift"]))])
+
+
+def _refuse_past_63(node: Node, magnitudes: Sequence[int]) -> None:
+    worst = max(magnitudes)
+    if worst > LARGEST:
+        raise ModelError(
+            f"every intermediate fits in 63 bits; {node.title} allows a requantized sum of {worst.bit_length()} bits."
+        )

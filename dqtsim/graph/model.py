@@ -1,0 +1,121 @@
+"""The graph inside dqtsim: what a model file says, checked, frozen, and free of ONNX's own classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..spec.rules import Nesting, Rounding
+
+Array = npt.NDArray[Any]
+Attribute = int | str | tuple[int, ...]
+Widths = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What selects the function bodies: the master width n and the model's rules (A1-A5, B4)."""
+
+    master_width: int = 8
+    weight_rule: Nesting = Nesting.TIES_UP
+    activation_rule: Nesting = Nesting.TIES_UP
+    rounding: Rounding = Rounding.TIES_UP
+
+
+@dataclass(frozen=True)
+class Value:
+    """A graph input or output: name, NumPy dtype name and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What the codes of a tensor stand for: x = scale * (q - zero_point), scale per tensor or per output channel."""
+
+    scale: tuple[float, ...]
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator application; `attributes` holds every attribute, defaults included."""
+
+    name: str
+    domain: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    def integer(self, name: str) -> int:
+        """Return the integer attribute `name`."""
+        value = self.attributes[name]
+        assert isinstance(value, int)
+        return value
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        """Return the integer-list attribute `name`."""
+        value = self.attributes[name]
+        assert isinstance(value, tuple)
+        return value
+
+    def pair(self, name: str) -> tuple[int, int]:
+        """Return the attribute `name`, a list of two integers."""
+        first, second = self.integers(name)
+        return first, second
+
+    @property
+    def title(self) -> str:
+        """Return how errors name this node."""
+        return f"node '{self.name}' ({self.domain + '.' if self.domain else ''}{self.operator})"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A nested network.
+
+    `nodes` are in execution order. `initializers` are read-only arrays. `layers` names the nested layers whose widths
+    are the rows of `bits`, in order; `pinned` gives the widths of those that the controller never decides. `controller`
+    names the tensor of controller logits, "" when the widths are static.
+    """
+
+    name: str
+    arithmetic: Arithmetic
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    initializers: Mapping[str, Array]
+    quantization: Mapping[str, Quantization]
+    layers: tuple[str, ...]
+    candidates: tuple[Widths, ...]
+    pinned: Mapping[str, Widths]
+    controller: str = ""
+    class_names: tuple[str, ...] = ()
+    picture: Mapping[str, str] = field(default_factory=dict)
+    producer: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the file computes the widths from its input."""
+        return bool(self.controller)
+
+    @property
+    def input(self) -> Value:
+        """Return the one graph input."""
+        return self.inputs[0]
+
+    def node(self, name: str) -> Node:
+        """Return the node called `name`."""
+        return next(node for node in self.nodes if node.name == name)
+
+
+def freeze(array: Array) -> Array:
+    """Return a read-only, C-ordered copy of `array`."""
+    copy = np.array(array, order="C", copy=True)
+    copy.setflags(write=False)
+    return copy

@@ -1,0 +1,156 @@
+"""The operators of a model file: their inputs, attributes and dtypes, as the reader demands them.
+
+One table for the `dqtsim` domain and for the standard operators that may stand between nested ones. Shapes and ranges
+are the business of `ops`; this says what a node must look like before anyone asks for its meaning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .functions import DOMAIN
+from .model import Attribute
+
+CODES = "uint8"
+WIDE = "int64"
+LOGITS = "int32"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of an operator: its role, dtypes allowed, rank if constant, and whether it must be an initializer."""
+
+    name: str
+    dtypes: tuple[str, ...]
+    constant: bool = False
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a node of one operator looks like. `attributes` maps each allowed attribute to its default; REQUIRED has none."""
+
+    domain: str
+    operator: str
+    inputs: tuple[Input, ...]
+    attributes: Mapping[str, "Attribute | None"] = field(default_factory=dict)
+    variadic: bool = False
+
+    @property
+    def title(self) -> str:
+        """Return the operator's name with its domain."""
+        return f"{self.domain + '.' if self.domain else ''}{self.operator}"
+
+
+REQUIRED = None
+
+_X = Input("x", (CODES,))
+_CONV_WEIGHT = Input("w", (CODES,), constant=True, rank=4)
+_GEMM_WEIGHT = Input("w", (CODES,), constant=True, rank=2)
+_ROWS = tuple(Input(name, (WIDE,), constant=True, rank=2) for name in ("bias", "multiplier", "shift"))
+_WIDTHS = Input("widths", (WIDE,))
+_ANY = (CODES, LOGITS, WIDE)
+
+
+def _zero_point(name: str) -> Input:
+    return Input(f"{name}_zero_point", (CODES,), constant=True, rank=0)
+
+
+def _scalar(name: str) -> Input:
+    return Input(name, (WIDE,), constant=True, rank=0)
+
+
+_SCHEMAS = (
+    Schema(
+        DOMAIN,
+        "NestedConv",
+        (_X, _CONV_WEIGHT, _zero_point("x"), _zero_point("y"), *_ROWS, _WIDTHS),
+        {
+            "strides": (1, 1),
+            "pads": (0, 0, 0, 0),
+            "dilations": (1, 1),
+            "group": 1,
+            "row_widths": REQUIRED,
+            "low": REQUIRED,
+            "high": REQUIRED,
+        },
+    ),
+    Schema(
+        DOMAIN,
+        "NestedGemm",
+        (_X, _GEMM_WEIGHT, _zero_point("x"), _zero_point("y"), *_ROWS, _WIDTHS),
+        {"row_widths": REQUIRED, "low": REQUIRED, "high": REQUIRED},
+    ),
+    Schema(
+        DOMAIN,
+        "NestedLogits",
+        (_X, _GEMM_WEIGHT, _zero_point("x"), _ROWS[0], _WIDTHS),
+        {"row_widths": REQUIRED},
+    ),
+    Schema(
+        DOMAIN,
+        "NestedAdd",
+        (
+            Input("a", (CODES,)),
+            Input("b", (CODES,)),
+            *(_zero_point(name) for name in "aby"),
+            _scalar("a_multiplier"),
+            _scalar("b_multiplier"),
+            _scalar("shift"),
+        ),
+        {"low": REQUIRED, "high": REQUIRED},
+    ),
+    Schema(
+        DOMAIN,
+        "NestedAveragePool",
+        (_X, _zero_point("x"), _zero_point("y"), _scalar("multiplier"), _scalar("shift")),
+        {
+            "kernel_shape": REQUIRED,
+            "strides": (1, 1),
+            "pads": (0, 0, 0, 0),
+            "low": REQUIRED,
+            "high": REQUIRED,
+        },
+    ),
+    Schema(
+        DOMAIN,
+        "NestedRequantize",
+        (_X, _zero_point("x"), _zero_point("y"), _scalar("multiplier"), _scalar("shift")),
+        {"low": REQUIRED, "high": REQUIRED},
+    ),
+    Schema(
+        "",
+        "MaxPool",
+        (_X,),
+        {
+            "kernel_shape": REQUIRED,
+            "strides": (1, 1),
+            "pads": (0, 0, 0, 0),
+            "dilations": (1, 1),
+            "ceil_mode": 0,
+            "storage_order": 0,
+            "auto_pad": "NOTSET",
+        },
+    ),
+    Schema("", "ArgMax", (Input("data", (LOGITS, WIDE)),), {"axis": 0, "keepdims": 1, "select_last_index": 0}),
+    Schema("", "Concat", (Input("inputs", _ANY),), {"axis": REQUIRED}, variadic=True),
+    Schema("", "Flatten", (Input("input", _ANY),), {"axis": 1}),
+    Schema("", "Gather", (Input("data", _ANY), Input("indices", (WIDE,))), {"axis": 0}),
+    Schema("", "Identity", (Input("input", _ANY),)),
+    Schema("", "Reshape", (Input("data", _ANY), Input("shape", (WIDE,), constant=True, rank=1)), {"allowzero": 0}),
+    Schema(
+        "",
+        "Slice",
+        (
+            Input("data", _ANY),
+            *(Input(name, (WIDE,), constant=True, rank=1) for name in ("starts", "ends", "axes", "steps")),
+        ),
+    ),
+    Schema("", "Transpose", (Input("data", _ANY),), {"perm": REQUIRED}),
+)
+SCHEMAS: Mapping[tuple[str, str], Schema] = {(schema.domain, schema.operator): schema for schema in _SCHEMAS}
+NESTED_LAYERS = ("NestedConv", "NestedGemm", "NestedLogits")
+
+
+def schema_of(domain: str, operator: str) -> Schema | None:
+    """Return the schema of an operator, or None when a model may not use it."""
+    return SCHEMAS.get((domain, operator))

@@ -1,0 +1,46 @@
+"""The law: every primitive of the nested integer arithmetic, in plain Python integers and the standard library.
+
+README.md beside this file numbers the equations. Nothing here knows of files, arrays or speed, so that the folder can
+be handed to a hardware team alone.
+"""
+
+from .add import add
+from .control import argmax, choose_widths
+from .mac import AccumulatorOverflow, Flags, add_bias, align, dot, limits, narrow, saturate, wrap
+from .nest import exponent, master_zero_point_of_weights, nest, nest_zero_point, operand
+from .pool import average_pool, max_pool
+from .requantize import clip, requantize, select_row, shift_right
+from .rules import Nesting, Overflow, Rounding, TapOrder
+from .window import Window, gather
+
+__all__ = [
+    "AccumulatorOverflow",
+    "Flags",
+    "Nesting",
+    "Overflow",
+    "Rounding",
+    "TapOrder",
+    "Window",
+    "add",
+    "add_bias",
+    "align",
+    "argmax",
+    "average_pool",
+    "choose_widths",
+    "clip",
+    "dot",
+    "exponent",
+    "gather",
+    "limits",
+    "master_zero_point_of_weights",
+    "max_pool",
+    "narrow",
+    "nest",
+    "nest_zero_point",
+    "operand",
+    "requantize",
+    "saturate",
+    "select_row",
+    "shift_right",
+    "wrap",
+]

@@ -1,0 +1,44 @@
+"""Codes and widths: equations A1 to A5 of spec/README.md."""
+
+from .rules import Nesting
+
+
+def nest(q: int, b: int, n: int, rule: Nesting) -> int:
+    """Return the code of width `b` of the master code `q` of width `n` (A1-A3).
+
+    `q` is unsigned, 0 <= q < 2^n; 1 <= b <= n <= 8; the result is unsigned, below 2^b.
+    TIES_UP does not compose: nest from the master, never from a nested code.
+    """
+    k = n - b
+    if k == 0:
+        return q
+    if rule == Nesting.TIES_UP:
+        epsilon = (q >> (k - 1)) & 1
+        return min((q >> k) + epsilon, (1 << b) - 1)
+    return q >> k
+
+
+def nest_zero_point(z: int, b: int, n: int, rule: Nesting) -> int:
+    """Return the zero point at width `b` (A4); a MIDPOINT tensor nests its zero point by FLOOR."""
+    return nest(z, b, n, Nesting.FLOOR if rule == Nesting.MIDPOINT else rule)
+
+
+def operand(q: int, z: int, b: int, n: int, rule: Nesting) -> int:
+    """Return the signed operand s of the multiplier for the master code `q` (A5)."""
+    s = nest(q, b, n, rule) - nest_zero_point(z, b, n, rule)
+    if rule == Nesting.MIDPOINT and b < n:
+        return 2 * s + 1
+    return s
+
+
+def exponent(b: int, n: int, rule: Nesting) -> int:
+    """Return e such that an operand s of width `b` stands for s * 2^e master steps (A5)."""
+    k = n - b
+    if rule == Nesting.MIDPOINT and k > 0:
+        return k - 1
+    return k
+
+
+def master_zero_point_of_weights(n: int) -> int:
+    """Return 2^(n-1), the zero point of every weight tensor (offset binary of two's complement)."""
+    return 1 << (n - 1)

@@ -1,0 +1,43 @@
+"""Rows per width and requantization: equations B3' and B4 of spec/README.md."""
+
+from collections.abc import Sequence
+
+from .rules import Rounding
+
+
+def select_row(b_w: int, b_a: int, row_widths: Sequence[int]) -> int:
+    """Return the index of the row of (B, M, S) for widths (b_w, b_a) (B3').
+
+    The first row whose width is at least min(b_w, b_a), else the last. `row_widths` ascends.
+    """
+    narrower = min(b_w, b_a)
+    for index, width in enumerate(row_widths):
+        if width >= narrower:
+            return index
+    return len(row_widths) - 1
+
+
+def shift_right(x: int, s: int, rounding: Rounding) -> int:
+    """Return x / 2^s as an integer; `rounding` says what happens to the dropped bits. s = 0 drops none."""
+    if s == 0:
+        return x
+    floor = x >> s
+    dropped = x - (floor << s)
+    half = 1 << (s - 1)
+    if rounding == Rounding.FLOOR or dropped < half:
+        return floor
+    if dropped > half or rounding == Rounding.TIES_UP:
+        return floor + 1
+    if rounding == Rounding.TIES_AWAY:
+        return floor + 1 if x >= 0 else floor
+    return floor + (floor & 1)
+
+
+def clip(x: int, lo: int, hi: int) -> int:
+    """Return `x` limited to lo..hi."""
+    return min(max(x, lo), hi)
+
+
+def requantize(total: int, m: int, s: int, z: int, lo: int, hi: int, rounding: Rounding) -> int:
+    """Return the master code y = clip(z + (total * M) >> S, lo, hi) (B4)."""
+    return clip(z + shift_right(total * m, s, rounding), lo, hi)
