@@ -1,9 +1,9 @@
 """IN: the model file. Frozen dataclasses inside, ONNX with model-local function bodies outside."""
 
-from .bits import BITS, with_bits
+from .bits import with_bits
 from .builder import GraphBuilder, Tensor
 from .checks import check_graph
-from .model import Arithmetic, Graph, Node, Quantization, Value, Widths
+from .model import BITS, Arithmetic, Graph, Node, Quantization, Value, Widths
 from .reader import from_onnx, load, load_proto
 from .writer import save, to_onnx
 

@@ -6,11 +6,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ..errors import ModelError
 from .checks import check_graph
-from .model import Graph, Node, Widths, freeze
-
-BITS = "bits"
-PINNED_BITS = "bits.pinned"
+from .model import BITS, Graph, Node, Widths, freeze
 
 
 def with_bits(graph: Graph, bits: Sequence[Widths]) -> Graph:
@@ -18,12 +16,14 @@ def with_bits(graph: Graph, bits: Sequence[Widths]) -> Graph:
 
     Whatever computed the widths before (the controller) is dropped with everything that served only it.
     """
-    assert len(bits) == len(graph.layers)
+    if len(bits) != len(graph.layers):
+        raise ModelError(f"'bits' has one pair of widths per layer, {len(graph.layers)}; found {len(bits)}.")
     rows = {name: index for index, name in enumerate(graph.layers)}
     layer_of = {node.inputs[-1]: node.name for node in graph.nodes if node.name in rows}
     initializers = {**graph.initializers, BITS: freeze(np.array(bits, np.int64).reshape(len(rows), 2))}
     nodes: list[Node] = []
-    for node in graph.nodes:
+    for old in graph.nodes:
+        node = old
         if node.outputs[0] == BITS:
             continue
         layer = layer_of.get(node.outputs[0])
@@ -33,13 +33,16 @@ def with_bits(graph: Graph, bits: Sequence[Widths]) -> Graph:
             node = replace(node, inputs=(BITS, index))
         nodes.append(node)
     outputs = tuple(value for value in graph.outputs if value.name != BITS)
-    alive = _alive(nodes, {value.name for value in outputs})
+    layers = {node.outputs[0] for node in nodes if node.name in rows}
+    alive = _alive(nodes, layers | {value.name for value in outputs})
     used = {name for node in alive for name in node.inputs}
+    known = used | {name for node in alive for name in node.outputs}
     static = replace(
         graph,
         nodes=tuple(alive),
         outputs=outputs,
         initializers=MappingProxyType({name: array for name, array in initializers.items() if name in used}),
+        quantization=MappingProxyType({name: entry for name, entry in graph.quantization.items() if name in known}),
         controller="",
     )
     check_graph(static)

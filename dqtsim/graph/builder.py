@@ -10,10 +10,22 @@ import numpy.typing as npt
 from ..errors import ModelError
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
-from .bits import BITS, PINNED_BITS
+from .bits import with_bits
 from .checks import check_graph
 from .functions import DOMAIN
-from .model import Arithmetic, Array, Attribute, Graph, Node, Quantization, Value, Widths, freeze
+from .model import (
+    BITS,
+    PINNED_BITS,
+    Arithmetic,
+    Array,
+    Attribute,
+    Graph,
+    Node,
+    Quantization,
+    Value,
+    Widths,
+    freeze,
+)
 
 Integers = npt.ArrayLike
 
@@ -261,18 +273,18 @@ class GraphBuilder:
         self._outputs.append(Value(x.name, "uint8" if x.quantization else "int32", x.shape))
 
     def build(self, bits: Sequence[Widths] | None = None) -> Graph:
-        """Return the checked graph. `bits` are the static widths per layer (default: master); a controller needs none."""
+        """Return the checked graph. `bits`, one pair per layer, makes the widths static, whatever else would give them.
+
+        Without it and without a controller, pinned layers have their own widths and all others the master width.
+        """
         n = self.arithmetic.master_width
         nodes = list(self._nodes)
         outputs = list(self._outputs)
         if self._controller is not None:
             nodes[self._control_at : self._control_at] = self._decide(self._controller)
             outputs.append(Value(BITS, "int64", (len(self._layers), 2)))
-        else:
-            rows = bits if bits is not None else [self._pinned.get(layer, (n, n)) for layer in self._layers]
-            self._arrays[BITS] = freeze(np.array(rows, np.int64).reshape(len(self._layers), 2))
         if self._pinned:
-            pinned = [pair for pair in self._pinned.values()]
+            pinned = list(self._pinned.values())
             self._arrays[PINNED_BITS] = freeze(np.array(pinned, np.int64).reshape(len(pinned), 2))
         used = {name for node in nodes for name in node.inputs}
         graph = Graph(
@@ -291,11 +303,13 @@ class GraphBuilder:
             picture=MappingProxyType(dict(self._picture)),
             producer=MappingProxyType(dict(self.producer)),
         )
+        if self._controller is None or bits is not None:
+            return with_bits(graph, bits or [self._pinned.get(layer, (n, n)) for layer in self._layers])
         check_graph(graph)
         return graph
 
     def _decide(self, logits: Tensor) -> list[Node]:
-        """Return the nodes from controller logits to `bits`: argmax over the candidates, then rows in layer order (B8)."""
+        """Return the nodes from controller logits to `bits`: argmax over candidates, then rows in layer order (B8)."""
         chosen = [layer for layer in self._layers if layer not in self._pinned]
         k = len(self.candidates)
         if logits.shape[-1] != len(chosen) * k:

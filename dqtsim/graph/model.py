@@ -13,6 +13,9 @@ Array = npt.NDArray[Any]
 Attribute = int | str | tuple[int, ...]
 Widths = tuple[int, int]
 
+BITS = "bits"
+PINNED_BITS = "bits.pinned"
+
 
 @dataclass(frozen=True)
 class Arithmetic:

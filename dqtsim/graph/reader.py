@@ -18,6 +18,7 @@ from .writer import FORMAT_VERSION
 
 if TYPE_CHECKING:
     import onnx
+    from google.protobuf.message import Message
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ def load_proto(path: str | os.PathLike[str]) -> "onnx.ModelProto":
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):
         raise ModelError(f"the model file '{path}' is not an ONNX file: it does not parse.") from None
     if not model.HasField("graph"):
         raise ModelError(f"the model file '{path}' is not an ONNX model: it holds no graph.")
@@ -48,6 +49,7 @@ def load_proto(path: str | os.PathLike[str]) -> "onnx.ModelProto":
 
 def from_onnx(model: "onnx.ModelProto") -> Graph:
     """Return the graph that `model` describes, checked. Raises ModelError."""
+    _check_texts(model)
     props = _metadata(model)
     arithmetic = _arithmetic(props)
     _check_opsets(model)
@@ -78,6 +80,19 @@ def from_onnx(model: "onnx.ModelProto") -> Graph:
     check_graph(graph)
     _check_functions(model, arithmetic)
     return graph
+
+
+def _check_texts(message: "Message") -> None:
+    """Refuse texts that are not UTF-8, which the protocol-buffer library hands on as bytes."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for item in value if field.is_repeated else [value]:
+                _check_texts(item)
+        elif field.type == field.TYPE_STRING:
+            for item in value if field.is_repeated else [value]:
+                if isinstance(item, bytes):
+                    kind = message.DESCRIPTOR.name
+                    raise ModelError(f"texts in a model file are UTF-8; '{field.name}' of a {kind} holds {item!r}.")
 
 
 def _metadata(model: "onnx.ModelProto") -> dict[str, str]:
@@ -121,7 +136,7 @@ def _json(props: Mapping[str, str], key: str, kind: type[T]) -> T:
     text = _text(props, key)
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         raise ModelError(f"metadata '{key}' is a JSON {kind.__name__}; found '{text}'.")
@@ -179,6 +194,8 @@ def _initializers(graph: "onnx.GraphProto") -> dict[str, Array]:
             raise ModelError(f"a model is one file; initializer '{tensor.name}' is stored outside it.")
         dtype = _dtype(tensor.data_type, f"initializer '{tensor.name}'")
         try:
+            if any(size < 0 for size in tensor.dims):
+                raise ValueError
             arrays[tensor.name] = freeze(numpy_helper.to_array(tensor))
         except (ValueError, TypeError):
             raise ModelError(
@@ -272,13 +289,17 @@ def _quantization(graph: "onnx.GraphProto", initializers: Mapping[str, Array]) -
         tensor = annotation.tensor_name
         names = {entry.key: entry.value for entry in annotation.quant_parameter_tensor_names}
         for key in ("SCALE_TENSOR", "ZERO_POINT_TENSOR"):
-            if names.get(key) not in initializers:
+            if names.get(key, "") not in initializers:
                 raise ModelError(f"the quantization of tensor '{tensor}' names an initializer as {key}; found none.")
         scale = initializers[names["SCALE_TENSOR"]].reshape(-1)
-        zero_point = initializers[names["ZERO_POINT_TENSOR"]]
+        source = names["ZERO_POINT_TENSOR"]
+        zero_point = initializers[source]
         if zero_point.size != 1:
+            raise ModelError(f"tensor '{tensor}' has one zero point; initializer '{source}' has {zero_point.size}.")
+        if scale.dtype.kind != "f" or zero_point.dtype.kind not in "iu":
             raise ModelError(
-                f"tensor '{tensor}' has one zero point; initializer '{names['ZERO_POINT_TENSOR']}' has {zero_point.size}."
+                f"tensor '{tensor}' has a floating-point scale and an integer zero point; "
+                f"found {scale.dtype} and {zero_point.dtype}."
             )
         found[tensor] = Quantization(tuple(float(s) for s in scale), int(zero_point.reshape(())))
     return found
@@ -286,22 +307,25 @@ def _quantization(graph: "onnx.GraphProto", initializers: Mapping[str, Array]) -
 
 def _check_functions(model: "onnx.ModelProto", arithmetic: Arithmetic) -> None:
     written = {function.name: function for function in functions(arithmetic)}
-    carried = {function.name: function for function in model.functions if function.domain == DOMAIN}
+    carried: dict[str, onnx.FunctionProto] = {}
     for function in model.functions:
         if function.domain != DOMAIN or function.name not in written:
             raise ModelError(
                 f"a nested model carries only the functions of domain '{DOMAIN}'; found operator '{function.name}' of "
                 f"domain '{function.domain}'."
             )
+        if function.name in carried:
+            raise ModelError(f"a file carries one function body per operator; '{function.name}' occurs twice.")
+        carried[function.name] = function
     for name, body in written.items():
         if name not in carried:
             raise ModelError(f"the file lacks the function body of operator '{name}' (domain '{DOMAIN}').")
-        if _canonical(carried[name]) != _canonical(body):
-            where = _first_difference(carried[name], body)
+        where = _first_difference(_canonical(carried[name]), _canonical(body))
+        if where is not None:
             raise ModelError(f"the function body of operator '{name}' (domain '{DOMAIN}') differs from the law{where}.")
 
 
-def _canonical(function: "onnx.FunctionProto") -> bytes:
+def _canonical(function: "onnx.FunctionProto") -> "onnx.FunctionProto":
     from onnx import FunctionProto
 
     copy = FunctionProto()
@@ -310,15 +334,21 @@ def _canonical(function: "onnx.FunctionProto") -> bytes:
     for node in copy.node:
         node.ClearField("doc_string")
         node.ClearField("name")
-    data: bytes = copy.SerializeToString(deterministic=True)
-    return data
+    return copy
 
 
-def _first_difference(carried: "onnx.FunctionProto", body: "onnx.FunctionProto") -> str:
+def _first_difference(carried: "onnx.FunctionProto", body: "onnx.FunctionProto") -> str | None:
+    """Return where `carried` departs from `body`, as the end of a sentence, or None if it does not."""
     for index, (found, expected) in enumerate(zip(carried.node, body.node, strict=False)):
-        if found.SerializeToString(deterministic=True) != expected.SerializeToString(deterministic=True):
-            output = expected.output[0]
-            return f": node {index} must compute '{output}' by {expected.op_type}, found {found.op_type} for '{found.output[0] if found.output else ''}'"
-    return (
-        f": it has {len(carried.node)} nodes instead of {len(body.node)}" if len(carried.node) != len(body.node) else ""
-    )
+        if found != expected:
+            shown, wanted = _statement(found), _statement(expected)
+            attributes = " with other attributes" if shown == wanted else ""
+            return f": node {index} must be '{wanted}'; found '{shown}'{attributes}"
+    if len(carried.node) != len(body.node):
+        return f": it has {len(carried.node)} nodes instead of {len(body.node)}"
+    return None if carried == body else ": its inputs, outputs, attributes or imports are others"
+
+
+def _statement(node: "onnx.NodeProto") -> str:
+    domain = f"{node.domain}." if node.domain else ""
+    return f"{', '.join(node.output)} = {domain}{node.op_type}({', '.join(node.input)})"

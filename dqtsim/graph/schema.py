@@ -27,7 +27,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a node of one operator looks like. `attributes` maps each allowed attribute to its default; REQUIRED has none."""
+    """What a node of one operator looks like: `attributes` maps each to its default; one that is REQUIRED has none."""
 
     domain: str
     operator: str

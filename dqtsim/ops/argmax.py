@@ -1,0 +1,35 @@
+"""ArgMax along the last axis, the lowest index on a tie (B7, B8)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .. import spec
+from ..errors import ModelError
+from ..graph.model import Array, Node
+from .operator import Call, Operator, Outcome, TensorType, integers
+
+
+def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+    shape = inputs[0].shape
+    if node.integer("axis") % len(shape) != len(shape) - 1 or node.integer("select_last_index"):
+        raise ModelError(f"{node.title} takes the last axis and the lowest index on a tie.")
+    return TensorType("int64", shape[:-1] + ((1,) if node.integer("keepdims") else ()), 0, shape[-1] - 1)
+
+
+def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
+    x = inputs[0]
+    best = [spec.argmax(row) for row in integers(x.reshape(-1, x.shape[-1]))]
+    return Outcome(np.array(best, np.int64).reshape(call.type.shape))
+
+
+def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
+    from ..kernels import control
+
+    x = inputs[0]
+    best = np.empty(x.size // x.shape[-1], np.int64)
+    control.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
+    return Outcome(best.reshape(call.type.shape))
+
+
+OPERATORS = (Operator("", "ArgMax", _infer, _spec, _kernel),)

@@ -1,0 +1,146 @@
+"""What the nested layers share: widths, rows, the register and the way out (A1-A5, B1-B4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import spec
+from ..errors import ModelError, WidthError
+from ..graph.functions import DOMAIN
+from ..graph.model import Array, Node
+from ..spec.rules import Overflow
+from .operator import Bound, Call, Machine, TensorType, overflow_error
+
+
+@dataclass(frozen=True)
+class Row:
+    """The widths of one execution and the row of (B, M, S) that they select; the tables are Python ints or arrays."""
+
+    b_w: int
+    b_a: int
+    index: int
+
+
+def select(call: Call, widths: Array) -> Row:
+    """Return the widths and the row index. Raises WidthError for a pair that the plan has not proven."""
+    b_w, b_a = int(widths[0]), int(widths[1])
+    if (b_w, b_a) not in call.bounds:
+        raise WidthError(f"{call.node.title} was not planned for widths ({b_w}, {b_a}).")
+    return Row(b_w, b_a, spec.select_row(b_w, b_a, call.node.integers("row_widths")))
+
+
+def exponents(machine: Machine, row: Row) -> tuple[int, int]:
+    """Return (e_w, e_a) (A5)."""
+    return (
+        spec.exponent(row.b_w, machine.n, machine.weight_rule),
+        spec.exponent(row.b_a, machine.n, machine.activation_rule),
+    )
+
+
+def spec_operands(codes: Sequence[int], z: int, b: int, machine: Machine, *, weights: bool) -> list[int]:
+    """Return the operands of flat master codes, by the law."""
+    rule = machine.weight_rule if weights else machine.activation_rule
+    return [spec.operand(q, z, b, machine.n, rule) for q in codes]
+
+
+def spec_dot(call: Call, weights: Sequence[int], taps: Sequence[int], flags: spec.Flags, at: tuple[int, ...]) -> int:
+    """Return P of one output (B1); `at` is (output channel, position...) for the sentence of an overflow."""
+    machine = call.machine
+    try:
+        return spec.dot(weights, taps, machine.accumulator_width, machine.overflow, flags)
+    except spec.AccumulatorOverflow as error:
+        raise overflow_error(call, error.value, at[0], at[1:]) from None
+
+
+def kernel_register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> tuple[Array, spec.Flags]:
+    """Narrow the exact sums `p` (O, M) as the register does at the end of a window (ERROR, WRAP, SATURATE).
+
+    Where the plan has proven that no channel can leave the register, nothing is looked at but the extremes.
+    """
+    from ..kernels import OVERFLOW_CODES, mac
+
+    machine = call.machine
+    lowest, highest = mac.extremes(p)
+    flags = spec.Flags(0, 0, int(lowest), int(highest))
+    if machine.overflow == Overflow.SATURATE_EACH or not call.bounds[row.b_w, row.b_a].unproven(
+        machine.accumulator_width
+    ).size:
+        return p, flags
+    if p.dtype != np.int64:
+        p = p.astype(np.int64)
+    exact = p.copy() if machine.overflow == Overflow.ERROR else p
+    events, where = mac.narrow(p, machine.accumulator_width, OVERFLOW_CODES[machine.overflow])
+    if where >= 0:
+        position, channel = divmod(int(where), p.shape[0])
+        at = tuple(int(i) for i in np.unravel_index(position, shape)) if shape else ()
+        raise overflow_error(call, int(exact[channel, position]), channel, at)
+    if machine.overflow == Overflow.WRAP:
+        flags.wraps = int(events)
+    else:
+        flags.saturations = int(events)
+    return p, flags
+
+
+def accumulator_dtype(bound: Bound) -> type[np.int32] | type[np.int64]:
+    """Return the dtype that holds every prefix of the exact sums."""
+    return np.int32 if bound.bits <= 32 else np.int64
+
+
+def kernel_weights(w: Array, row: Row, machine: Machine) -> Array:
+    """Return the operands of the master codes `w` as int32 of the same shape."""
+    from ..kernels import nest
+
+    table = nest.operand_table(1 << (machine.n - 1), row.b_w, machine.n, machine.weight_rule)
+    out = np.empty(w.shape, np.int32)
+    nest.nest_flat(w.reshape(-1), table, out.reshape(-1))
+    return out
+
+
+def saturated(table: Array, machine: Machine) -> Array:
+    """Return a row of biases as the bias register holds it (B3)."""
+    half = 1 << (machine.bias_width - 1)
+    return np.clip(table, -half, half - 1)
+
+
+def check_rows(node: Node, inputs: Sequence[TensorType], channels: int) -> None:
+    """Raise ModelError unless the input has as many channels as the weights read."""
+    expected = inputs[1].shape[1] * channels
+    if inputs[0].shape[1] != expected:
+        raise ModelError(
+            f"{node.title} reads {expected} input channels by its weights of shape {inputs[1].shape}; its input has "
+            f"shape {inputs[0].shape}."
+        )
+
+
+def layer_bound(w: Array, z_x: int, low: int, high: int, pair: tuple[int, int], machine: Machine) -> Bound:
+    """Return the extremes that sums of a layer can reach at the widths `pair`.
+
+    `w` uint8 (O, ...): master codes; `low`, `high`: range of the input's master codes. Every product is replaced by its
+    greatest (or least) value and by 0 where that is further out, which also covers padded taps and every prefix of a
+    sum, in any order. The proof uses the operands of the law.
+    """
+    n = machine.n
+    b_w, b_a = pair
+    z_w = spec.master_zero_point_of_weights(n)
+    operands = np.array([spec.operand(q, z_w, b_w, n, machine.weight_rule) for q in range(1 << n)], np.int64)
+    ends = [spec.operand(q, z_x, b_a, n, machine.activation_rule) for q in (low, high)]
+    s_w = operands[w.reshape(w.shape[0], -1)]
+    products = np.stack([s_w * end for end in ends])
+    return Bound(np.minimum(products.min(0), 0).sum(1), np.maximum(products.max(0), 0).sum(1))
+
+
+__all__ = [
+    "DOMAIN",
+    "Row",
+    "accumulator_dtype",
+    "check_rows",
+    "exponents",
+    "kernel_register",
+    "kernel_weights",
+    "layer_bound",
+    "saturated",
+    "select",
+    "spec_dot",
+    "spec_operands",
+]

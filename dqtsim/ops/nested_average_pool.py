@@ -1,0 +1,84 @@
+"""NestedAveragePool: window sums of master codes, requantized by a multiplier that carries 1/area (B6)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .. import spec
+from ..errors import ModelError
+from ..graph.model import Array, Node
+from ..spec.window import Window
+from .nested import DOMAIN
+from .operator import Call, Operator, Outcome, TensorType, integers
+
+
+def pool_window(node: Node, dilations: tuple[int, int] = (1, 1)) -> Window:
+    """Return the geometry of a pool."""
+    top, left, bottom, right = node.integers("pads")
+    return Window(node.pair("kernel_shape"), node.pair("strides"), dilations, (top, left, bottom, right))
+
+
+def pooled_shape(node: Node, x: TensorType, window: Window) -> tuple[int, ...]:
+    """Return the output shape of a pool. Raises ModelError where the window does not fit its input."""
+    if len(x.shape) != 4:
+        raise ModelError(f"{node.title} takes an input of shape (1, C, H, W); found {x.shape}.")
+    if min(*window.kernel, *window.strides, *window.dilations) < 1 or min(window.pads) < 0:
+        raise ModelError(f"{node.title} needs kernel, strides and dilations of at least 1 and pads of at least 0.")
+    if any(pad >= window.kernel[i % 2] for i, pad in enumerate(window.pads)):
+        raise ModelError(f"{node.title} has pads {window.pads}, which must be smaller than its kernel {window.kernel}.")
+    rows, columns = window.output_size(x.shape[2], x.shape[3])
+    if min(rows, columns) < 1:
+        raise ModelError(f"{node.title} has a window larger than its padded input of shape {x.shape}.")
+    return (*x.shape[:2], rows, columns)
+
+
+def inside(planes: Sequence[Sequence[int]], window: Window, oy: int, ox: int) -> list[int]:
+    """Return the codes of one plane under a window, without padded taps."""
+    height, width = len(planes), len(planes[0])
+    return [planes[y][x] for y, x in window.positions(oy, ox) if 0 <= y < height and 0 <= x < width]
+
+
+def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+    if len(node.integers("kernel_shape")) != 2:
+        raise ModelError(f"{node.title} takes 'kernel_shape' with 2 entries; found {node.integers('kernel_shape')}.")
+    shape = pooled_shape(node, inputs[0], pool_window(node))
+    return TensorType("uint8", shape, node.integer("low"), node.integer("high"))
+
+
+def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
+    z_x, z_y, m, s = (int(x) for x in inputs[1:])
+    low, high = call.node.integer("low"), call.node.integer("high")
+    window = pool_window(call.node)
+    _, channels, rows, columns = call.type.shape
+    y = np.empty(call.type.shape, np.uint8)
+    for c, plane in enumerate(integers(inputs[0][0])):
+        for oy in range(rows):
+            for ox in range(columns):
+                codes = inside(plane, window, oy, ox)
+                y[0, c, oy, ox] = spec.average_pool(codes, z_x, m, s, z_y, low, high, call.machine.rounding)
+    return Outcome(y)
+
+
+def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
+    from ..kernels import ROUNDING_CODES, pool
+
+    z_x, z_y, m, s = (int(x) for x in inputs[1:])
+    node, window = call.node, pool_window(call.node)
+    y = np.empty(call.type.shape, np.uint8)
+    pool.average_pool(
+        inputs[0][0],
+        window.kernel,
+        window.strides,
+        window.pads[:2],
+        (z_x, z_y),
+        m,
+        s,
+        node.integer("low"),
+        node.integer("high"),
+        ROUNDING_CODES[call.machine.rounding],
+        y[0],
+    )
+    return Outcome(y)
+
+
+OPERATORS = (Operator(DOMAIN, "NestedAveragePool", _infer, _spec, _kernel),)

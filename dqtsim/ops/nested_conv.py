@@ -1,0 +1,139 @@
+"""NestedConv: convolution of nested codes, requantized to master codes (B1-B4)."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from .. import spec
+from ..errors import ModelError
+from ..graph.model import Array, Node
+from ..spec.rules import Overflow, TapOrder
+from ..spec.window import Window
+from .nested import (
+    DOMAIN,
+    Row,
+    accumulator_dtype,
+    check_rows,
+    exponents,
+    kernel_register,
+    kernel_weights,
+    saturated,
+    select,
+    spec_dot,
+    spec_operands,
+)
+from .operator import Call, Operator, Outcome, TensorType, integers
+
+
+def _window(node: Node, weight_shape: tuple[int, ...]) -> Window:
+    top, left, bottom, right = node.integers("pads")
+    return Window(
+        (weight_shape[2], weight_shape[3]), node.pair("strides"), node.pair("dilations"), (top, left, bottom, right)
+    )
+
+
+def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+    x, w = inputs[0], inputs[1]
+    group = node.integer("group")
+    if len(x.shape) != 4:
+        raise ModelError(f"{node.title} takes an input of shape (1, C, H, W); found {x.shape}.")
+    if group < 1 or w.shape[0] % group:
+        raise ModelError(f"{node.title} has group {group}, which does not divide its {w.shape[0]} output channels.")
+    if min(*node.integers("strides"), *node.integers("dilations")) < 1 or min(node.integers("pads")) < 0:
+        raise ModelError(f"{node.title} needs strides and dilations of at least 1 and pads of at least 0.")
+    check_rows(node, inputs, group)
+    rows, columns = _window(node, w.shape).output_size(x.shape[2], x.shape[3])
+    if min(rows, columns) < 1:
+        raise ModelError(f"{node.title} has a window larger than its padded input of shape {x.shape}.")
+    return TensorType("uint8", (1, w.shape[0], rows, columns), node.integer("low"), node.integer("high"))
+
+
+def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
+    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
+    node, machine, row = call.node, call.machine, select(call, widths)
+    window = _window(node, w.shape)
+    _, outputs, rows, columns = call.type.shape
+    channels, height, width = x.shape[1:]
+    flat = spec_operands(integers(x.reshape(-1)), int(z_x), row.b_a, machine, weights=False)
+    area = height * width
+    planes = [
+        [flat[c * area + y * width : c * area + (y + 1) * width] for y in range(height)] for c in range(channels)
+    ]
+    weights = _spec_weights(call, w, row)
+    e_w, e_a = exponents(machine, row)
+    b, m, s = (integers(table[row.index]) for table in (bias, multiplier, shift))
+    low, high, zero = node.integer("low"), node.integer("high"), int(z_y)
+    flags = spec.Flags()
+    p = np.empty((1, outputs, rows, columns), np.int64)
+    y = np.empty((1, outputs, rows, columns), np.uint8)
+    per_group_in, per_group_out = w.shape[1], outputs // node.integer("group")
+    for oy, ox in product(range(rows), range(columns)):
+        for first in range(0, outputs, per_group_out):
+            start = first // per_group_out * per_group_in
+            taps = spec.gather(planes[start : start + per_group_in], window, oy, ox, machine.tap_order)
+            for o in range(first, first + per_group_out):
+                total = spec_dot(call, weights[o], taps, flags, (o, oy, ox))
+                p[0, o, oy, ox] = total
+                total = spec.add_bias(spec.align(total, e_w, e_a), b[o], machine.bias_width)
+                y[0, o, oy, ox] = spec.requantize(total, m[o], s[o], zero, low, high, machine.rounding)
+    return Outcome(y, p, flags)
+
+
+def _spec_weights(call: Call, w: Array, row: Row) -> list[list[int]]:
+    """Return the operands of each output channel in the target's tap order."""
+    machine = call.machine
+    ordered = w if machine.tap_order == TapOrder.CHANNEL_ROW_COLUMN else w.transpose(0, 2, 3, 1)
+    z_w = spec.master_zero_point_of_weights(machine.n)
+    channels = integers(ordered.reshape(w.shape[0], -1))
+    return [spec_operands(channel, z_w, row.b_w, machine, weights=True) for channel in channels]
+
+
+def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
+    from ..kernels import ROUNDING_CODES, mac, nest, requantize
+
+    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
+    node, machine, row = call.node, call.machine, select(call, widths)
+    _, outputs, rows, columns = call.type.shape
+    top, left, bottom, right = node.integers("pads")
+    channels, height, width = x.shape[1:]
+    operands = np.zeros((channels, height + top + bottom, width + left + right), np.int32)
+    table = nest.operand_table(int(z_x), row.b_a, machine.n, machine.activation_rule)
+    nest.nest_planes(x[0], table, top, left, operands)
+    weights = kernel_weights(w, row, machine)
+    bound = call.bounds[row.b_w, row.b_a]
+    geometry = (node.pair("strides"), node.pair("dilations"), node.integer("group"))
+    p = np.zeros((outputs, rows, columns), accumulator_dtype(bound))
+    mac.conv(operands, weights, *geometry, p)
+    saturations = 0
+    unproven = bound.unproven(machine.accumulator_width)
+    if machine.overflow == Overflow.SATURATE_EACH and unproven.size:
+        p = p.astype(np.int64)
+        innermost = machine.tap_order == TapOrder.ROW_COLUMN_CHANNEL
+        saturations = mac.conv_saturate_each(
+            operands, weights, *geometry, innermost, machine.accumulator_width, unproven, p
+        )
+    sums, flags = kernel_register(call, p.reshape(outputs, -1), row, (rows, columns))
+    flags.saturations += int(saturations)
+    y = np.empty((1, outputs, rows, columns), np.uint8)
+    requantize.requantize(
+        sums,
+        sum(exponents(machine, row)),
+        saturated(bias[row.index], machine),
+        multiplier[row.index],
+        shift[row.index],
+        int(z_y),
+        node.integer("low"),
+        node.integer("high"),
+        ROUNDING_CODES[machine.rounding],
+        y.reshape(outputs, -1),
+    )
+    return Outcome(y, sums.reshape(1, outputs, rows, columns), flags)
+
+
+def _macs(_node: Node, inputs: Sequence[TensorType], output: TensorType) -> int:
+    taps = inputs[1].shape[1] * inputs[1].shape[2] * inputs[1].shape[3]
+    return output.shape[1] * output.shape[2] * output.shape[3] * taps
+
+
+OPERATORS = (Operator(DOMAIN, "NestedConv", _infer, _spec, _kernel, _macs),)

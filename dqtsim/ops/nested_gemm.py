@@ -1,0 +1,154 @@
+"""NestedGemm and NestedLogits: fully connected layers, requantized (B4) or left as int32 logits (B7)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .. import spec
+from ..errors import ModelError
+from ..graph.model import Array, Node
+from ..spec.rules import Overflow
+from .nested import (
+    DOMAIN,
+    Row,
+    accumulator_dtype,
+    check_rows,
+    exponents,
+    kernel_register,
+    kernel_weights,
+    saturated,
+    select,
+    spec_dot,
+    spec_operands,
+)
+from .operator import Call, Operator, Outcome, TensorType, integers
+
+
+def _check(node: Node, inputs: Sequence[TensorType]) -> None:
+    if len(inputs[0].shape) != 2:
+        raise ModelError(f"{node.title} takes an input of shape (1, K); found {inputs[0].shape}.")
+    check_rows(node, inputs, 1)
+
+
+def _infer_gemm(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+    _check(node, inputs)
+    return TensorType("uint8", (1, inputs[1].shape[0]), node.integer("low"), node.integer("high"))
+
+
+def _infer_logits(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+    _check(node, inputs)
+    return TensorType("int32", (1, inputs[1].shape[0]), -(1 << 31), (1 << 31) - 1)
+
+
+def _spec_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[list[int], spec.Flags]:
+    """Return P of every output and the flags (B1)."""
+    machine, flags = call.machine, spec.Flags()
+    taps = spec_operands(integers(x[0]), int(z_x), row.b_a, machine, weights=False)
+    z_w = spec.master_zero_point_of_weights(machine.n)
+    sums = []
+    for o, codes in enumerate(integers(w)):
+        weights = spec_operands(codes, z_w, row.b_w, machine, weights=True)
+        sums.append(spec_dot(call, weights, taps, flags, (o,)))
+    return sums, flags
+
+
+def _kernel_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[Array, spec.Flags]:
+    """Return P (O, 1) and the flags (B1)."""
+    from ..kernels import mac, nest
+
+    machine = call.machine
+    operands = np.empty(x.size, np.int32)
+    nest.nest_flat(x.reshape(-1), nest.operand_table(int(z_x), row.b_a, machine.n, machine.activation_rule), operands)
+    weights = kernel_weights(w, row, machine)
+    bound = call.bounds[row.b_w, row.b_a]
+    p = np.zeros((w.shape[0], 1), accumulator_dtype(bound))
+    mac.gemm(operands, weights, p)
+    saturations = 0
+    unproven = bound.unproven(machine.accumulator_width)
+    if machine.overflow == Overflow.SATURATE_EACH and unproven.size:
+        # a fully connected layer is the convolution of a 1 x 1 picture; both tap orders are the same
+        wide = p.astype(np.int64).reshape(-1, 1, 1)
+        saturations = mac.conv_saturate_each(
+            operands.reshape(-1, 1, 1),
+            weights.reshape(*w.shape, 1, 1),
+            (1, 1),
+            (1, 1),
+            1,
+            False,
+            machine.accumulator_width,
+            unproven,
+            wide,
+        )
+        p = wide.reshape(-1, 1)
+    sums, flags = kernel_register(call, p, row, ())
+    flags.saturations += int(saturations)
+    return sums, flags
+
+
+def _spec_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
+    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
+    node, machine, row = call.node, call.machine, select(call, widths)
+    sums, flags = _spec_sums(call, x, w, z_x, row)
+    e_w, e_a = exponents(machine, row)
+    y = []
+    for p, b, m, s in zip(sums, *(integers(table[row.index]) for table in (bias, multiplier, shift)), strict=True):
+        total = spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width)
+        y.append(
+            spec.requantize(total, m, s, int(z_y), node.integer("low"), node.integer("high"), machine.rounding)
+        )
+    return Outcome(np.array([y], np.uint8), np.array([sums], np.int64), flags)
+
+
+def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
+    from ..kernels import ROUNDING_CODES, requantize
+
+    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
+    node, machine, row = call.node, call.machine, select(call, widths)
+    sums, flags = _kernel_sums(call, x, w, z_x, row)
+    y = np.empty(sums.shape, np.uint8)
+    requantize.requantize(
+        sums,
+        sum(exponents(machine, row)),
+        saturated(bias[row.index], machine),
+        multiplier[row.index],
+        shift[row.index],
+        int(z_y),
+        node.integer("low"),
+        node.integer("high"),
+        ROUNDING_CODES[machine.rounding],
+        y,
+    )
+    return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
+
+
+def _spec_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
+    x, w, z_x, bias, widths = inputs
+    machine, row = call.machine, select(call, widths)
+    sums, flags = _spec_sums(call, x, w, z_x, row)
+    e_w, e_a = exponents(machine, row)
+    biases = integers(bias[row.index])
+    y = [
+        spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)
+    ]
+    return Outcome(np.array([y], np.int32), np.array([sums], np.int64), flags)
+
+
+def _kernel_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
+    from ..kernels import requantize
+
+    x, w, z_x, bias, widths = inputs
+    machine, row = call.machine, select(call, widths)
+    sums, flags = _kernel_sums(call, x, w, z_x, row)
+    y = np.empty(sums.shape, np.int32)
+    requantize.add_bias(sums, sum(exponents(machine, row)), saturated(bias[row.index], machine), y)
+    return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
+
+
+def _macs(_node: Node, inputs: Sequence[TensorType], _output: TensorType) -> int:
+    return inputs[1].shape[0] * inputs[1].shape[1]
+
+
+OPERATORS = (
+    Operator(DOMAIN, "NestedGemm", _infer_gemm, _spec_gemm, _kernel_gemm, _macs),
+    Operator(DOMAIN, "NestedLogits", _infer_logits, _spec_logits, _kernel_logits, _macs),
+)

@@ -1,0 +1,123 @@
+"""What an operator of a model is to dqtsim: types, meaning by the law, kernel, and count, registered in one place."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import AccumulatorError
+from ..graph.model import Array, Node
+from ..spec.mac import Flags
+from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
+
+Codes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """dtype name, shape, and the least and greatest value that can occur."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything that the arithmetic of a run depends on: the model's rules on a target's registers."""
+
+    n: int
+    weight_rule: Nesting
+    activation_rule: Nesting
+    rounding: Rounding
+    accumulator_width: int
+    overflow: Overflow
+    tap_order: TapOrder
+    bias_width: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Proven extremes of every prefix of the sums of one layer at one pair of widths, int64 (O) each."""
+
+    lowest: Array
+    highest: Array
+
+    def unproven(self, width: int) -> Array:
+        """Return the indices of the output channels that could leave a register of `width` bits."""
+        half = 1 << (width - 1)
+        return np.flatnonzero((self.lowest < -half) | (self.highest >= half))
+
+    @property
+    def bits(self) -> int:
+        """Return the width of the narrowest register that no output channel can leave."""
+        low, high = int(self.lowest.min()), int(self.highest.max())
+        return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length()) + 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node in one run: what it needs besides its input arrays."""
+
+    node: Node
+    machine: Machine
+    type: TensorType
+    bounds: dict[tuple[int, int], Bound] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a node gave: its output and, where it multiplies and accumulates, the accumulators P and their flags."""
+
+    output: Array
+    accumulator: Array | None = None
+    flags: Flags | None = None
+
+
+Infer = Callable[[Node, Sequence[TensorType], Sequence[Array | None]], TensorType]
+Execute = Callable[[Call, Sequence[Array]], Outcome]
+Macs = Callable[[Node, Sequence[TensorType], TensorType], int]
+
+
+def no_macs(_node: Node, _inputs: Sequence[TensorType], _output: TensorType) -> int:
+    """Return 0: the operator multiplies no operands."""
+    return 0
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator.
+
+    infer: output type from input types (and constants where the shape depends on them).
+    spec: the meaning, by the law in `spec/`.
+    kernel: the same bits, fast. Operators that only move data have one function for both.
+    macs: multiply-accumulates of one execution, padded taps included.
+    """
+
+    domain: str
+    name: str
+    infer: Infer
+    spec: Execute
+    kernel: Execute
+    macs: Macs = no_macs
+
+
+def overflow_error(call: Call, value: int, channel: int, position: tuple[int, ...]) -> AccumulatorError:
+    """Return the error of a sum that left the accumulator under the policy ERROR."""
+    machine = call.machine
+    place = f" at {position}" if position else ""
+    return AccumulatorError(
+        f"the sum {value} of output channel {channel}{place} of {call.node.title} does not fit the "
+        f"{machine.accumulator_width}-bit accumulator of target '{machine.target}', whose overflow policy is ERROR."
+    )
+
+
+def integers(array: Array) -> list[Any]:
+    """Return `array` as nested lists of Python ints, which is what the law computes on."""
+    nested = array.tolist()
+    assert isinstance(nested, list)
+    return nested

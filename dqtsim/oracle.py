@@ -1,0 +1,77 @@
+"""The independent oracle: stock onnxruntime executes the function bodies that the model file carries.
+
+Nothing of dqtsim's arithmetic takes part. The bodies state an unbounded accumulator and the model's own rounding, so
+this engine refuses a plan that asks for anything else instead of giving other bits.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import InputError, TargetError
+from .graph import to_onnx
+from .graph.model import Array
+from .ops import Outcome
+from .plan import Plan
+from .run import Execute, Observer, Result, summarize
+
+
+def onnxruntime_engine(plan: Plan) -> Execute:
+    """Return the engine for `plan`. Raises TargetError where onnxruntime cannot give the target's bits."""
+    refuse_narrowing(plan)
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            'the engine onnxruntime needs the package of that name; install it with pip install "dqtsim[oracle]".'
+        ) from None
+    from onnx import helper
+
+    model = to_onnx(plan.graph)
+    outputs = {value.name for value in model.graph.output}
+    for step in plan.steps:
+        name = step.node.outputs[0]
+        if name not in outputs:
+            dtype = helper.np_dtype_to_tensor_dtype(np.dtype(step.call.type.dtype))
+            model.graph.output.append(helper.make_tensor_value_info(name, dtype, step.call.type.shape))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    # no rewriting: what runs is what the file says
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [step.node.outputs[0] for step in plan.steps]
+
+    def execute(codes: Array, observers: Sequence[Observer]) -> Result:
+        values: dict[str, Array] = dict(plan.graph.initializers)
+        values |= dict(zip(names, session.run(names, {plan.graph.input.name: codes}), strict=True))
+        for step in plan.steps:
+            for observer in observers:
+                observer(step, Outcome(values[step.node.outputs[0]]))
+        return summarize(plan, values, {step.node.name: None for step in plan.layer_steps()})
+
+    return execute
+
+
+def refuse_narrowing(plan: Plan) -> None:
+    """Raise TargetError unless the unbounded accumulator of the bodies gives the bits of the plan's target."""
+    graph, machine = plan.graph, plan.machine
+    if machine.rounding != graph.arithmetic.rounding:
+        raise TargetError(
+            f"onnxruntime runs the file's bodies, which round {graph.arithmetic.rounding}; target '{machine.target}' "
+            f"rounds {machine.rounding}."
+        )
+    for step in plan.layer_steps():
+        name = step.node.name
+        for pair, bound in step.call.bounds.items():
+            if bound.unproven(min(machine.accumulator_width, 32)).size:
+                raise TargetError(
+                    f"onnxruntime runs the file's bodies, which never overflow; layer '{name}' at widths {pair} may need "
+                    f"{bound.bits} bits, and target '{machine.target}' has {machine.accumulator_width}."
+                )
+        if plan.saturated_biases[name]:
+            raise TargetError(
+                f"onnxruntime runs the file's bodies, which never saturate; layer '{name}' has "
+                f"{plan.saturated_biases[name]} biases outside the {machine.bias_width}-bit bias register of target "
+                f"'{machine.target}'."
+            )

@@ -1,0 +1,193 @@
+"""COMPILE: a graph on a target becomes an ordered list of calls, each with its types and its proofs.
+
+The plan decides everything that can be decided without a picture: shapes and ranges of all tensors, whether the model
+fits the target's registers, and how far the accumulators of each layer can get at every pair of widths that it may run
+at (B1). The kernels take their fast path only where that proof says that no register can overflow.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import ModelError, TargetError
+from .graph.model import Array, Graph, Node, Widths
+from .graph.schema import NESTED_LAYERS, SCHEMAS
+from .ops import Bound, Call, Machine, Operator, TensorType, operator_of
+from .ops.nested import layer_bound
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node, ready to run: its operator, its call, and its input types."""
+
+    operator: Operator
+    call: Call
+    input_types: tuple[TensorType, ...]
+
+    @property
+    def node(self) -> Node:
+        """Return the node."""
+        return self.call.node
+
+    @property
+    def macs(self) -> int:
+        """Return the multiply-accumulates of one execution, padded taps included."""
+        return self.operator.macs(self.node, self.input_types, self.call.type)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph compiled for a target. `types` maps every tensor to its type."""
+
+    graph: Graph
+    target: Target
+    machine: Machine
+    steps: tuple[Step, ...]
+    types: Mapping[str, TensorType]
+    saturated_biases: Mapping[str, int]
+
+    def layer_steps(self) -> list[Step]:
+        """Return the steps that multiply and accumulate, the controller's included, in execution order."""
+        return [step for step in self.steps if step.call.bounds]
+
+    def proven(self) -> bool:
+        """Return whether no accumulator can leave its register, at any of the planned widths."""
+        width = self.machine.accumulator_width
+        return all(not b.unproven(width).size for step in self.layer_steps() for b in step.call.bounds.values())
+
+
+def plan(graph: Graph, target: Target) -> Plan:
+    """Compile `graph` for `target`.
+
+    Raises ModelError where shapes do not fit together, TargetError where the model needs more than the target has.
+    """
+    machine = machine_of(graph, target)
+    types: dict[str, TensorType] = {
+        value.name: TensorType(value.dtype, value.shape, 0, (1 << machine.n) - 1) for value in graph.inputs
+    }
+    types |= {name: _constant_type(array) for name, array in graph.initializers.items()}
+    planned = planned_widths(graph)
+    steps = []
+    saturated = {}
+    for node in graph.nodes:
+        operator = operator_of(node)
+        inputs = tuple(types[name] for name in node.inputs)
+        constants = [graph.initializers.get(name) for name in node.inputs]
+        out = operator.infer(node, inputs, constants)
+        bounds: dict[Widths, Bound] = {}
+        if node.operator in NESTED_LAYERS:
+            bounds = _prove(graph, node, inputs[0], planned[node.name], machine)
+            saturated[node.name] = _count_saturated(graph.initializers[_constant(node, "bias")], machine)
+        if node.operator == "Concat":
+            _check_concat(graph, node)
+        _check_multipliers(graph, node, target)
+        types[node.outputs[0]] = out
+        steps.append(Step(operator, Call(node, machine, out, bounds), inputs))
+    for value in graph.outputs:
+        found = types[value.name]
+        if (found.dtype, found.shape) != (value.dtype, value.shape):
+            raise ModelError(
+                f"output '{value.name}' is declared as {value.dtype} {value.shape}; its node gives "
+                f"{found.dtype} {found.shape}."
+            )
+    return Plan(graph, target, machine, tuple(steps), types, saturated)
+
+
+def machine_of(graph: Graph, target: Target) -> Machine:
+    """Return the arithmetic of `graph` on `target`."""
+    rules = graph.arithmetic
+    return Machine(
+        n=rules.master_width,
+        weight_rule=rules.weight_rule,
+        activation_rule=rules.activation_rule,
+        rounding=target.rounding or rules.rounding,
+        accumulator_width=target.accumulator_width,
+        overflow=target.overflow,
+        tap_order=target.tap_order,
+        bias_width=target.bias_width,
+        target=target.name,
+    )
+
+
+def planned_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
+    """Return the pairs of widths that each nested layer may run at, by layer name."""
+    planned: dict[str, tuple[Widths, ...]] = {}
+    producers = {node.outputs[0]: node for node in graph.nodes}
+    for node in graph.nodes:
+        if node.operator not in NESTED_LAYERS:
+            continue
+        source = node.inputs[-1]
+        if source in graph.initializers:
+            planned[node.name] = (_pair(graph.initializers[source]),)
+            continue
+        gather = producers[source]
+        table = graph.initializers.get(gather.inputs[0])
+        row = graph.initializers.get(gather.inputs[1]) if gather.operator == "Gather" else None
+        if row is None or row.ndim:
+            raise ModelError(f"{node.title} takes its widths from a row of 'bits'; '{source}' is none.")
+        if table is not None:
+            if table.ndim != 2 or not 0 <= int(row) < table.shape[0]:
+                raise ModelError(f"{node.title} takes row {int(row)} of '{gather.inputs[0]}', shape {table.shape}.")
+            planned[node.name] = (_pair(table[int(row)]),)
+        else:
+            planned[node.name] = graph.candidates
+    for name, pairs in planned.items():
+        for pair in pairs:
+            if not all(1 <= width <= graph.arithmetic.master_width for width in pair):
+                raise ModelError(
+                    f"{graph.node(name).title} runs at widths between 1 and {graph.arithmetic.master_width}; "
+                    f"'bits' says {pair}."
+                )
+    return planned
+
+
+def _pair(widths: Array) -> Widths:
+    if widths.shape != (2,):
+        raise ModelError(f"widths are a weight width and an activation width; found shape {widths.shape}.")
+    return int(widths[0]), int(widths[1])
+
+
+def _constant(node: Node, role: str) -> str:
+    """Return the tensor that `node` takes in the given role."""
+    roles = [entry.name for entry in SCHEMAS[node.domain, node.operator].inputs]
+    return node.inputs[roles.index(role)]
+
+
+def _prove(graph: Graph, node: Node, x: TensorType, pairs: Sequence[Widths], machine: Machine) -> dict[Widths, Bound]:
+    w, z_x = graph.initializers[node.inputs[1]], int(graph.initializers[node.inputs[2]])
+    return {pair: layer_bound(w, z_x, x.low, x.high, pair, machine) for pair in pairs}
+
+
+def _constant_type(array: Array) -> TensorType:
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    return TensorType(array.dtype.name, array.shape, low, high)
+
+
+def _count_saturated(bias: Array, machine: Machine) -> int:
+    half = 1 << (machine.bias_width - 1)
+    return int(np.count_nonzero((bias < -half) | (bias >= half)))
+
+
+def _check_concat(graph: Graph, node: Node) -> None:
+    known = {name: graph.quantization[name] for name in node.inputs if name in graph.quantization}
+    if len(set(known.values())) > 1:
+        first, second = list(known)[:2]
+        raise ModelError(
+            f"{node.title} joins codes of one scale and zero point; '{first}' has {known[first].scale[0]:g} and "
+            f"{known[first].zero_point}, '{second}' has {known[second].scale[0]:g} and {known[second].zero_point}."
+        )
+
+
+def _check_multipliers(graph: Graph, node: Node, target: Target) -> None:
+    roles = (entry.name for entry in SCHEMAS[node.domain, node.operator].inputs)
+    for role, name in zip(roles, node.inputs, strict=False):
+        if not role.endswith("multiplier"):
+            continue
+        needed = int(graph.initializers[name].max()).bit_length()
+        if needed > target.multiplier_width:
+            raise TargetError(
+                f"target '{target.name}' has a multiplier of {target.multiplier_width} bits; '{name}' of {node.title} "
+                f"needs {needed}."
+            )

@@ -1,0 +1,135 @@
+"""EXECUTE: a plan, an engine and a picture give tensors and a status. The executor decides nothing.
+
+Engines: `spec` is the law itself on Python ints, `jit` the Numba kernels, `onnxruntime` the file's own function bodies.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+from .graph import BITS
+from .graph.model import Array, Widths
+from .ops import Outcome
+from .plan import Plan, Step
+from .spec.mac import Flags
+
+ENGINES = ("jit", "spec", "onnxruntime")
+Observer = Callable[[Step, Outcome], None]
+Execute = Callable[[Array, Sequence[Observer]], "Result"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one sample gave.
+
+    outputs: the graph's outputs by name. bits: (weight width, activation width) per layer. flags: per layer that
+    multiplies and accumulates, the controller's included; None where the engine cannot see accumulators. macs, bitops:
+    of this run, the controller's included; BitOPs are MACs times both widths.
+    """
+
+    outputs: Mapping[str, Array]
+    bits: tuple[Widths, ...]
+    flags: Mapping[str, Flags | None]
+    macs: int
+    bitops: int
+
+    @property
+    def logits(self) -> Array | None:
+        """Return the int32 class scores (classes,), or None when the network has none."""
+        for array in self.outputs.values():
+            if array.dtype == np.int32:
+                return array.reshape(-1)
+        return None
+
+    @property
+    def class_index(self) -> int | None:
+        """Return the argmax of the logits, the lowest index on a tie (B7)."""
+        return None if self.logits is None else int(np.argmax(self.logits))
+
+
+class Trace:
+    """An observer that keeps every named tensor, and `<layer>.acc` for the accumulators P of every layer."""
+
+    def __init__(self, *, accumulators: bool = True) -> None:
+        self.tensors: dict[str, Array] = {}
+        self._accumulators = accumulators
+
+    def __call__(self, step: Step, outcome: Outcome) -> None:
+        """Keep what `step` gave."""
+        if outcome.accumulator is not None and self._accumulators:
+            self.tensors[f"{step.node.name}.acc"] = outcome.accumulator.astype(np.int64)
+        self.tensors[step.node.outputs[0]] = outcome.output
+
+
+def engine(plan: Plan, name: str = "jit") -> Execute:
+    """Return the function that executes one sample of `plan`: (codes (1, ...), observers) -> Result."""
+    if name == "onnxruntime":
+        from .oracle import onnxruntime_engine
+
+        return onnxruntime_engine(plan)
+    if name not in ENGINES:
+        raise InputError(f"an engine is one of {', '.join(ENGINES)}; found '{name}'.")
+
+    def execute(codes: Array, observers: Sequence[Observer]) -> Result:
+        return _execute(plan, codes, observers, by_law=name == "spec")
+
+    return execute
+
+
+def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) -> Iterator[Result]:
+    """Yield the result of every sample of `codes` uint8 (N, ...), in order; `threads` samples run side by side.
+
+    A batch means its samples' results side by side: the controller decides for each sample.
+    """
+    execute = engine(plan, engine_name)
+    samples = [codes[index : index + 1] for index in range(len(codes))]
+    if threads <= 1 or len(samples) == 1:
+        for sample in samples:
+            yield execute(sample, ())
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(lambda sample: execute(sample, ()), samples)
+
+
+def check_codes(plan: Plan, codes: Array) -> None:
+    """Raise InputError unless `codes` are samples for the plan's input."""
+    expected = plan.graph.input
+    top = (1 << plan.machine.n) - 1
+    if codes.dtype != np.uint8 or codes.shape[1:] != expected.shape[1:]:
+        raise InputError(
+            f"the model takes codes of dtype uint8 and shape (N, {', '.join(map(str, expected.shape[1:]))}); "
+            f"found {codes.dtype} {codes.shape}."
+        )
+    if codes.size and int(codes.max()) > top:
+        raise InputError(f"the model takes codes of {plan.machine.n} bits, 0 to {top}; found {int(codes.max())}.")
+
+
+def _execute(plan: Plan, codes: Array, observers: Sequence[Observer], *, by_law: bool) -> Result:
+    values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
+    flags: dict[str, Flags | None] = {}
+    for step in plan.steps:
+        function = step.operator.spec if by_law else step.operator.kernel
+        outcome = function(step.call, [values[name] for name in step.node.inputs])
+        values[step.node.outputs[0]] = outcome.output
+        if outcome.flags is not None:
+            flags[step.node.name] = outcome.flags
+        for observer in observers:
+            observer(step, outcome)
+    return summarize(plan, values, flags)
+
+
+def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags | None]) -> Result:
+    """Return the result of a run whose tensors are `values`; those of the widths must be among them."""
+    widths = {step.node.name: values[step.node.inputs[-1]] for step in plan.layer_steps()}
+    pairs: dict[str, Widths] = {name: (int(pair[0]), int(pair[1])) for name, pair in widths.items()}
+    macs = {step.node.name: step.macs for step in plan.layer_steps()}
+    return Result(
+        outputs={value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS},
+        bits=tuple(pairs[layer] for layer in plan.graph.layers),
+        flags=flags,
+        macs=sum(macs.values()),
+        bitops=sum(count * pairs[name][0] * pairs[name][1] for name, count in macs.items()),
+    )
