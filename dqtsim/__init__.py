@@ -1,0 +1,67 @@
+"""dqtsim: bit-accurate, integer-only inference of networks with nested integer codes.
+
+>>> graph = dqtsim.load("model.onnx")                                     # doctest: +SKIP
+>>> plan = dqtsim.plan(graph, dqtsim.load_target("default"))              # doctest: +SKIP
+>>> for result in dqtsim.run(plan, dqtsim.read_input("img.npy", graph)):  # doctest: +SKIP
+...     print(result.class_index, result.bits)
+
+Everything is imported on first use, so that `import dqtsim` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .control import apply_bits
+    from .errors import DqtsimError
+    from .executor import Result, Trace, engine, run
+    from .golden import verify
+    from .graph import Graph, GraphBuilder, load, save
+    from .picture import read_input
+    from .planner import Plan, plan
+    from .target import Target, load_target
+
+__version__ = "0.1.0"
+__all__ = [
+    "DqtsimError",
+    "Graph",
+    "GraphBuilder",
+    "Plan",
+    "Result",
+    "Target",
+    "Trace",
+    "__version__",
+    "apply_bits",
+    "engine",
+    "load",
+    "load_target",
+    "plan",
+    "read_input",
+    "run",
+    "save",
+    "verify",
+]
+
+_HOMES = {
+    "control": ("apply_bits",),
+    "errors": ("DqtsimError",),
+    "golden": ("verify",),
+    "graph": ("Graph", "GraphBuilder", "load", "save"),
+    "picture": ("read_input",),
+    "planner": ("Plan", "plan"),
+    "executor": ("Result", "Trace", "engine", "run"),
+    "target": ("Target", "load_target"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f".{home}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'dqtsim' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from .errors import InputError, TargetError
+from .executor import Execute, Observer, Result, summarize
 from .graph import to_onnx
 from .graph.model import Array
 from .ops import Outcome
-from .plan import Plan
-from .run import Execute, Observer, Result, summarize
+from .planner import Plan
 
 
 def onnxruntime_engine(plan: Plan) -> Execute:
@@ -66,8 +66,8 @@ def refuse_narrowing(plan: Plan) -> None:
         for pair, bound in step.call.bounds.items():
             if bound.unproven(min(machine.accumulator_width, 32)).size:
                 raise TargetError(
-                    f"onnxruntime runs the file's bodies, which never overflow; layer '{name}' at widths {pair} may need "
-                    f"{bound.bits} bits, and target '{machine.target}' has {machine.accumulator_width}."
+                    f"onnxruntime runs the file's bodies, which never overflow; layer '{name}' at widths {pair} may "
+                    f"need {bound.bits} bits, and target '{machine.target}' has {machine.accumulator_width}."
                 )
         if plan.saturated_biases[name]:
             raise TargetError(

@@ -5,9 +5,7 @@ from .compile import kernel
 
 
 @kernel
-def conv(
-    a: Array, w: Array, strides: tuple[int, int], dilations: tuple[int, int], group: int, out: Array
-) -> None:
+def conv(a: Array, w: Array, strides: tuple[int, int], dilations: tuple[int, int], group: int, out: Array) -> None:
     """Add exact sums into `out` (O, OH, OW), which arrives as zeros in int32 or int64, whichever is proven wide enough.
 
     `a` int32 (C, H, W): operands with their border; `w` int32 (O, C / group, kernel rows, kernel columns).

@@ -63,9 +63,10 @@ def kernel_register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> t
     machine = call.machine
     lowest, highest = mac.extremes(p)
     flags = spec.Flags(0, 0, int(lowest), int(highest))
-    if machine.overflow == Overflow.SATURATE_EACH or not call.bounds[row.b_w, row.b_a].unproven(
-        machine.accumulator_width
-    ).size:
+    if (
+        machine.overflow == Overflow.SATURATE_EACH
+        or not call.bounds[row.b_w, row.b_a].unproven(machine.accumulator_width).size
+    ):
         return p, flags
     if p.dtype != np.int64:
         p = p.astype(np.int64)

@@ -49,7 +49,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
     z_x, z_y, m, s = (int(x) for x in inputs[1:])
     low, high = call.node.integer("low"), call.node.integer("high")
     window = pool_window(call.node)
-    _, channels, rows, columns = call.type.shape
+    _, _, rows, columns = call.type.shape
     y = np.empty(call.type.shape, np.uint8)
     for c, plane in enumerate(integers(inputs[0][0])):
         for oy in range(rows):

@@ -57,9 +57,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
     channels, height, width = x.shape[1:]
     flat = spec_operands(integers(x.reshape(-1)), int(z_x), row.b_a, machine, weights=False)
     area = height * width
-    planes = [
-        [flat[c * area + y * width : c * area + (y + 1) * width] for y in range(height)] for c in range(channels)
-    ]
+    planes = [[flat[c * area + y * width : c * area + (y + 1) * width] for y in range(height)] for c in range(channels)]
     weights = _spec_weights(call, w, row)
     e_w, e_a = exponents(machine, row)
     b, m, s = (integers(table[row.index]) for table in (bias, multiplier, shift))

@@ -93,9 +93,7 @@ def _spec_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
     y = []
     for p, b, m, s in zip(sums, *(integers(table[row.index]) for table in (bias, multiplier, shift)), strict=True):
         total = spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width)
-        y.append(
-            spec.requantize(total, m, s, int(z_y), node.integer("low"), node.integer("high"), machine.rounding)
-        )
+        y.append(spec.requantize(total, m, s, int(z_y), node.integer("low"), node.integer("high"), machine.rounding))
     return Outcome(np.array([y], np.uint8), np.array([sums], np.int64), flags)
 
 
@@ -127,9 +125,7 @@ def _spec_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
     sums, flags = _spec_sums(call, x, w, z_x, row)
     e_w, e_a = exponents(machine, row)
     biases = integers(bias[row.index])
-    y = [
-        spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)
-    ]
+    y = [spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)]
     return Outcome(np.array([y], np.int32), np.array([sums], np.int64), flags)
 
 

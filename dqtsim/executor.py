@@ -13,7 +13,7 @@ from .errors import InputError
 from .graph import BITS
 from .graph.model import Array, Widths
 from .ops import Outcome
-from .plan import Plan, Step
+from .planner import Plan, Step
 from .spec.mac import Flags
 
 ENGINES = ("jit", "spec", "onnxruntime")

@@ -1,0 +1,109 @@
+"""Widths: what `--bits` says becomes the rows of the tensor `bits`."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import WidthError
+from .graph import with_bits
+from .graph.model import Graph, Widths
+
+DYNAMIC = "dynamic"
+_PAIR = re.compile(r"(?:(\d+)|w(\d+)a(\d+))\Z")
+_EXPECTED = "a width such as 4, or a pair such as w4a8"
+
+
+def carried_policy(graph: Graph) -> str:
+    """Return how `graph` itself decides its widths: 'dynamic' or 'static'."""
+    return DYNAMIC if graph.dynamic else "static"
+
+
+def apply_bits(graph: Graph, spec: str | None) -> tuple[Graph, str]:
+    """Return (graph with the widths that `spec` asks for, name of the policy).
+
+    spec: None (what the model carries), 'dynamic' (its controller), '4' or 'w4a8' (every layer that is not pinned), a
+    comma list with one entry per layer, or a .json or .toml plan file.
+    Raises WidthError.
+    """
+    if spec is None:
+        return graph, carried_policy(graph)
+    if spec == DYNAMIC:
+        if not graph.dynamic:
+            raise WidthError(f"dynamic widths need a controller; model '{graph.name}' has none.")
+        return graph, DYNAMIC
+    return with_bits(graph, rows_of(graph, spec)), spec
+
+
+def rows_of(graph: Graph, spec: str) -> list[Widths]:
+    """Return one pair per layer of `graph` for a static `spec`; pinned layers keep theirs unless they are named."""
+    if spec.endswith((".json", ".toml")):
+        return _rows_of_plan(graph, _read_plan(spec), f"plan file '{spec}'")
+    entries = spec.split(",")
+    if len(entries) == 1:
+        pair = _pair(graph, entries[0], "--bits")
+        return [graph.pinned.get(layer, pair) for layer in graph.layers]
+    if len(entries) != len(graph.layers):
+        raise WidthError(
+            f"a list of widths has one entry per layer, {len(graph.layers)} for model '{graph.name}' "
+            f"({', '.join(graph.layers)}); --bits has {len(entries)}."
+        )
+    return [_pair(graph, entry, f"--bits, layer '{layer}'") for layer, entry in zip(graph.layers, entries, strict=True)]
+
+
+def _rows_of_plan(graph: Graph, plan: Mapping[str, Any], where: str) -> list[Widths]:
+    unknown = [name for name in plan if name not in graph.layers and name != "default"]
+    if unknown:
+        raise WidthError(f"{where} names layer '{unknown[0]}'; model '{graph.name}' has {', '.join(graph.layers)}.")
+    rows = []
+    for layer in graph.layers:
+        if layer in plan:
+            rows.append(_pair(graph, plan[layer], f"{where}, layer '{layer}'"))
+        elif layer in graph.pinned:
+            rows.append(graph.pinned[layer])
+        elif "default" in plan:
+            rows.append(_pair(graph, plan["default"], f"{where}, entry 'default'"))
+        else:
+            raise WidthError(f"{where} gives every layer its widths or a 'default'; layer '{layer}' has none.")
+    return rows
+
+
+def _read_plan(path: str) -> Mapping[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
+        raise WidthError(f"the plan file '{path}' cannot be read: {reason}.") from None
+    try:
+        tree = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+    except ValueError as error:
+        kind = "JSON" if path.endswith(".json") else "TOML"
+        raise WidthError(f"the plan file '{path}' is not {kind}: {str(error).rstrip('.')}.") from None
+    table = tree.get("bits") if isinstance(tree, dict) else None
+    if not isinstance(table, dict):
+        raise WidthError(f"the plan file '{path}' holds a table 'bits' from layer names to widths; found none.")
+    return table
+
+
+def _pair(graph: Graph, entry: Any, where: str) -> Widths:
+    n = graph.arithmetic.master_width
+    match entry:
+        case str():
+            found = _PAIR.match(entry.strip())
+            if not found:
+                raise WidthError(f"{where}: expected {_EXPECTED}; found '{entry}'.")
+            both = found.group(1)
+            pair = (int(both), int(both)) if both else (int(found.group(2)), int(found.group(3)))
+        case bool():
+            raise WidthError(f"{where}: expected {_EXPECTED}; found {entry!r}.")
+        case int():
+            pair = (entry, entry)
+        case [int() as w, int() as a]:
+            pair = (w, a)
+        case _:
+            raise WidthError(f"{where}: expected {_EXPECTED}; found {entry!r}.")
+    if not all(1 <= width <= n for width in pair):
+        raise WidthError(f"{where}: widths lie between 1 and the master width {n}; found '{entry}'.")
+    return pair

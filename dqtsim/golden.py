@@ -1,0 +1,255 @@
+"""Golden vectors: tensors that another implementation of the law has produced, and the comparison with them.
+
+A folder of vectors holds one `.npz` per picture (never pickled) and `manifest.json`, which states SHA-256 of the model
+file and of every tensor, the producing command and its versions. Tensors are compared by equality, in execution order.
+"""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import GoldenError
+from .executor import Trace, engine
+from .graph import BITS, with_bits
+from .graph.model import Array, Graph
+from .planner import Plan, Step, plan
+from .target import Target
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """One golden vector: its file, the policy that chose its widths, and its tensors by name."""
+
+    path: Path
+    bits_policy: str
+    tensors: Mapping[str, Array]
+
+    @property
+    def input(self) -> Array:
+        """Return the input codes, uint8 (1, ...)."""
+        return self.tensors["input"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place, in execution order, where a tensor differs from its golden one."""
+
+    tensor: str
+    operator: str
+    index: tuple[int, ...]
+    expected: int
+    got: int
+    accumulator_expected: int | None
+    accumulator_got: int | None
+    different: int
+    elements: int
+
+    def __str__(self) -> str:
+        """Return the report of the divergence, one line."""
+        at = ", ".join(map(str, self.index))
+        text = f"'{self.tensor}' ({self.operator}) at [{at}]: expected {self.expected}, got {self.got}"
+        if self.accumulator_expected is not None or self.accumulator_got is not None:
+            text += (
+                f"; accumulator before requantization: expected {_known(self.accumulator_expected)}, "
+                f"got {_known(self.accumulator_got)}"
+            )
+        return f"{text}; {self.different} of {self.elements} elements differ"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparing one vector gave: how much was compared, which tensors differ, and where they first do."""
+
+    path: Path
+    tensors: int
+    elements: int
+    different_tensors: int
+    different_elements: int
+    first: Divergence | None
+
+
+def find_vectors(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any], Mapping[str, Any]]]:
+    """Return (npz file, its manifest entry, its manifest) for folders of vectors and single `.npz` files."""
+    found: list[tuple[Path, dict[str, Any], Mapping[str, Any]]] = []
+    for path in paths:
+        folder = path if path.is_dir() else path.parent
+        manifest = _read_manifest(folder)
+        entries = [entry for entry in manifest["vectors"] if path.is_dir() or entry["file"] == path.name]
+        if not entries:
+            raise GoldenError(f"'{folder / MANIFEST}' lists every vector of its folder; '{path.name}' is not listed.")
+        found += [(folder / entry["file"], entry, manifest) for entry in entries]
+    return found
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise GoldenError(f"golden vectors come with a manifest; '{path}' cannot be read.") from None
+    except ValueError:
+        raise GoldenError(f"the manifest '{path}' is not JSON.") from None
+    entries = manifest.get("vectors") if isinstance(manifest, dict) else None
+    complete = isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and Path(entry["file"]).name == entry["file"]
+        and isinstance(entry.get("sha256"), dict)
+        and isinstance(entry.get("bits_policy"), str)
+        for entry in entries
+    )
+    if not complete or not isinstance(manifest.get("model_sha256"), str):
+        raise GoldenError(
+            f"the manifest '{path}' lacks 'model_sha256' or 'vectors' with 'file', 'sha256', 'bits_policy'."
+        )
+    return dict(manifest)
+
+
+def read_vector(path: Path, entry: Mapping[str, Any]) -> Vector:
+    """Return the vector in `path`, every tensor checked against the SHA-256 of its manifest entry."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            tensors = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise GoldenError(f"the manifest lists '{path.name}'; '{path}' is no file.") from None
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        raise GoldenError(f"the golden vector '{path}' is not an .npz file of numbers, or is damaged.") from None
+    hashes: Mapping[str, str] = entry["sha256"]
+    if set(hashes) - {"input"} != set(tensors) - {"input"} or "input" not in tensors or BITS not in tensors:
+        raise GoldenError(f"the golden vector '{path}' must hold 'input', 'bits' and just the tensors of its manifest.")
+    for name, array in tensors.items():
+        if array.dtype.kind not in "iu":
+            raise GoldenError(f"golden tensors are integers; '{name}' of '{path}' is {array.dtype}.")
+        expected = hashes.get(name, entry.get("input_sha256"))
+        if hash_tensor(array) != expected:
+            raise GoldenError(f"the golden vector '{path}' is damaged: tensor '{name}' does not have its SHA-256.")
+    return Vector(path, entry["bits_policy"], tensors)
+
+
+def hash_tensor(array: Array) -> str:
+    """Return the SHA-256 of the elements in C order, little endian."""
+    return hashlib.sha256(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def verify(model: Path, graph: Graph, target: Target, engine_name: str, paths: Sequence[Path]) -> Iterator[Verdict]:
+    """Run `graph` on every golden input and compare every golden tensor; yield a verdict per vector.
+
+    Raises GoldenError where the vectors are damaged or were made from another model file.
+    """
+    vectors = find_vectors(paths)
+    model_hash = hash_file(model)
+    plans: dict[bytes, Plan] = {}
+    for path, entry, manifest in vectors:
+        if manifest["model_sha256"] != model_hash:
+            raise GoldenError(
+                f"the vectors of '{path.parent}' were made from a model with SHA-256 "
+                f"{manifest['model_sha256'][:12]}…; '{model}' has {model_hash[:12]}…."
+            )
+        vector = read_vector(path, entry)
+        key = b"" if vector.bits_policy == "dynamic" else vector.tensors[BITS].tobytes()
+        if key not in plans:
+            plans[key] = plan(graph if not key else _with_rows(graph, vector), target)
+        yield compare(plans[key], engine_name, vector)
+
+
+def _with_rows(graph: Graph, vector: Vector) -> Graph:
+    rows = vector.tensors[BITS]
+    if rows.shape != (len(graph.layers), 2):
+        raise GoldenError(
+            f"'bits' of '{vector.path}' has shape {rows.shape}; the model has {len(graph.layers)} layers."
+        )
+    return with_bits(graph, [(int(w), int(a)) for w, a in rows.tolist()])
+
+
+def compare(compiled: Plan, engine_name: str, vector: Vector) -> Verdict:
+    """Run `compiled` on the vector's input and compare every tensor, in execution order."""
+    wanted = compiled.graph.input
+    if vector.input.dtype != np.uint8 or vector.input.shape != wanted.shape:
+        raise GoldenError(
+            f"'input' of '{vector.path}' is {vector.input.dtype} {vector.input.shape}; the model takes "
+            f"uint8 {wanted.shape}."
+        )
+    trace = Trace()
+    engine(compiled, engine_name)(vector.input, [trace])
+    got = {**compiled.graph.initializers, **trace.tensors}
+    unknown = sorted(set(vector.tensors) - set(got) - {"input"} - _unseen(compiled, engine_name))
+    if unknown:
+        raise GoldenError(f"the golden vector '{vector.path}' holds tensor '{unknown[0]}', which the model does not.")
+    elements = different = tensors = different_tensors = 0
+    first = None
+    for name, step in _in_order(compiled):
+        if name not in vector.tensors or name not in got:
+            continue
+        expected, found = vector.tensors[name].astype(np.int64), got[name].astype(np.int64)
+        if expected.shape != found.shape:
+            raise GoldenError(f"'{name}' of '{vector.path}' has shape {expected.shape}; the model gives {found.shape}.")
+        wrong = int(np.count_nonzero(expected != found))
+        tensors += 1
+        elements += expected.size
+        different += wrong
+        different_tensors += wrong > 0
+        if wrong and first is None:
+            first = _divergence(name, step, expected, found, vector.tensors, trace.tensors)
+    return Verdict(vector.path, tensors, elements, different_tensors, different, first)
+
+
+def _unseen(compiled: Plan, engine_name: str) -> set[str]:
+    """Return the tensors that an engine cannot show: onnxruntime keeps its accumulators to itself."""
+    return {f"{step.node.name}.acc" for step in compiled.layer_steps()} if engine_name == "onnxruntime" else set()
+
+
+def _in_order(compiled: Plan) -> Iterator[tuple[str, Step | None]]:
+    if BITS in compiled.graph.initializers:
+        yield BITS, None
+    for step in compiled.steps:
+        if step.call.bounds:
+            yield f"{step.node.name}.acc", step
+        yield step.node.outputs[0], step
+
+
+def _divergence(
+    name: str,
+    step: Step | None,
+    expected: Array,
+    found: Array,
+    golden: Mapping[str, Array],
+    trace: Mapping[str, Array],
+) -> Divergence:
+    index = tuple(int(i) for i in np.argwhere(expected != found)[0])
+    accumulators: list[int | None] = []
+    for side in (golden, trace):
+        p = side.get(f"{step.node.name}.acc") if step is not None else None
+        accumulators.append(int(p[index]) if p is not None and p.shape == expected.shape else None)
+    operator = (step.node.domain and f"{step.node.domain}.") + step.node.operator if step is not None else "initializer"
+    if name.endswith(".acc"):
+        accumulators = [None, None]
+        operator += ", accumulator"
+    return Divergence(
+        name,
+        operator,
+        index,
+        int(expected[index]),
+        int(found[index]),
+        accumulators[0],
+        accumulators[1],
+        int(np.count_nonzero(expected != found)),
+        expected.size,
+    )
+
+
+def _known(value: int | None) -> str:
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""OUT: what a person reads: tables of runs, models and comparisons."""
