@@ -55,7 +55,7 @@ def _arrange(array: Array, graph: Graph, path: str | os.PathLike[str]) -> Array:
     wanted = graph.input.shape[1:]
     if len(wanted) == 3:
         channels, height, width = wanted
-        layouts = [(channels, height, width), (height, width, channels)]
+        layouts: list[tuple[int, ...]] = [(channels, height, width), (height, width, channels)]
     else:
         layouts = [wanted]
     for position, layout in enumerate(layouts):

@@ -75,6 +75,11 @@ class GraphBuilder:
         self._controller: Tensor | None = None
         self._control_at = 0
 
+    @property
+    def layer_count(self) -> int:
+        """Return how many rows `bits` has so far."""
+        return len(self._layers)
+
     def input(self, name: str, shape: Sequence[int], *, zero_point: int, scale: float) -> Tensor:
         """Declare the input codes, shape (1, C, H, W) or (1, K). A picture's pixels are the codes themselves."""
         self._inputs.append(Value(name, "uint8", tuple(shape)))

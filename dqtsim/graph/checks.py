@@ -34,6 +34,8 @@ def check_graph(graph: Graph) -> None:
     for value in graph.outputs:
         if value.name not in known:
             raise ModelError(f"every output has a producer; no node produces the graph output '{value.name}'.")
+        if known[value.name] != value.dtype:
+            raise ModelError(f"output '{value.name}' is declared as {value.dtype}; the graph makes it {known[value.name]}.")
     _check_layers(graph)
     _check_bits(graph, known)
     for node in graph.nodes:

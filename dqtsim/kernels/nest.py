@@ -16,8 +16,10 @@ def operand_table(z: int, b: int, n: int, rule: Nesting) -> Array:
         both = np.minimum((both + (1 << (k - 1))) >> k, (1 << b) - 1).astype(np.int32)
     else:
         both = both >> k
-    operands = both[:-1] - both[-1]
-    return 2 * operands + 1 if k > 0 and rule == Nesting.MIDPOINT else operands
+    operands: Array = both[:-1] - both[-1]
+    if k > 0 and rule == Nesting.MIDPOINT:
+        operands = 2 * operands + 1
+    return operands
 
 
 @kernel

@@ -1,0 +1,13 @@
+"""Hypothesis profiles: `ci` (the default) repeats itself exactly, HYPOTHESIS_PROFILE=thorough looks further."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, max_examples=60, print_blob=True, suppress_health_check=_QUIET
+)
+settings.register_profile("thorough", deadline=None, max_examples=3000, print_blob=True, suppress_health_check=_QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

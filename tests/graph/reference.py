@@ -1,0 +1,150 @@
+"""The law once more, in NumPy int64 arrays and loops over taps: what the function bodies are compared with."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dqtsim.graph import Graph, Node
+
+Array = npt.NDArray[Any]
+Table = npt.NDArray[np.int64]
+
+
+def nested(q: Array, b: int, n: int, rule: str) -> Table:
+    codes = q.astype(np.int64)
+    if rule == "TIES_UP" and b < n:
+        return np.minimum((codes + (1 << (n - b - 1))) >> (n - b), (1 << b) - 1)
+    return codes >> (n - b)
+
+
+def weight_operands(w: Array, b: int, n: int, rule: str) -> Table:
+    """Return weights in master steps."""
+    if rule == "MIDPOINT" and b < n:
+        return ((w.astype(np.int64) >> (n - b)) << (n - b)) + (1 << (n - b - 1)) - (1 << (n - 1))
+    return (nested(w, b, n, rule) << (n - b)) - (1 << (n - 1))
+
+
+def activation_operands(x: Array, z: int, b: int, n: int, rule: str) -> Table:
+    """Return activations in master steps."""
+    return (nested(x, b, n, rule) - nested(np.array(z), b, n, rule)) << (n - b)
+
+
+def shifted(x: Table, s: Table, rounding: str) -> Table:
+    divisor = np.int64(1) << s
+    floor, rest = np.divmod(x, divisor)
+    up = {
+        "FLOOR": np.zeros_like(floor),
+        "TIES_UP": rest >= divisor - rest,
+        "TIES_AWAY": (rest > divisor - rest) | ((rest == divisor - rest) & (x > 0)),
+        "TIES_EVEN": (rest > divisor - rest) | ((rest == divisor - rest) & (floor % 2 == 1)),
+    }[rounding]
+    return np.asarray(floor + up, np.int64)
+
+
+def convolve(x: Table, w: Table, node: Node, group: int) -> Table:
+    """Return the sums of a convolution over (1, C, H, W) with zero padding."""
+    (sy, sx), (top, left, bottom, right) = node.pair("strides"), node.integers("pads")
+    dy, dx = node.pair("dilations") if "dilations" in node.attributes else (1, 1)
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    o, inner, kh, kw = w.shape
+    rows = (padded.shape[2] - dy * (kh - 1) - 1) // sy + 1
+    columns = (padded.shape[3] - dx * (kw - 1) - 1) // sx + 1
+    total = np.zeros((1, o, rows, columns), np.int64)
+    for channel in range(o):
+        first = channel // (o // group) * inner
+        for c in range(inner):
+            for ky in range(kh):
+                for kx in range(kw):
+                    view = padded[0, first + c, ky * dy :, kx * dx :][: rows * sy : sy, : columns * sx : sx]
+                    total[0, channel] += w[channel, c, ky, kx] * view[:rows, :columns]
+    return total
+
+
+class Reference:
+    """Computes every tensor of a graph for one picture and rows of bits."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.n = graph.arithmetic.master_width
+        self.weight_rule = graph.arithmetic.weight_rule.value
+        self.activation_rule = graph.arithmetic.activation_rule.value
+        self.rounding = graph.arithmetic.rounding.value
+
+    def run(self, x: Array, bits: Array | None = None) -> Mapping[str, Array]:
+        known: dict[str, Array] = {**self.graph.initializers, "x": x}
+        if bits is not None:
+            known["bits"] = bits
+        for node in self.graph.nodes:
+            known[node.outputs[0]] = self.operator(node)(node, [known[name] for name in node.inputs])
+        return known
+
+    def operator(self, node: Node) -> Callable[[Node, list[Array]], Array]:
+        method: Callable[[Node, list[Array]], Array] = getattr(self, f"op_{node.operator}")
+        return method
+
+    def code(self, node: Node, total: Table, m: Array, s: Array, z: Array) -> Array:
+        y = int(z) + shifted(total * m.astype(np.int64), s.astype(np.int64), self.rounding)
+        return np.clip(y, node.integer("low"), node.integer("high")).astype(np.uint8)
+
+    def aligned(self, x: Array, w: Array, z: Array, widths: Array) -> tuple[Table, Table]:
+        b_w, b_a = (int(width) for width in widths)
+        return (
+            activation_operands(x, int(z), b_a, self.n, self.activation_rule),
+            weight_operands(w, b_w, self.n, self.weight_rule),
+        )
+
+    def row(self, node: Node, widths: Array) -> int:
+        return int(min(np.searchsorted(node.integers("row_widths"), min(widths)), len(node.integers("row_widths")) - 1))
+
+    def op_NestedConv(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        x, w, x_z, y_z, bias, m, s, widths = inputs
+        s_a, s_w = self.aligned(x, w, x_z, widths)
+        b, m, s = (table[self.row(node, widths)].reshape(-1, 1, 1) for table in (bias, m, s))
+        return self.code(node, convolve(s_a, s_w, node, node.integer("group")) + b, m, s, y_z)
+
+    def op_NestedGemm(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        x, w, x_z, y_z, bias, m, s, widths = inputs
+        s_a, s_w = self.aligned(x, w, x_z, widths)
+        b, m, s = (table[self.row(node, widths)] for table in (bias, m, s))
+        return self.code(node, (s_w @ s_a[0])[None] + b, m, s, y_z)
+
+    def op_NestedLogits(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        x, w, x_z, bias, widths = inputs
+        s_a, s_w = self.aligned(x, w, x_z, widths)
+        return ((s_w @ s_a[0])[None] + bias[self.row(node, widths)]).astype(np.int32)
+
+    def op_NestedAdd(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        a, b, a_z, b_z, y_z, a_m, b_m, s = (np.asarray(array).astype(np.int64) for array in inputs)
+        return self.code(node, (a - a_z) * a_m + (b - b_z) * b_m, np.array(1), s, y_z)
+
+    def op_NestedAveragePool(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        x, x_z, y_z, m, s = inputs
+        ones = np.ones((x.shape[1], 1, *node.pair("kernel_shape")), np.int64)
+        return self.code(node, convolve(x.astype(np.int64) - int(x_z), ones, node, x.shape[1]), m, s, y_z)
+
+    def op_NestedRequantize(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        x, x_z, y_z, m, s = inputs
+        return self.code(node, x.astype(np.int64) - int(x_z), m, s, y_z)
+
+    def op_MaxPool(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        (sy, sx), (top, left, bottom, right) = node.pair("strides"), node.integers("pads")
+        padded = np.pad(inputs[0], ((0, 0), (0, 0), (top, bottom), (left, right)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, node.pair("kernel_shape"), (2, 3))
+        return np.asarray(windows[:, :, ::sy, ::sx].max((4, 5)))
+
+    def op_Flatten(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        return inputs[0].reshape(1, -1)
+
+    def op_Reshape(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        return inputs[0].reshape(inputs[1])
+
+    def op_Concat(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        return np.concatenate(inputs, node.integer("axis"))
+
+    def op_Gather(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        return np.asarray(np.take(inputs[0], inputs[1], node.integer("axis")))
+
+    def op_ArgMax(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        return np.asarray(np.argmax(inputs[0], node.integer("axis")))

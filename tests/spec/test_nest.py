@@ -1,0 +1,197 @@
+"""Codes and widths: A1-A5. The domain has at most 16 bits, so almost everything here is exhaustive."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from math import floor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dqtsim.spec import (
+    Nesting,
+    exponent,
+    master_zero_point_of_weights,
+    max_pool,
+    nest,
+    nest_zero_point,
+    operand,
+)
+
+RULES = list(Nesting)
+MASTERS = range(1, 9)
+
+
+def every_code(rule: Nesting) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (q, code, b, n) for all master codes, widths and master widths."""
+    for n in MASTERS:
+        for b in range(1, n + 1):
+            for q in range(1 << n):
+                yield q, nest(q, b, n, rule), b, n
+
+
+def clips(q: int, k: int, n: int) -> bool:
+    """Whether the increment of TIES_UP leaves the range of the width, so that A1 clips."""
+    return k > 0 and q >= (1 << n) - (1 << (k - 1))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_nesting_at_the_master_width_is_the_identity(rule: Nesting) -> None:
+    assert all(code == q for q, code, b, n in every_code(rule) if b == n)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_nested_codes_fit_their_width(rule: Nesting) -> None:
+    assert all(0 <= code < 1 << b for _, code, b, _ in every_code(rule))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_nesting_is_monotone(rule: Nesting) -> None:
+    for n in MASTERS:
+        for b in range(1, n + 1):
+            codes = [nest(q, b, n, rule) for q in range(1 << n)]
+            assert codes == sorted(codes)
+
+
+def test_ties_up_is_the_rational_statement_of_equation_4() -> None:
+    for q, code, b, n in every_code(Nesting.TIES_UP):
+        assert code == min(floor(Fraction(q, 1 << (n - b)) + Fraction(1, 2)), (1 << b) - 1)
+
+
+def test_ties_up_adds_the_first_dropped_bit() -> None:
+    for q, code, b, n in every_code(Nesting.TIES_UP):
+        digits = f"{q:0{n}b}"
+        kept, dropped = digits[:b], digits[b:]
+        assert code == min(int(kept, 2) + (dropped[:1] == "1"), (1 << b) - 1)
+
+
+@pytest.mark.parametrize("rule", [Nesting.FLOOR, Nesting.MIDPOINT])
+def test_floor_and_midpoint_keep_the_upper_bits(rule: Nesting) -> None:
+    for q, code, b, n in every_code(rule):
+        assert code == int(f"{q:0{n}b}"[:b], 2)
+
+
+def test_ties_up_at_the_tie_and_at_the_clip() -> None:
+    cases = {7: 0, 8: 1, 9: 1, 23: 1, 24: 2, 247: 15, 248: 15, 255: 15}
+    assert {q: nest(q, 4, 8, Nesting.TIES_UP) for q in cases} == cases
+
+
+@pytest.mark.parametrize("rule", [Nesting.FLOOR, Nesting.MIDPOINT])
+def test_floor_composes(rule: Nesting) -> None:
+    for n in MASTERS:
+        for middle in range(1, n + 1):
+            for b in range(1, middle + 1):
+                for q in range(1 << n):
+                    assert nest(nest(q, middle, n, rule), b, middle, rule) == nest(q, b, n, rule)
+
+
+def test_ties_up_does_not_compose() -> None:
+    by_way_of_4_bits = nest(nest(31, 4, 8, Nesting.TIES_UP), 2, 4, Nesting.TIES_UP)
+    assert (nest(31, 2, 8, Nesting.TIES_UP), by_way_of_4_bits) == (0, 1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_usual_zero_points_nest_exactly(rule: Nesting) -> None:
+    for n in MASTERS:
+        for b in range(1, n + 1):
+            assert nest_zero_point(0, b, n, rule) == 0
+            assert nest_zero_point(1 << (n - 1), b, n, rule) == 1 << (b - 1)
+
+
+def test_a_midpoint_tensor_nests_its_zero_point_by_floor() -> None:
+    assert [nest_zero_point(z, 4, 8, Nesting.MIDPOINT) for z in (7, 8, 15, 16)] == [0, 0, 0, 1]
+    assert [nest_zero_point(z, 4, 8, Nesting.TIES_UP) for z in (7, 8, 15, 16)] == [0, 1, 1, 1]
+
+
+def test_weights_have_the_zero_point_of_offset_binary() -> None:
+    assert [master_zero_point_of_weights(n) for n in (2, 4, 8)] == [2, 8, 128]
+
+
+def errors(rule: Nesting, z_of: int | None) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Yield (error, q, z, k, b, n), error = (q - z) - s * 2^e; z_of is 0, 1 for 2^(n-1), or None for every z."""
+    for n in (8,) if z_of is None else MASTERS:
+        zero_points = range(1 << n) if z_of is None else [z_of << (n - 1)]
+        for b in range(1, n + 1):
+            e = exponent(b, n, rule)
+            for z in zero_points:
+                for q in range(0, 1 << n, 1 if z_of is not None else 5):
+                    yield (q - z) - (operand(q, z, b, n, rule) << e), q, z, n - b, b, n
+
+
+@pytest.mark.parametrize("z_of", [0, 1])
+def test_ties_up_errs_by_at_most_half_a_step_unless_clipped(z_of: int) -> None:
+    for error, q, _, k, _, n in errors(Nesting.TIES_UP, z_of):
+        half = (1 << k) >> 1
+        if clips(q, k, n):
+            assert half <= error < 1 << k
+        else:
+            assert -half <= error < max(half, 1)
+
+
+def test_midpoint_errs_by_at_most_half_a_step_and_never_clips() -> None:
+    for error, _, _, k, _, _ in errors(Nesting.MIDPOINT, 1):
+        assert -((1 << k) >> 1) <= error < max((1 << k) >> 1, 1)
+
+
+@pytest.mark.parametrize("z_of", [0, 1])
+def test_floor_errs_downwards_by_less_than_a_step(z_of: int) -> None:
+    for error, q, _, k, _, _ in errors(Nesting.FLOOR, z_of):
+        assert 0 <= error < 1 << k
+        assert error == q % (1 << k)
+
+
+def test_an_arbitrary_zero_point_adds_its_own_error_under_floor() -> None:
+    for error, q, z, k, _, _ in errors(Nesting.FLOOR, None):
+        assert error == q % (1 << k) - z % (1 << k)
+
+
+def test_an_arbitrary_zero_point_adds_its_own_error_under_midpoint() -> None:
+    for error, q, z, k, _, _ in errors(Nesting.MIDPOINT, None):
+        assert error == q % (1 << k) - z % (1 << k) - ((1 << k) >> 1)
+
+
+def test_an_arbitrary_zero_point_errs_by_less_than_a_step_under_ties_up_unless_clipped() -> None:
+    for error, q, z, k, _, n in errors(Nesting.TIES_UP, None):
+        if not clips(q, k, n) and not clips(z, k, n):
+            assert -(1 << k) < error < 1 << k
+        else:
+            assert -(3 << k) >> 1 < error < (3 << k) >> 1
+
+
+def test_midpoint_operands_are_odd_and_symmetric() -> None:
+    for n in MASTERS:
+        z = master_zero_point_of_weights(n)
+        for b in range(1, n):
+            operands = {operand(q, z, b, n, Nesting.MIDPOINT) for q in range(1 << n)}
+            assert operands == set(range(1 - (1 << b), 1 << b, 2))
+
+
+def test_midpoint_is_one_shift_and_one_or() -> None:
+    for b in range(1, 8):
+        k = 8 - b
+        for q in range(256):
+            assert operand(q, 128, b, 8, Nesting.MIDPOINT) == ((q >> (k - 1)) | 1) - (128 >> (k - 1))
+
+
+def test_midpoint_at_the_master_width_is_the_code_itself() -> None:
+    assert all(operand(q, 128, 8, 8, Nesting.MIDPOINT) == q - 128 for q in range(256))
+    assert exponent(8, 8, Nesting.MIDPOINT) == 0
+
+
+def test_exponents() -> None:
+    widths = (8, 7, 4, 1)
+    assert [exponent(b, 8, Nesting.TIES_UP) for b in widths] == [0, 1, 4, 7]
+    assert [exponent(b, 8, Nesting.FLOOR) for b in widths] == [0, 1, 4, 7]
+    assert [exponent(b, 8, Nesting.MIDPOINT) for b in widths] == [0, 0, 3, 6]
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=16), st.integers(1, 8), st.sampled_from(RULES))
+def test_max_pool_commutes_with_nesting(window: list[int], b: int, rule: Nesting) -> None:
+    assert nest(max_pool(window), b, 8, rule) == max_pool([nest(q, b, 8, rule) for q in window])
+
+
+@given(st.lists(st.tuples(st.integers(-255, 255), st.integers(0, 255)), max_size=40), st.integers(0, 7))
+def test_residual_planes_refine_a_floor_result(pairs: list[tuple[int, int]], k: int) -> None:
+    coarse = sum(a * nest(q, 8 - k, 8, Nesting.FLOOR) for a, q in pairs)
+    residual = sum(a * (q % (1 << k)) for a, q in pairs)
+    assert (coarse << k) + residual == sum(a * q for a, q in pairs)

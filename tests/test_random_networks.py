@@ -1,0 +1,112 @@
+"""Three engines that share no arithmetic, on whole random networks: every tensor equal, every flag equal."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from dqtsim.errors import AccumulatorError, TargetError
+from dqtsim.executor import Result, Trace, engine
+from dqtsim.graph import from_onnx, to_onnx, with_bits
+from dqtsim.planner import Plan, plan
+from dqtsim.spec import Overflow, Rounding, TapOrder
+from dqtsim.target import Target, load_target
+
+from .networks import Sample, samples
+
+WIDE = replace(load_target("default"), multiplier_width=31)
+
+
+def execute(compiled: Plan, sample: Sample, name: str) -> tuple[Result, Trace]:
+    trace = Trace()
+    return engine(compiled, name)(sample.codes, [trace]), trace
+
+
+def assert_same(expected: Trace, found: Trace) -> None:
+    """Every tensor that the second engine shows equals the first one's."""
+    assert set(found.tensors) <= set(expected.tensors)
+    for name, array in found.tensors.items():
+        assert array.dtype == expected.tensors[name].dtype, name
+        assert np.array_equal(array, expected.tensors[name]), name
+
+
+@given(samples())
+def test_spec_jit_and_onnxruntime_give_the_same_tensors(sample: Sample) -> None:
+    compiled = plan(sample.graph, WIDE)
+    event("dynamic" if sample.graph.dynamic else "static")
+    by_law, law = execute(compiled, sample, "spec")
+    by_kernels, kernels = execute(compiled, sample, "jit")
+    by_bodies, bodies = execute(compiled, sample, "onnxruntime")
+    assert set(law.tensors) == set(kernels.tensors)
+    assert_same(law, kernels)
+    assert_same(law, bodies)
+    assert by_law.flags == by_kernels.flags
+    assert by_law.bits == by_kernels.bits == by_bodies.bits
+
+
+@st.composite
+def targets(draw: st.DrawFn) -> Target:
+    return replace(
+        WIDE,
+        accumulator_width=draw(st.one_of(st.integers(8, 16), st.integers(8, 48))),
+        overflow=draw(st.sampled_from(Overflow)),
+        tap_order=draw(st.sampled_from(TapOrder)),
+        bias_width=draw(st.integers(8, 48)),
+        rounding=draw(st.sampled_from([None, *Rounding])),
+    )
+
+
+@given(samples(), targets())
+def test_spec_and_jit_agree_on_every_target(sample: Sample, target: Target) -> None:
+    compiled = plan(sample.graph, target)
+    event(f"{target.overflow}, {'proven' if compiled.proven() else 'unproven'}")
+    try:
+        by_law, law = execute(compiled, sample, "spec")
+    except AccumulatorError as error:
+        event("refused to overflow")
+        try:
+            execute(compiled, sample, "jit")
+        except AccumulatorError as other:
+            assert str(other) == str(error)
+            return
+        raise AssertionError("jit did not see the overflow") from error
+    by_kernels, kernels = execute(compiled, sample, "jit")
+    assert set(law.tensors) == set(kernels.tensors)
+    assert_same(law, kernels)
+    assert by_law.flags == by_kernels.flags
+    if compiled.proven():
+        assert all(flags is None or not flags.saturations + flags.wraps for flags in by_law.flags.values())
+
+
+@given(samples(most=2), st.data())
+def test_replacing_bits_runs_the_same_layers_at_other_widths(sample: Sample, data: st.DataObject) -> None:
+    n = sample.graph.arithmetic.master_width
+    width = st.integers(1, n)
+    rows = [data.draw(st.tuples(width, width)) for _ in sample.graph.layers]
+    static = with_bits(sample.graph, rows)
+    assert not static.dynamic
+    compiled = plan(static, WIDE)
+    result, law = execute(compiled, sample, "spec")
+    assert list(result.bits) == rows
+    assert_same(law, execute(compiled, sample, "jit")[1])
+    assert_same(law, execute(compiled, sample, "onnxruntime")[1])
+
+
+@given(samples())
+def test_a_file_says_what_the_graph_said(sample: Sample) -> None:
+    model = to_onnx(sample.graph)
+    assert to_onnx(from_onnx(model)).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+@given(samples(most=3), st.integers(8, 24))
+def test_onnxruntime_is_refused_just_where_a_register_could_overflow(sample: Sample, width: int) -> None:
+    target = replace(WIDE, accumulator_width=width, overflow=Overflow.WRAP)
+    compiled = plan(sample.graph, target)
+    try:
+        _, bodies = execute(compiled, sample, "onnxruntime")
+    except TargetError:
+        assert not compiled.proven()
+        return
+    assert compiled.proven()
+    assert_same(execute(compiled, sample, "jit")[1], bodies)
