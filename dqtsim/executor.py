@@ -94,6 +94,16 @@ def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) ->
         yield from pool.map(lambda sample: execute(sample, ()), samples)
 
 
+def traced(plan: Plan, sample: Array, by: "str | Execute") -> tuple[Result, dict[str, Array]]:
+    """Return the result of one sample and all its tensors by name: input, bits, every node's output, accumulators."""
+    trace = Trace()
+    result = (engine(plan, by) if isinstance(by, str) else by)(sample, [trace])
+    tensors = {plan.graph.input.name: sample, **trace.tensors}
+    if BITS in plan.graph.initializers:
+        tensors[BITS] = plan.graph.initializers[BITS]
+    return result, tensors
+
+
 def check_codes(plan: Plan, codes: Array) -> None:
     """Raise InputError unless `codes` are samples for the plan's input."""
     expected = plan.graph.input

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from .compare import Comparison, compare_tensors
 from .errors import GoldenError
 from .executor import Trace, engine
 from .graph import BITS, with_bits
 from .graph.model import Array, Graph
-from .planner import Plan, Step, plan
+from .planner import Plan, plan
 from .target import Target
 
 MANIFEST = "manifest.json"
@@ -40,41 +41,10 @@ class Vector:
 
 
 @dataclass(frozen=True)
-class Divergence:
-    """The first place, in execution order, where a tensor differs from its golden one."""
-
-    tensor: str
-    operator: str
-    index: tuple[int, ...]
-    expected: int
-    got: int
-    accumulator_expected: int | None
-    accumulator_got: int | None
-    different: int
-    elements: int
-
-    def __str__(self) -> str:
-        """Return the report of the divergence, one line."""
-        at = ", ".join(map(str, self.index))
-        text = f"'{self.tensor}' ({self.operator}) at [{at}]: expected {self.expected}, got {self.got}"
-        if self.accumulator_expected is not None or self.accumulator_got is not None:
-            text += (
-                f"; accumulator before requantization: expected {_known(self.accumulator_expected)}, "
-                f"got {_known(self.accumulator_got)}"
-            )
-        return f"{text}; {self.different} of {self.elements} elements differ"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What comparing one vector gave: how much was compared, which tensors differ, and where they first do."""
+class Verdict(Comparison):
+    """What comparing one vector gave."""
 
     path: Path
-    tensors: int
-    elements: int
-    different_tensors: int
-    different_elements: int
-    first: Divergence | None
 
 
 def find_vectors(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any], Mapping[str, Any]]]:
@@ -189,67 +159,17 @@ def compare(compiled: Plan, engine_name: str, vector: Vector) -> Verdict:
     unknown = sorted(set(vector.tensors) - set(got) - {"input"} - _unseen(compiled, engine_name))
     if unknown:
         raise GoldenError(f"the golden vector '{vector.path}' holds tensor '{unknown[0]}', which the model does not.")
-    elements = different = tensors = different_tensors = 0
-    first = None
-    for name, step in _in_order(compiled):
-        if name not in vector.tensors or name not in got:
-            continue
-        expected, found = vector.tensors[name].astype(np.int64), got[name].astype(np.int64)
-        if expected.shape != found.shape:
-            raise GoldenError(f"'{name}' of '{vector.path}' has shape {expected.shape}; the model gives {found.shape}.")
-        wrong = int(np.count_nonzero(expected != found))
-        tensors += 1
-        elements += expected.size
-        different += wrong
-        different_tensors += wrong > 0
-        if wrong and first is None:
-            first = _divergence(name, step, expected, found, vector.tensors, trace.tensors)
-    return Verdict(vector.path, tensors, elements, different_tensors, different, first)
+    missing = [
+        step.node.name for step in compiled.steps if step.node.domain and step.node.outputs[0] not in vector.tensors
+    ]
+    if missing:
+        raise GoldenError(f"a golden vector holds every nested node's output; '{vector.path}' lacks '{missing[0]}'.")
+    found = compare_tensors(compiled, vector.tensors, got, f"'{vector.path}'")
+    return Verdict(
+        found.tensors, found.elements, found.different_tensors, found.different_elements, found.first, vector.path
+    )
 
 
 def _unseen(compiled: Plan, engine_name: str) -> set[str]:
     """Return the tensors that an engine cannot show: onnxruntime keeps its accumulators to itself."""
     return {f"{step.node.name}.acc" for step in compiled.layer_steps()} if engine_name == "onnxruntime" else set()
-
-
-def _in_order(compiled: Plan) -> Iterator[tuple[str, Step | None]]:
-    if BITS in compiled.graph.initializers:
-        yield BITS, None
-    for step in compiled.steps:
-        if step.call.bounds:
-            yield f"{step.node.name}.acc", step
-        yield step.node.outputs[0], step
-
-
-def _divergence(
-    name: str,
-    step: Step | None,
-    expected: Array,
-    found: Array,
-    golden: Mapping[str, Array],
-    trace: Mapping[str, Array],
-) -> Divergence:
-    index = tuple(int(i) for i in np.argwhere(expected != found)[0])
-    accumulators: list[int | None] = []
-    for side in (golden, trace):
-        p = side.get(f"{step.node.name}.acc") if step is not None else None
-        accumulators.append(int(p[index]) if p is not None and p.shape == expected.shape else None)
-    operator = (step.node.domain and f"{step.node.domain}.") + step.node.operator if step is not None else "initializer"
-    if name.endswith(".acc"):
-        accumulators = [None, None]
-        operator += ", accumulator"
-    return Divergence(
-        name,
-        operator,
-        index,
-        int(expected[index]),
-        int(found[index]),
-        accumulators[0],
-        accumulators[1],
-        int(np.count_nonzero(expected != found)),
-        expected.size,
-    )
-
-
-def _known(value: int | None) -> str:
-    return "unknown" if value is None else str(value)

@@ -35,7 +35,9 @@ def check_graph(graph: Graph) -> None:
         if value.name not in known:
             raise ModelError(f"every output has a producer; no node produces the graph output '{value.name}'.")
         if known[value.name] != value.dtype:
-            raise ModelError(f"output '{value.name}' is declared as {value.dtype}; the graph makes it {known[value.name]}.")
+            raise ModelError(
+                f"output '{value.name}' is declared as {value.dtype}; the graph makes it {known[value.name]}."
+            )
     _check_layers(graph)
     _check_bits(graph, known)
     for node in graph.nodes:
@@ -211,10 +213,21 @@ def _check_values(graph: Graph, node: Node) -> None:
             _check_range(node, role, array, 0, (1 << 31) - 1)
         if role == "shift":
             _check_range(node, role, array, 0, 62)
+    if node.operator == "NestedLogits":
+        _check_logit_scale(graph, node)
     if node.operator in NESTED_LAYERS:
         _check_nested(node, constants, n)
     elif "shift" in constants:
         _check_intermediate(node, constants, n)
+
+
+def _check_logit_scale(graph: Graph, node: Node) -> None:
+    quantization = graph.quantization.get(node.inputs[1])
+    if quantization and len(set(quantization.scale)) > 1:
+        raise ModelError(
+            f"{node.title} gives logits that are compared with each other, so its weights have one scale; "
+            f"'{node.inputs[1]}' has {len(set(quantization.scale))}."
+        )
 
 
 def _check_range(node: Node, role: str, array: Array, low: int, high: int) -> None:

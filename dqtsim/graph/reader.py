@@ -139,12 +139,18 @@ def _json(props: Mapping[str, str], key: str, kind: type[T]) -> T:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
-        raise ModelError(f"metadata '{key}' is a JSON {kind.__name__}; found '{text}'.")
+        wanted = "list" if kind is list else "object"
+        shown = text if len(text) <= 63 else f"{text[:60]}..."
+        raise ModelError(f"metadata '{key}' is a JSON {wanted}; found '{shown}'.")
     return value
 
 
 def _strings(props: Mapping[str, str], key: str) -> tuple[str, ...]:
-    return tuple(str(item) for item in _json(props, key, list))
+    items = _json(props, key, list)
+    for item in items:
+        if not isinstance(item, str):
+            raise ModelError(f"metadata '{key}' holds names; found {item!r}.")
+    return tuple(items)
 
 
 def _pair(item: Any, key: str) -> Widths:

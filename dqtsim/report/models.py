@@ -25,7 +25,19 @@ def print_model(console: Console, plan: Plan, path: Path) -> None:
     chooser = f"chosen per input by the controller '{graph.controller}'" if graph.dynamic else "static, in the file"
     console.print(f"widths {chooser}; candidates {candidates}")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("node", "operator", "output", "weights", "widths", "register", "step", "zero", "clip", "MACs"):
+    for heading in (
+        "node",
+        "operator",
+        "output",
+        "weights",
+        "widths",
+        "register",
+        "weight step",
+        "step",
+        "zero",
+        "clip",
+        "MACs",
+    ):
         table.add_column(heading, justify="left" if heading in ("node", "operator", "output") else "right")
     for step in plan.steps:
         node = step.node
@@ -44,6 +56,7 @@ def print_model(console: Console, plan: Plan, path: Path) -> None:
             "x".join(map(str, _weights(graph, node.name).shape)) if nested else "",
             _widths(graph, node.name, list(step.call.bounds)) if nested else "",
             f"{max(bound.bits for bound in step.call.bounds.values())} bits" if nested else "",
+            _weight_step(graph, node.inputs[1]) if nested else "",
             f"{quantization.scale[0]:.4g}" if quantization else "",
             str(quantization.zero_point) if quantization else "",
             f"{node.attributes['low']}..{node.attributes['high']}" if "low" in node.attributes else "",
@@ -59,6 +72,13 @@ def print_model(console: Console, plan: Plan, path: Path) -> None:
 
 def _weights(graph: Graph, layer: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.asarray(graph.initializers[graph.node(layer).inputs[1]], np.uint8)
+
+
+def _weight_step(graph: Graph, weight: str) -> str:
+    scales = graph.quantization[weight].scale if weight in graph.quantization else ()
+    if len(set(scales)) > 1:
+        return f"{min(scales):.2g}..{max(scales):.2g}"
+    return f"{scales[0]:.2g}" if scales else ""
 
 
 def _input(graph: Graph) -> str:

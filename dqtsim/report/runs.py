@@ -40,12 +40,9 @@ def total_flags(result: Result) -> Flags | None:
     )
 
 
-def average_width(plan: Plan, result: Result) -> float:
-    """Return the mean of weight and activation width over the layers of `bits`, each counted by its MACs."""
-    macs = {step.node.name: step.macs for step in plan.layer_steps()}
-    weights = [macs[layer] for layer in plan.graph.layers]
-    total = sum(count * (pair[0] + pair[1]) for count, pair in zip(weights, result.bits, strict=True))
-    return total / (2 * sum(weights))
+def average_width(result: Result) -> float:
+    """Return the mean width of weights and activations over the layers, each layer counted once (as eq. 11 does)."""
+    return sum(w + a for w, a in result.bits) / (2 * len(result.bits))
 
 
 def widths_text(pair: tuple[int, int]) -> str:
@@ -71,6 +68,19 @@ def line(plan: Plan, index: int, result: Result) -> str:
     return (
         f"{index:>5}  {name:<12}" + (f"  margin {gap:>8}" if gap is not None else "") + f"  widths {widths}"
         f"  {giga(result.bitops)}BitOPs{events}"
+    )
+
+
+def batch_line(plan: Plan, results: Sequence[Result], *, policy: str, engine: str, seconds: float) -> str:
+    """Return the summary of a batch."""
+    count = len(results)
+    flags = [found for found in map(total_flags, results) if found is not None]
+    widths = sum(average_width(result) for result in results) / count
+    events = f"{sum(f.saturations for f in flags)} saturations, {sum(f.wraps for f in flags)} wraps, " if flags else ""
+    return (
+        f"{count} pictures, {giga(sum(result.bitops for result in results) // count)}BitOPs and {widths:.2f} bits on "
+        f"average, {events}bits {policy}, target {plan.target.name}, engine {engine}, "
+        f"{seconds * 1e3 / count:.1f} ms a picture"
     )
 
 
@@ -103,7 +113,7 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
     events = f"{flags.saturations} saturations, {flags.wraps} wraps" if flags else "accumulators not visible"
     console.print(
         f"{giga(result.macs)}MACs, {giga(result.bitops)}BitOPs, average width "
-        f"{average_width(plan, result):.2f} bits, {events}"
+        f"{average_width(result):.2f} bits, {events}"
     )
     console.print(f"bits {policy}, target {plan.target.name}, engine {engine}, {seconds * 1e3:.1f} ms", style="dim")
 

@@ -23,7 +23,7 @@ class Drawer:
     def weight(self, *shape: int) -> Array:
         return self.random.integers(0, 1 << self.n, shape, np.uint8)
 
-    def tables(self, channels: int, taps: int) -> dict[str, Array]:
+    def tables(self, channels: int, taps: int) -> dict[str, Any]:
         """Return bias, multiplier and shift rows that bring sums of `taps` products back into the code range."""
         shape = (len(self.row_widths), channels)
         spread = 15 + self.n - 1 + taps.bit_length() // 2
@@ -40,7 +40,15 @@ class Drawer:
         top = (1 << self.n) - 1
         clip = (z, top) if z < top // 2 else (0, top)
         return self.builder.conv(
-            name, x, weight=weight, row_widths=self.row_widths, zero_point=z, scale=0.125, clip=clip, **tables, **geometry
+            name,
+            x,
+            weight=weight,
+            row_widths=self.row_widths,
+            zero_point=z,
+            scale=0.125,
+            clip=clip,
+            **tables,
+            **geometry,
         )
 
     def gemm(self, name: str, x: Tensor, channels: int, z: int, **options: Any) -> Tensor:
@@ -89,7 +97,15 @@ def everything(
     stem = draw.conv("stem", x, 4, (3, 3), odd, pads=(1, 0, 2, 1), pinned=pinned)
     if controlled:
         pooled = builder.average_pool(
-            "seen", stem, kernel=(4, 4), strides=(4, 1), multiplier=1 << 15, shift=19, zero_point=0, scale=1.0, clip=(0, top)
+            "seen",
+            stem,
+            kernel=(4, 4),
+            strides=(4, 1),
+            multiplier=1 << 15,
+            shift=19,
+            zero_point=0,
+            scale=1.0,
+            clip=(0, top),
         )
         seen = builder.flatten("seen.flat", pooled)
         hidden = draw.gemm("hidden", seen, 8, 0, controller=True)
@@ -101,7 +117,15 @@ def everything(
         "scaled", depthwise, multiplier=40001, shift=15, zero_point=odd, scale=0.1, clip=(1, top)
     )
     total = builder.add(
-        "sum", grouped, scaled, multiplier_a=33333, multiplier_b=65535, shift=16, zero_point=half, scale=0.2, clip=(0, top)
+        "sum",
+        grouped,
+        scaled,
+        multiplier_a=33333,
+        multiplier_b=65535,
+        shift=16,
+        zero_point=half,
+        scale=0.2,
+        clip=(0, top),
     )
     widest = builder.max_pool("widest", total, kernel=(2, 2), strides=(1, 1), pads=(1, 0, 0, 1))
     both = builder.concat("both", [total, widest])

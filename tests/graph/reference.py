@@ -15,8 +15,8 @@ Table = npt.NDArray[np.int64]
 def nested(q: Array, b: int, n: int, rule: str) -> Table:
     codes = q.astype(np.int64)
     if rule == "TIES_UP" and b < n:
-        return np.minimum((codes + (1 << (n - b - 1))) >> (n - b), (1 << b) - 1)
-    return codes >> (n - b)
+        return np.asarray(np.minimum((codes + (1 << (n - b - 1))) >> (n - b), (1 << b) - 1), np.int64)
+    return np.asarray(codes >> (n - b), np.int64)
 
 
 def weight_operands(w: Array, b: int, n: int, rule: str) -> Table:
@@ -113,7 +113,8 @@ class Reference:
     def op_NestedLogits(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         x, w, x_z, bias, widths = inputs
         s_a, s_w = self.aligned(x, w, x_z, widths)
-        return ((s_w @ s_a[0])[None] + bias[self.row(node, widths)]).astype(np.int32)
+        total: Array = (s_w @ s_a[0])[None] + bias[self.row(node, widths)]
+        return total.astype(np.int32)
 
     def op_NestedAdd(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         a, b, a_z, b_z, y_z, a_m, b_m, s = (np.asarray(array).astype(np.int64) for array in inputs)

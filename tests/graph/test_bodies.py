@@ -60,7 +60,9 @@ def test_bodies_at_all_64_width_pairs(weight_rule: str, activation_rule: str, ro
 
 @pytest.mark.parametrize(("weight_rule", "activation_rule"), RULES)
 @pytest.mark.parametrize(("n", "row_widths"), [(2, (1, 2)), (3, (3,)), (5, (2, 3)), (7, (1, 4, 6, 7))])
-def test_bodies_at_other_master_widths(weight_rule: str, activation_rule: str, n: int, row_widths: tuple[int, ...]) -> None:
+def test_bodies_at_other_master_widths(
+    weight_rule: str, activation_rule: str, n: int, row_widths: tuple[int, ...]
+) -> None:
     graph = everything(n=n, weight_rule=weight_rule, activation_rule=activation_rule, row_widths=row_widths, seed=n)
     runtime = session(graph, ["bits"])
     x = picture(graph, n)
@@ -112,7 +114,7 @@ CORNERS = [0, 1, 2, 3, 127, 128, 1 << 15, (1 << 16) - 1, 1 << 30, (1 << 31) - 1]
 def test_requantize_and_add_at_corners_of_multiplier_shift_and_zero_point(rounding: str) -> None:
     """Every code, M and S at their limits, with ties wherever S is small."""
     graph = requantizer(rounding)
-    names = ("x.zero_point", "y.zero_point", "sum.zero_point", "y.multiplier", "y.shift")
+    names: tuple[str, ...] = ("x.zero_point", "y.zero_point", "sum.zero_point", "y.multiplier", "y.shift")
     names += ("sum.a_multiplier", "sum.b_multiplier", "sum.shift", "beside.zero_point")
     runtime = session(graph, names)
     x = np.random.default_rng(0).permutation(256).astype(np.uint8).reshape(1, 1, 16, 16)

@@ -30,11 +30,13 @@ def parsed(data: bytes) -> Model:
 
 
 def node(model: Model, name: str) -> onnx.NodeProto:
-    return next(item for item in model.graph.node if item.name == name)
+    found: onnx.NodeProto = next(item for item in model.graph.node if item.name == name)
+    return found
 
 
 def initializer(model: Model, name: str) -> onnx.TensorProto:
-    return next(item for item in model.graph.initializer if item.name == name)
+    found: onnx.TensorProto = next(item for item in model.graph.initializer if item.name == name)
+    return found
 
 
 def put(name: str, array: object) -> Change:
@@ -195,6 +197,10 @@ def other_output(body: onnx.FunctionProto) -> None:
     body.output[0] = "p"
 
 
+SUPPORTED = (
+    "ArgMax, Concat, Flatten, Gather, Identity, MaxPool, Reshape, Slice, Transpose, dqtsim.NestedAdd, "
+    "dqtsim.NestedAveragePool, dqtsim.NestedConv, dqtsim.NestedGemm, dqtsim.NestedLogits, dqtsim.NestedRequantize"
+)
 CASES: dict[str, tuple[Change, str]] = {
     "no format": (
         forget("dqtsim.format"),
@@ -244,7 +250,7 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "not UTF-8": (
         not_utf8,
-        "texts in a model file are UTF-8; 'name' of a TensorProto holds b'fla\\xff.zero_point'.",
+        "texts in a model file are UTF-8; 'input' of a NodeProto holds b'fla\\xff.zero_point'.",
     ),
     "newer opset": (newer_opset, "a nested model imports domain 'ai.onnx' version 21; found 22."),
     "no opset of the domain": (no_opset, "a nested model imports domain 'dqtsim' version 1; found none."),
@@ -266,14 +272,12 @@ CASES: dict[str, tuple[Change, str]] = {
     "unknown operator": (
         rename_operator,
         "a model may use only supported operators; node 'flat' is operator 'Softmax' of domain 'ai.onnx' (supported: "
-        "ArgMax, Concat, Flatten, Gather, Identity, MaxPool, Reshape, Slice, Transpose, dqtsim.NestedAdd, "
-        "dqtsim.NestedAveragePool, dqtsim.NestedConv, dqtsim.NestedGemm, dqtsim.NestedLogits, dqtsim.NestedRequantize).",
+        f"{SUPPORTED}).",
     ),
     "foreign domain": (
         foreign_domain,
         "a model may use only supported operators; node 'conv' is operator 'NestedConv' of domain 'com.example' "
-        "(supported: ArgMax, Concat, Flatten, Gather, Identity, MaxPool, Reshape, Slice, Transpose, dqtsim.NestedAdd, "
-        "dqtsim.NestedAveragePool, dqtsim.NestedConv, dqtsim.NestedGemm, dqtsim.NestedLogits, dqtsim.NestedRequantize).",
+        f"(supported: {SUPPORTED}).",
     ),
     "unknown attribute": (
         attribute("conv", "auto_pad", "SAME_UPPER"),
@@ -331,10 +335,14 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "unknown function": (
         unknown_function,
-        "a nested model carries only the functions of domain 'dqtsim'; found operator 'NestedSoftmax' of domain 'dqtsim'.",
+        "a nested model carries only the functions of domain 'dqtsim'; found operator 'NestedSoftmax' of domain "
+        "'dqtsim'.",
     ),
     "second function": (second_function, "a file carries one function body per operator; 'NestCodes' occurs twice."),
-    "lacking function": (lacking_function, "the file lacks the function body of operator 'NestCodes' (domain 'dqtsim')."),
+    "lacking function": (
+        lacking_function,
+        "the file lacks the function body of operator 'NestCodes' (domain 'dqtsim').",
+    ),
     "body with another operator": (
         function("NestCodes", other_operator),
         "the function body of operator 'NestCodes' (domain 'dqtsim') differs from the law: node 4 must be "

@@ -86,7 +86,8 @@ def test_metadata() -> None:
         "dqtsim.pinned": '{"stem": [8, 6]}',
         "dqtsim.controller": "scores",
         "dqtsim.classes": '["cat", "dog", "fish"]',
-        "dqtsim.picture": '{"layout": "NCHW", "channels": "2", "height": "7", "width": "6", "mean": "128", "scale": "0.1"}',
+        "dqtsim.picture": '{"layout": "NCHW", "channels": "2", "height": "7", "width": "6", "mean": "128", '
+        '"scale": "0.1"}',
         "dqtsim.producer": '{"name": "tests", "seed": "1"}',
     }
 
@@ -100,7 +101,7 @@ def test_quantization_annotations_name_scale_and_zero_point() -> None:
         "ZERO_POINT_TENSOR": "conv.zero_point",
     }
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    assert (arrays["x.zero_point"], arrays["x.scale"]) == (128, 0.1)
+    assert [arrays["x.zero_point"].item(), arrays["x.scale"].item()] == [128, 0.1]
     assert arrays["conv.weight.zero_point"] == 128
 
 
@@ -188,5 +189,9 @@ def test_the_builder_refuses_what_does_not_fit() -> None:
         ModelError,
         match=r"^the controller gives one logit per controlled layer and candidate, 1 x 3; 'm' has 4\.$",
     ):
-        builder.control(builder.logits("m", x, weight=np.zeros((4, 4), np.uint8), bias=np.zeros((1, 4)), row_widths=(8,), controller=True))
+        builder.control(
+            builder.logits(
+                "m", x, weight=np.zeros((4, 4), np.uint8), bias=np.zeros((1, 4)), row_widths=(8,), controller=True
+            )
+        )
         builder.build()

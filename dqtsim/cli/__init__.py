@@ -1,0 +1,31 @@
+"""The command line: thin, lazy, composable.
+
+Findings on stdout, progress on stderr; exit 0: same, 1: wrong bits, 2: wrong use. One module per group of commands;
+nothing heavy is imported before a command runs.
+"""
+
+import click
+
+from .. import __version__
+from .common import ErrorGroup
+from .evaluate import evaluate_command
+from .inspect import info_command, target_group
+from .run import run_command
+from .verify import compare_command, verify_command
+
+
+@click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dqtsim")
+def main() -> None:
+    """Bit-accurate, integer-only simulator for networks with nested integer codes."""
+
+
+for command in (
+    run_command,
+    verify_command,
+    compare_command,
+    evaluate_command,
+    info_command,
+    target_group,
+):
+    main.add_command(command)

@@ -1,0 +1,106 @@
+"""What the commands share: options, the one-sentence errors, progress, and writing aside."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import DqtsimError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+ENGINE_NAMES = ("jit", "spec", "onnxruntime")
+T = TypeVar("T")
+Decorator = Callable[[Any], Any]
+
+
+class ErrorGroup(click.Group):
+    """Turns the errors that a user can mend into one sentence and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except DqtsimError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+
+def options(*decorators: Decorator) -> Decorator:
+    """Return the options as one decorator."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(decorators):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_argument: Decorator = click.argument("model", type=click.Path(path_type=Path))
+input_option: Decorator = click.option(
+    "--input", "input_path", required=True, type=click.Path(path_type=Path), help="A .npy file (uint8) or a picture."
+)
+bits_option: Decorator = click.option(
+    "--bits",
+    help="dynamic, 4, w4a8, a comma list (one entry a layer), or a .json/.toml plan. [default: the model's]",
+)
+target_option: Decorator = click.option(
+    "--target", "target_name", default="default", show_default=True, help="Name of a target, or a .toml file."
+)
+engine_option: Decorator = click.option(
+    "--engine", "engine_name", type=click.Choice(ENGINE_NAMES), default="jit", show_default=True, help="Who computes."
+)
+
+
+def console() -> "Console":
+    """Return the console for findings; a pipe has no width, so tables are not folded for it."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160, soft_wrap=True)
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """Show progress with time left on stderr while `total` things are done; yields the function that counts one."""
+    if total < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with _bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`; rename it to `path` at the end, or leave nothing if anything fails."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        aside.replace(path)
+    except OSError as error:
+        raise DqtsimError(f"'{path}' cannot be written: {(error.strerror or str(error)).lower()}.") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, option: str, suffix: str) -> None:
+    """Raise before long work if `path` could not be written after it."""
+    if not path.parent.is_dir():
+        raise DqtsimError(f"{option} writes into an existing folder; '{path.parent}' is none.")
+    if path.suffix != suffix:
+        raise DqtsimError(f"{option} writes a {suffix} file; found '{path}'.")

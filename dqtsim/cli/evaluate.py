@@ -1,0 +1,55 @@
+"""`dqtsim evaluate`: accuracy on labelled pictures, every one through the integer engine."""
+
+from pathlib import Path
+
+import click
+
+from ..errors import InputError
+from .common import console, engine_option, model_argument, progress, target_option
+
+
+@click.command("evaluate")
+@model_argument
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of CIFAR-10 or of images.")
+@click.option("--bits", multiple=True, help="As for run; repeat it for a row each. [default: the model's]")
+@click.option("--limit", type=click.IntRange(1), help="Use only the first test pictures.")
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
+@target_option
+@engine_option
+def evaluate_command(
+    model: Path,
+    data: Path,
+    bits: tuple[str, ...],
+    limit: int | None,
+    threads: int,
+    target_name: str,
+    engine_name: str,
+) -> None:
+    """Run MODEL on the test pictures of a data set: accuracy, average widths and cost, one row for each --bits."""
+    from ..control import apply_bits
+    from ..dataset import read_split
+    from ..executor import check_codes, run
+    from ..graph import load
+    from ..planner import plan
+    from ..report.evaluation import Tally, print_tallies
+    from ..target import load_target
+
+    graph, target = load(model), load_target(target_name)
+    plans = []
+    for spec in bits or (None,):
+        chosen, policy = apply_bits(graph, spec)
+        plans.append((policy, plan(chosen, target)))
+    split = read_split(data, "test")
+    images, labels = split.images[:limit], split.labels[:limit]
+    if graph.class_names and graph.class_names != split.class_names:
+        raise InputError(f"the classes of '{data}' are {split.class_names}; the model's are {graph.class_names}.")
+    check_codes(plans[0][1], images)
+    tallies = []
+    with progress(len(plans) * len(images), "pictures") as count:
+        for policy, compiled in plans:
+            tally = Tally(policy, compiled)
+            for result, label in zip(run(compiled, images, engine_name, threads), labels, strict=True):
+                tally.add(result, int(label))
+                count()
+            tallies.append(tally)
+    print_tallies(console(), tallies, f"{model.name} on {len(images)} test pictures, engine {engine_name}")

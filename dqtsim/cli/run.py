@@ -1,0 +1,103 @@
+"""`dqtsim run`: a model on a picture or a batch."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import (
+    bits_option,
+    check_writable,
+    console,
+    engine_option,
+    input_option,
+    model_argument,
+    progress,
+    target_option,
+    written_aside,
+)
+
+if TYPE_CHECKING:
+    from ..executor import Result
+    from ..graph.model import Array
+    from ..planner import Plan
+
+
+@click.command("run")
+@model_argument
+@input_option
+@bits_option
+@target_option
+@engine_option
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Pictures run side by side.")
+@click.option("--dump", type=click.Path(path_type=Path), help="Write every named tensor as integers to an .npz file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def run_command(
+    model: Path,
+    input_path: Path,
+    bits: str | None,
+    target_name: str,
+    engine_name: str,
+    threads: int,
+    dump: Path | None,
+    as_json: bool,
+) -> None:
+    """Run MODEL on a picture or a batch; every bit as the target gives it."""
+    from ..control import apply_bits
+    from ..executor import check_codes
+    from ..graph import load
+    from ..picture import read_input
+    from ..planner import plan
+    from ..report import runs
+    from ..target import load_target
+
+    if dump is not None:
+        check_writable(dump, "--dump", ".npz")
+    target = load_target(target_name)
+    graph, policy = apply_bits(load(model), bits)
+    codes = read_input(input_path, graph)
+    compiled = plan(graph, target)
+    check_codes(compiled, codes)
+    tensors: dict[str, Array] = {}
+    results: list[Result] = []
+    started = perf_counter()
+    with progress(len(codes), "pictures") as count:
+        for index, (result, named) in enumerate(_results(compiled, codes, engine_name, threads, dump is not None)):
+            results.append(result)
+            tensors |= {name if len(codes) == 1 else f"{index}/{name}": array for name, array in named.items()}
+            if len(codes) > 1 and not as_json:
+                click.echo(runs.line(compiled, index, result))
+            count()
+    seconds = perf_counter() - started
+    if dump is not None:
+        _write(dump, tensors)
+    if as_json:
+        report = runs.as_json(compiled, results, model=str(model), engine=engine_name, policy=policy, seconds=seconds)
+        click.echo(json.dumps(report))
+    elif len(codes) == 1:
+        runs.print_run(console(), compiled, results[0], policy=policy, engine=engine_name, seconds=seconds)
+    else:
+        click.echo(runs.batch_line(compiled, results, policy=policy, engine=engine_name, seconds=seconds))
+
+
+def _results(
+    compiled: "Plan", codes: "Array", engine_name: str, threads: int, trace: bool
+) -> "Iterator[tuple[Result, dict[str, Array]]]":
+    """Yield the result of every sample and, if it is to be traced, all its tensors by name."""
+    from ..executor import run, traced
+
+    if not trace:
+        yield from ((result, {}) for result in run(compiled, codes, engine_name, threads))
+        return
+    for index in range(len(codes)):
+        yield traced(compiled, codes[index : index + 1], engine_name)
+
+
+def _write(path: Path, tensors: dict[str, Any]) -> None:
+    import numpy as np
+
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, **tensors)

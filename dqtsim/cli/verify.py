@@ -1,0 +1,117 @@
+"""`dqtsim verify` and `dqtsim compare`: is every bit right?"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ..errors import InputError
+from .common import (
+    ENGINE_NAMES,
+    bits_option,
+    engine_option,
+    input_option,
+    model_argument,
+    progress,
+    target_option,
+)
+
+
+@click.command("verify")
+@model_argument
+@click.option(
+    "--golden",
+    "paths",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of golden vectors, or one .npz of it; may be repeated.",
+)
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path))
+@target_option
+@engine_option
+def verify_command(
+    model: Path, paths: tuple[Path, ...], more: tuple[Path, ...], target_name: str, engine_name: str
+) -> None:
+    """Run MODEL on golden inputs and compare every tensor, bit by bit. Exit 0: same; 1: different; 2: wrong use."""
+    from ..golden import verify
+    from ..graph import load
+    from ..target import load_target
+
+    graph = load(model)
+    target = load_target(target_name)
+    count = tensors = elements = failed = 0
+    for verdict in verify(model, graph, target, engine_name, [*paths, *more]):
+        count += 1
+        tensors += verdict.tensors
+        elements += verdict.elements
+        failed += verdict.first is not None
+        if verdict.first is None:
+            click.echo(f"{verdict.path.name}: same, {verdict.tensors} tensors, {verdict.elements:,} elements")
+        else:
+            click.echo(
+                f"{verdict.path.name}: DIFFERENT, {verdict.different_elements:,} of {verdict.elements:,} elements in "
+                f"{verdict.different_tensors} of {verdict.tensors} tensors"
+            )
+            click.echo(f"  first divergence: {verdict.first}")
+    click.echo(
+        f"{count} vectors, {tensors:,} tensors, {elements:,} elements compared by engine {engine_name}: "
+        + (f"{failed} vectors differ" if failed else "0 different")
+    )
+    sys.exit(1 if failed else 0)
+
+
+@click.command("compare")
+@model_argument
+@input_option
+@bits_option
+@target_option
+@click.option(
+    "--engines",
+    default="spec,jit,onnxruntime",
+    show_default=True,
+    help="Two or more engines; the first is what the others are compared with.",
+)
+def compare_command(model: Path, input_path: Path, bits: str | None, target_name: str, engines: str) -> None:
+    """Run MODEL by several engines and compare tensors and flags. Exit 0: same; 1: different; 2: wrong use."""
+    from ..compare import compare_tensors
+    from ..control import apply_bits
+    from ..executor import check_codes, engine, traced
+    from ..graph import load
+    from ..picture import read_input
+    from ..planner import plan
+    from ..target import load_target
+
+    names = engines.split(",")
+    if len(names) < 2 or len(set(names)) != len(names) or not set(names) <= set(ENGINE_NAMES):
+        raise InputError(f"--engines takes two or more of {', '.join(ENGINE_NAMES)}; found '{engines}'.")
+    target = load_target(target_name)
+    graph, policy = apply_bits(load(model), bits)
+    codes = read_input(input_path, graph)
+    compiled = plan(graph, target)
+    check_codes(compiled, codes)
+    executes = {name: engine(compiled, name) for name in names}
+    tensors, elements, failed = (dict.fromkeys(names[1:], 0) for _ in range(3))
+    with progress(len(codes), "pictures") as count:
+        for index in range(len(codes)):
+            sample = codes[index : index + 1]
+            result, expected = traced(compiled, sample, executes[names[0]])
+            for name in names[1:]:
+                other, found = traced(compiled, sample, executes[name])
+                comparison = compare_tensors(compiled, expected, found, f"engine {names[0]}")
+                tensors[name] += comparison.tensors
+                elements[name] += comparison.elements
+                flags = {layer for layer, seen in other.flags.items() if seen not in (None, result.flags[layer])}
+                if comparison.first is not None:
+                    click.echo(f"picture {index}: {name} differs from {names[0]}: {comparison.first}")
+                elif flags:
+                    click.echo(f"picture {index}: {name} differs from {names[0]} in the flags of {sorted(flags)[0]}")
+                failed[name] += comparison.first is not None or bool(flags)
+            count()
+    for name in names[1:]:
+        verdict = f"{failed[name]} pictures differ" if failed[name] else "0 different"
+        click.echo(
+            f"bits {policy}, {len(codes)} pictures: {names[0]} against {name}, {tensors[name]:,} tensors, "
+            f"{elements[name]:,} elements compared: {verdict}"
+        )
+    sys.exit(1 if any(failed.values()) else 0)

@@ -1,0 +1,260 @@
+"""Small graphs for tests: one operator at a time, with parameters that change nothing unless a test says so.
+
+Weights are given as signed operands of the master width. The default multiplier and shift are the factor 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dqtsim.executor import Result, Trace, engine
+from dqtsim.graph import Arithmetic, Graph, GraphBuilder, Node, Value
+from dqtsim.planner import Plan, plan
+from dqtsim.spec import Rounding
+from dqtsim.target import Target, load_target
+
+Array = npt.NDArray[Any]
+Widths = tuple[int, int]
+ONE = {"multiplier": 1 << 15, "shift": 15}
+
+
+@cache
+def _default() -> Target:
+    return load_target("default")
+
+
+def target(**changes: Any) -> Target:
+    """Return the default target with some entries changed; it is called 'test'."""
+    return replace(_default(), name="test", **changes)
+
+
+def run(compiled: Plan, engine_name: str, codes: npt.ArrayLike) -> tuple[Result, dict[str, Array]]:
+    """Return the result of one sample, given without its batch axis, and all tensors."""
+    trace = Trace()
+    result = engine(compiled, engine_name)(np.asarray(codes, np.uint8)[None], [trace])
+    return result, trace.tensors
+
+
+def codes_of(weight: npt.ArrayLike, n: int = 8) -> Array:
+    """Return the master codes of signed weights."""
+    return (np.asarray(weight) + (1 << (n - 1))).astype(np.uint8)
+
+
+def rows_of(table: npt.ArrayLike, rows: int, channels: int) -> Array:
+    """Return a scalar, a row or a table as a table (rows, channels)."""
+    return np.array(np.broadcast_to(np.asarray(table, np.int64), (rows, channels)))
+
+
+def _tables(rows: int, channels: int, **tables: npt.ArrayLike) -> dict[str, Array]:
+    return {role: rows_of(table, rows, channels) for role, table in tables.items()}
+
+
+def _builder(rules: Mapping[str, Any]) -> GraphBuilder:
+    return GraphBuilder("one", **{"candidates": ((2, 2),), **rules})
+
+
+def conv(
+    shape: Sequence[int],
+    weight: npt.ArrayLike,
+    *,
+    bits: Widths | None = None,
+    row_widths: Sequence[int] | None = None,
+    bias: npt.ArrayLike = 0,
+    multiplier: npt.ArrayLike = 1 << 15,
+    shift: npt.ArrayLike = 15,
+    z_x: int = 128,
+    z_y: int = 128,
+    clip: Widths | None = None,
+    rules: Mapping[str, Any] | None = None,
+    **geometry: Any,
+) -> Graph:
+    """Return a graph of one NestedConv 'y' on codes 'x' of shape (C, H, W)."""
+    b = _builder(rules or {})
+    n = b.arithmetic.master_width
+    widths = tuple(row_widths or (n,))
+    codes = codes_of(weight, n)
+    tables = _tables(len(widths), codes.shape[0], bias=bias, multiplier=multiplier, shift=shift)
+    x = b.input("x", (1, *shape), zero_point=z_x, scale=1.0)
+    limits = clip or (0, (1 << n) - 1)
+    y = b.conv(
+        "y", x, weight=codes, **tables, row_widths=widths, zero_point=z_y, scale=1.0, clip=limits, **geometry
+    )
+    b.output(y)
+    return b.build([bits or (n, n)])
+
+
+def dense(
+    weight: npt.ArrayLike,
+    *,
+    logits: bool = False,
+    bits: Widths | None = None,
+    row_widths: Sequence[int] | None = None,
+    bias: npt.ArrayLike = 0,
+    multiplier: npt.ArrayLike = 1 << 15,
+    shift: npt.ArrayLike = 15,
+    z_x: int = 128,
+    z_y: int = 128,
+    clip: Widths | None = None,
+    rules: Mapping[str, Any] | None = None,
+) -> Graph:
+    """Return a graph of one NestedGemm (or NestedLogits) 'y' on codes 'x' of shape (K)."""
+    b = _builder(rules or {})
+    n = b.arithmetic.master_width
+    widths = tuple(row_widths or (n,))
+    codes = codes_of(weight, n)
+    x = b.input("x", (1, codes.shape[1]), zero_point=z_x, scale=1.0)
+    if logits:
+        y = b.logits("y", x, weight=codes, row_widths=widths, **_tables(len(widths), codes.shape[0], bias=bias))
+    else:
+        tables = _tables(len(widths), codes.shape[0], bias=bias, multiplier=multiplier, shift=shift)
+        limits = clip or (0, (1 << n) - 1)
+        y = b.gemm("y", x, weight=codes, **tables, row_widths=widths, zero_point=z_y, scale=1.0, clip=limits)
+    b.output(y)
+    return b.build([bits or (n, n)])
+
+
+def pooled(shape: Sequence[int], kind: str, *, z_x: int = 0, rules: Mapping[str, Any] | None = None, **how: Any) -> Graph:
+    """Return a graph of one builder method 'average_pool', 'max_pool' or 'requantize' on codes 'x'."""
+    b = _builder(rules or {})
+    x = b.input("x", (1, *shape), zero_point=z_x, scale=1.0)
+    if kind != "max_pool":
+        how = {**ONE, "zero_point": 0, "scale": 1.0, "clip": (0, (1 << b.arithmetic.master_width) - 1), **how}
+    b.output(getattr(b, kind)("y", x, **how))
+    return b.build()
+
+
+def add(
+    count: int,
+    *,
+    z_a: int = 0,
+    z_b: int = 0,
+    z_y: int = 0,
+    factors: tuple[int, int] = (1, 1),
+    shift: int = 0,
+    clip: Widths = (0, 255),
+    rounding: Rounding = Rounding.TIES_UP,
+) -> Graph:
+    """Return a graph of one NestedAdd 'y' of the first and the second half of the codes 'x' (2 * count)."""
+    arrays = constants(a_multiplier=factors[0], b_multiplier=factors[1], shift=shift)
+    arrays |= {f"{name}_zero_point": np.array(z, np.uint8) for name, z in (("a", z_a), ("b", z_b), ("y", z_y))}
+    nodes = []
+    for name, start in (("a", 0), ("b", count)):
+        arrays |= constants(f"{name}.", starts=[start], ends=[start + count], axes=[1], steps=[1])
+        nodes.append(node("Slice", ["x", *(f"{name}.{role}" for role in ("starts", "ends", "axes", "steps"))], name))
+    inputs = ["a", "b", "a_zero_point", "b_zero_point", "y_zero_point", "a_multiplier", "b_multiplier", "shift"]
+    nodes.append(replace(node("NestedAdd", inputs, "y", low=clip[0], high=clip[1]), domain="dqtsim"))
+    graph = plain((2 * count,), nodes, (1, count), **arrays)
+    return replace(graph, arithmetic=Arithmetic(rounding=rounding))
+
+
+def constants(prefix: str = "", **arrays: npt.ArrayLike) -> dict[str, Array]:
+    """Return int64 initializers by name."""
+    return {prefix + name: np.array(array, np.int64) for name, array in arrays.items()}
+
+
+def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> Node:
+    """Return a standard node."""
+    return Node(output, "", operator, tuple(inputs), (output,), MappingProxyType(attributes))
+
+
+def plain(
+    shape: Sequence[int],
+    nodes: Sequence[Node],
+    result: Sequence[int],
+    dtype: str = "uint8",
+    *,
+    n: int = 8,
+    **initializers: Array,
+) -> Graph:
+    """Return a graph of given nodes from codes 'x' (1, *shape) to 'y' of shape `result`."""
+    return Graph(
+        name="plain",
+        arithmetic=Arithmetic(n),
+        inputs=(Value("x", "uint8", (1, *shape)),),
+        outputs=(Value("y", dtype, tuple(result)),),
+        nodes=tuple(nodes),
+        initializers=initializers,
+        quantization={},
+        layers=(),
+        candidates=((2, 2),),
+        pinned={},
+    )
+
+
+def after_logits(
+    weight: npt.ArrayLike, nodes: Sequence[Node], result: Sequence[int], dtype: str = "int64", **initializers: Array
+) -> Graph:
+    """Return a graph of NestedLogits 'scores' on codes 'x' (zero point 128), then given nodes to 'y'."""
+    graph = dense(weight, logits=True)
+    layer = replace(graph.nodes[-1], name="scores", outputs=("scores",))
+    arrays = {("scores.row" if name == "y.row" else name): array for name, array in graph.initializers.items()}
+    gather = replace(graph.nodes[0], inputs=("bits", "scores.row"))
+    return replace(
+        graph,
+        nodes=(gather, layer, *nodes),
+        initializers={**arrays, **initializers},
+        outputs=(Value("y", dtype, tuple(result)),),
+        layers=("scores",),
+    )
+
+
+def network(*, dynamic: bool = True, classes: int = 3) -> Graph:
+    """Return a small picture network (3, 6, 6): a pinned stem, two nested layers and a classifier.
+
+    A controller chooses between (2, 2), (4, 4) and (8, 8) unless `dynamic` is False.
+    """
+    random = np.random.default_rng(7)
+    rows = (2, 4, 8)
+    b = GraphBuilder("small", class_names=("ant", "bee", "cow")[:classes], weight_rule="MIDPOINT")
+
+    def weight(*shape: int) -> Array:
+        return random.integers(0, 256, shape, np.uint8)
+
+    def tables(channels: int, count: int) -> dict[str, Array]:
+        return {
+            "bias": random.integers(-9000, 9000, (count, channels)),
+            "multiplier": random.integers(1 << 15, 1 << 16, (count, channels)),
+            "shift": random.integers(22, 25, (count, channels)),
+        }
+
+    common: dict[str, Any] = {"scale": 0.25, "clip": (0, 255)}
+    x = b.input("x", (1, 3, 6, 6), zero_point=128, scale=1 / 64)
+    padded = {"pads": (1, 1, 1, 1), "row_widths": rows, **common}
+    stem = b.conv("stem", x, weight=weight(4, 3, 3, 3), **tables(4, 3), zero_point=0, pinned=(8, 8), **padded)
+    if dynamic:
+        pool = b.average_pool(
+            "seen", stem, kernel=(3, 3), strides=(3, 3), multiplier=58254, shift=19, zero_point=0, **common
+        )
+        flat = b.flatten("seen.flat", pool)
+        hidden = b.gemm(
+            "hidden", flat, weight=weight(8, 16), **tables(8, 1), row_widths=(8,), zero_point=0, controller=True, **common
+        )
+        scores = b.logits(
+            "scores", hidden, weight=weight(9, 8), bias=tables(9, 1)["bias"], row_widths=(8,), controller=True
+        )
+        b.control(scores)
+    left = b.conv("left", stem, weight=weight(4, 2, 3, 3), **tables(4, 3), zero_point=128, group=2, **padded)
+    total = b.add("total", left, stem, multiplier_a=40000, multiplier_b=50000, shift=16, zero_point=0, **common)
+    right = b.conv(
+        "right", total, weight=weight(4, 4, 2, 2), **tables(4, 3), zero_point=7, strides=(2, 2), row_widths=rows, **common
+    )
+    widest = b.max_pool("widest", right, kernel=(2, 2), strides=(1, 1))
+    flat = b.flatten("flat", widest)
+    result = b.logits("result", flat, weight=weight(classes, 16), bias=tables(classes, 3)["bias"], row_widths=rows)
+    b.output(result, classes=True)
+    return b.build()
+
+
+def picture(seed: int = 0, count: int = 1) -> Array:
+    """Return pictures for `network`, uint8 (count, 3, 6, 6)."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, 6, 6), np.uint8)
+
+
+def compiled(graph: Graph, **changes: Any) -> Plan:
+    """Return the plan of `graph` on the default target with some entries changed."""
+    return plan(graph, target(**changes))
