@@ -1,6 +1,7 @@
 """EXECUTE: a plan, an engine and a picture give tensors and a status. The executor decides nothing.
 
-Engines: `spec` is the law itself on Python ints, `jit` the Numba kernels, `onnxruntime` the file's own function bodies.
+Engines: `spec` is the law itself on Python ints, `jit` the Numba kernels, `onnxruntime` the file's own function bodies,
+`torch` the trainer's exact integer path.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from .ops import Outcome
 from .planner import Plan, Step
 from .spec.mac import Flags
 
-ENGINES = ("jit", "spec", "onnxruntime")
+ENGINES = ("jit", "spec", "onnxruntime", "torch")
 Observer = Callable[[Step, Outcome], None]
 Execute = Callable[[Array, Sequence[Observer]], "Result"]
 
@@ -70,6 +71,10 @@ def engine(plan: Plan, name: str = "jit") -> Execute:
         from .oracle import onnxruntime_engine
 
         return onnxruntime_engine(plan)
+    if name == "torch":
+        from .oracle import torch_engine
+
+        return torch_engine(plan)
     if name not in ENGINES:
         raise InputError(f"an engine is one of {', '.join(ENGINES)}; found '{name}'.")
 

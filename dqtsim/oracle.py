@@ -1,7 +1,8 @@
-"""The independent oracle: stock onnxruntime executes the function bodies that the model file carries.
+"""The independent oracles: engines in which nothing of dqtsim's own arithmetic takes part.
 
-Nothing of dqtsim's arithmetic takes part. The bodies state an unbounded accumulator and the model's own rounding, so
-this engine refuses a plan that asks for anything else instead of giving other bits.
+`onnxruntime`: the stock runtime executes the function bodies that the model file carries. `torch`: the trainer's exact
+integer path executes the file's nodes. Both have unbounded accumulators and the model's own rounding, so they refuse a
+plan that asks for anything else instead of giving other bits.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from .graph import to_onnx
 from .graph.model import Array
 from .ops import Outcome
 from .planner import Plan
+from .spec.mac import Flags
 
 
 def onnxruntime_engine(plan: Plan) -> Execute:
     """Return the engine for `plan`. Raises TargetError where onnxruntime cannot give the target's bits."""
-    refuse_narrowing(plan)
+    refuse_narrowing(plan, "onnxruntime runs the file's bodies, which", 32)
     try:
         import onnxruntime
     except ImportError:
@@ -53,25 +55,49 @@ def onnxruntime_engine(plan: Plan) -> Execute:
     return execute
 
 
-def refuse_narrowing(plan: Plan) -> None:
-    """Raise TargetError unless the unbounded accumulator of the bodies gives the bits of the plan's target."""
+def torch_engine(plan: Plan) -> Execute:
+    """Return the engine for `plan`. Raises TargetError where the trainer's path cannot give the target's bits."""
+    refuse_narrowing(plan, "torch runs the trainer's path, which", 53)
+    try:
+        from .train.exact import run_graph
+    except ImportError:
+        raise InputError('the engine torch needs PyTorch; install it with pip install "dqtsim[train]".') from None
+
+    def execute(codes: Array, observers: Sequence[Observer]) -> Result:
+        values = {**plan.graph.initializers, **run_graph(plan.graph, codes)}
+        flags: dict[str, Flags | None] = {}
+        for step in plan.steps:
+            accumulator = values.get(f"{step.node.name}.acc")
+            if accumulator is not None:
+                flags[step.node.name] = Flags(0, 0, min(0, int(accumulator.min())), max(0, int(accumulator.max())))
+            for observer in observers:
+                observer(step, Outcome(values[step.node.outputs[0]], accumulator))
+        return summarize(plan, values, flags)
+
+    return execute
+
+
+def refuse_narrowing(plan: Plan, subject: str, exact: int) -> None:
+    """Raise TargetError unless an unbounded accumulator gives the bits of the plan's target.
+
+    `subject` begins the sentence; `exact` is the width in bits in which the engine itself adds.
+    """
     graph, machine = plan.graph, plan.machine
     if machine.rounding != graph.arithmetic.rounding:
         raise TargetError(
-            f"onnxruntime runs the file's bodies, which round {graph.arithmetic.rounding}; target '{machine.target}' "
-            f"rounds {machine.rounding}."
+            f"{subject} round {graph.arithmetic.rounding}; target '{machine.target}' rounds {machine.rounding}."
         )
     for step in plan.layer_steps():
         name = step.node.name
         for pair, bound in step.call.bounds.items():
-            if bound.unproven(min(machine.accumulator_width, 32)).size:
+            if bound.unproven(min(machine.accumulator_width, exact)).size:
                 raise TargetError(
-                    f"onnxruntime runs the file's bodies, which never overflow; layer '{name}' at widths {pair} may "
+                    f"{subject} never overflow; layer '{name}' at widths {pair} may "
                     f"need {bound.bits} bits, and target '{machine.target}' has {machine.accumulator_width}."
                 )
         if plan.saturated_biases[name]:
             raise TargetError(
-                f"onnxruntime runs the file's bodies, which never saturate; layer '{name}' has "
+                f"{subject} never saturate; layer '{name}' has "
                 f"{plan.saturated_biases[name]} biases outside the {machine.bias_width}-bit bias register of target "
                 f"'{machine.target}'."
             )

@@ -20,7 +20,7 @@ from dqtsim.target import Target, load_target
 
 Array = npt.NDArray[Any]
 Widths = tuple[int, int]
-ONE = {"multiplier": 1 << 15, "shift": 15}
+ONE: dict[str, Any] = {"multiplier": 1 << 15, "shift": 15}
 
 
 @cache
@@ -50,7 +50,7 @@ def rows_of(table: npt.ArrayLike, rows: int, channels: int) -> Array:
     return np.array(np.broadcast_to(np.asarray(table, np.int64), (rows, channels)))
 
 
-def _tables(rows: int, channels: int, **tables: npt.ArrayLike) -> dict[str, Array]:
+def _tables(rows: int, channels: int, **tables: npt.ArrayLike) -> dict[str, Any]:
     return {role: rows_of(table, rows, channels) for role, table in tables.items()}
 
 
@@ -81,9 +81,7 @@ def conv(
     tables = _tables(len(widths), codes.shape[0], bias=bias, multiplier=multiplier, shift=shift)
     x = b.input("x", (1, *shape), zero_point=z_x, scale=1.0)
     limits = clip or (0, (1 << n) - 1)
-    y = b.conv(
-        "y", x, weight=codes, **tables, row_widths=widths, zero_point=z_y, scale=1.0, clip=limits, **geometry
-    )
+    y = b.conv("y", x, weight=codes, **tables, row_widths=widths, zero_point=z_y, scale=1.0, clip=limits, **geometry)
     b.output(y)
     return b.build([bits or (n, n)])
 
@@ -118,7 +116,9 @@ def dense(
     return b.build([bits or (n, n)])
 
 
-def pooled(shape: Sequence[int], kind: str, *, z_x: int = 0, rules: Mapping[str, Any] | None = None, **how: Any) -> Graph:
+def pooled(
+    shape: Sequence[int], kind: str, *, z_x: int = 0, rules: Mapping[str, Any] | None = None, **how: Any
+) -> Graph:
     """Return a graph of one builder method 'average_pool', 'max_pool' or 'requantize' on codes 'x'."""
     b = _builder(rules or {})
     x = b.input("x", (1, *shape), zero_point=z_x, scale=1.0)
@@ -148,7 +148,7 @@ def add(
         nodes.append(node("Slice", ["x", *(f"{name}.{role}" for role in ("starts", "ends", "axes", "steps"))], name))
     inputs = ["a", "b", "a_zero_point", "b_zero_point", "y_zero_point", "a_multiplier", "b_multiplier", "shift"]
     nodes.append(replace(node("NestedAdd", inputs, "y", low=clip[0], high=clip[1]), domain="dqtsim"))
-    graph = plain((2 * count,), nodes, (1, count), **arrays)
+    graph = plain((2 * count,), nodes, (1, count), arrays=arrays)
     return replace(graph, arithmetic=Arithmetic(rounding=rounding))
 
 
@@ -168,17 +168,16 @@ def plain(
     result: Sequence[int],
     dtype: str = "uint8",
     *,
-    n: int = 8,
-    **initializers: Array,
+    arrays: Mapping[str, Array],
 ) -> Graph:
     """Return a graph of given nodes from codes 'x' (1, *shape) to 'y' of shape `result`."""
     return Graph(
         name="plain",
-        arithmetic=Arithmetic(n),
+        arithmetic=Arithmetic(),
         inputs=(Value("x", "uint8", (1, *shape)),),
         outputs=(Value("y", dtype, tuple(result)),),
         nodes=tuple(nodes),
-        initializers=initializers,
+        initializers=dict(arrays),
         quantization={},
         layers=(),
         candidates=((2, 2),),
@@ -187,17 +186,22 @@ def plain(
 
 
 def after_logits(
-    weight: npt.ArrayLike, nodes: Sequence[Node], result: Sequence[int], dtype: str = "int64", **initializers: Array
+    weight: npt.ArrayLike,
+    nodes: Sequence[Node],
+    result: Sequence[int],
+    dtype: str = "int64",
+    *,
+    arrays: Mapping[str, Array],
 ) -> Graph:
     """Return a graph of NestedLogits 'scores' on codes 'x' (zero point 128), then given nodes to 'y'."""
     graph = dense(weight, logits=True)
     layer = replace(graph.nodes[-1], name="scores", outputs=("scores",))
-    arrays = {("scores.row" if name == "y.row" else name): array for name, array in graph.initializers.items()}
+    known = {("scores.row" if name == "y.row" else name): array for name, array in graph.initializers.items()}
     gather = replace(graph.nodes[0], inputs=("bits", "scores.row"))
     return replace(
         graph,
         nodes=(gather, layer, *nodes),
-        initializers={**arrays, **initializers},
+        initializers={**known, **arrays},
         outputs=(Value("y", dtype, tuple(result)),),
         layers=("scores",),
     )
@@ -215,7 +219,7 @@ def network(*, dynamic: bool = True, classes: int = 3) -> Graph:
     def weight(*shape: int) -> Array:
         return random.integers(0, 256, shape, np.uint8)
 
-    def tables(channels: int, count: int) -> dict[str, Array]:
+    def tables(channels: int, count: int) -> dict[str, Any]:
         return {
             "bias": random.integers(-9000, 9000, (count, channels)),
             "multiplier": random.integers(1 << 15, 1 << 16, (count, channels)),
@@ -224,7 +228,7 @@ def network(*, dynamic: bool = True, classes: int = 3) -> Graph:
 
     common: dict[str, Any] = {"scale": 0.25, "clip": (0, 255)}
     x = b.input("x", (1, 3, 6, 6), zero_point=128, scale=1 / 64)
-    padded = {"pads": (1, 1, 1, 1), "row_widths": rows, **common}
+    padded: dict[str, Any] = {"pads": (1, 1, 1, 1), "row_widths": rows, **common}
     stem = b.conv("stem", x, weight=weight(4, 3, 3, 3), **tables(4, 3), zero_point=0, pinned=(8, 8), **padded)
     if dynamic:
         pool = b.average_pool(
@@ -232,7 +236,14 @@ def network(*, dynamic: bool = True, classes: int = 3) -> Graph:
         )
         flat = b.flatten("seen.flat", pool)
         hidden = b.gemm(
-            "hidden", flat, weight=weight(8, 16), **tables(8, 1), row_widths=(8,), zero_point=0, controller=True, **common
+            "hidden",
+            flat,
+            weight=weight(8, 16),
+            **tables(8, 1),
+            row_widths=(8,),
+            zero_point=0,
+            controller=True,
+            **common,
         )
         scores = b.logits(
             "scores", hidden, weight=weight(9, 8), bias=tables(9, 1)["bias"], row_widths=(8,), controller=True
@@ -241,7 +252,14 @@ def network(*, dynamic: bool = True, classes: int = 3) -> Graph:
     left = b.conv("left", stem, weight=weight(4, 2, 3, 3), **tables(4, 3), zero_point=128, group=2, **padded)
     total = b.add("total", left, stem, multiplier_a=40000, multiplier_b=50000, shift=16, zero_point=0, **common)
     right = b.conv(
-        "right", total, weight=weight(4, 4, 2, 2), **tables(4, 3), zero_point=7, strides=(2, 2), row_widths=rows, **common
+        "right",
+        total,
+        weight=weight(4, 4, 2, 2),
+        **tables(4, 3),
+        zero_point=7,
+        strides=(2, 2),
+        row_widths=rows,
+        **common,
     )
     widest = b.max_pool("widest", right, kernel=(2, 2), strides=(1, 1))
     flat = b.flatten("flat", widest)

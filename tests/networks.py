@@ -1,4 +1,4 @@
-"""Whole small nested networks, drawn by hypothesis: branches, adds, groups, odd sizes, every rule, static and dynamic bits.
+"""Whole small nested networks, drawn by hypothesis: branches, groups, odd sizes, every rule, static and dynamic bits.
 
 Structure is drawn step by step, so that a failing network shrinks; weights and tables come from one drawn seed.
 """
@@ -26,7 +26,9 @@ class Sample:
 
     def __repr__(self) -> str:
         """Show what a failing example needs."""
-        nodes = ", ".join(f"{node.operator}({node.name})" for node in self.graph.nodes if node.domain or "Pool" in node.name)
+        nodes = ", ".join(
+            f"{node.operator}({node.name})" for node in self.graph.nodes if node.domain or "Pool" in node.name
+        )
         return f"Sample({self.graph.arithmetic}, input {self.codes.shape}, {nodes})"
 
 
@@ -96,9 +98,7 @@ class _Sketch:
         multiplier = self.pick(1 << 15, int(self.rng.integers(1 << 15, 1 << 16)))
         return multiplier, int(np.clip(15 + gain.bit_length() - 1 + self.pick(-1, 0, 1), 0, 62))
 
-    def conv(
-        self, x: Tensor, *, keep: bool = False, like: Tensor | None = None, controlled: bool = False
-    ) -> Tensor:
+    def conv(self, x: Tensor, *, keep: bool = False, like: Tensor | None = None, controlled: bool = False) -> Tensor:
         _, channels, height, width = x.shape
         outputs = like.shape[1] if like else self.pick(1, 2, 3, 4, 6)
         groups = [g for g in range(1, channels + 1) if channels % g == 0 and outputs % g == 0]
@@ -249,4 +249,3 @@ def samples(draw: Any, *, most: int = 4) -> Sample:
     x = sketch.logits(sketch.flatten(x), draw(st.integers(1, 5)))
     sketch.builder.output(x)
     return Sample(sketch.builder.build(), sketch.codes(*shape))
-

@@ -1,4 +1,4 @@
-"""Three engines that share no arithmetic, on whole random networks: every tensor equal, every flag equal."""
+"""Four engines that share no arithmetic, on whole random networks: every tensor equal, every flag equal."""
 
 from dataclasses import replace
 
@@ -32,17 +32,19 @@ def assert_same(expected: Trace, found: Trace) -> None:
 
 
 @given(samples())
-def test_spec_jit_and_onnxruntime_give_the_same_tensors(sample: Sample) -> None:
+def test_four_engines_give_the_same_tensors(sample: Sample) -> None:
     compiled = plan(sample.graph, WIDE)
     event("dynamic" if sample.graph.dynamic else "static")
     by_law, law = execute(compiled, sample, "spec")
     by_kernels, kernels = execute(compiled, sample, "jit")
     by_bodies, bodies = execute(compiled, sample, "onnxruntime")
-    assert set(law.tensors) == set(kernels.tensors)
+    by_trainer, trainer = execute(compiled, sample, "torch")
+    assert set(law.tensors) == set(kernels.tensors) == set(trainer.tensors)
     assert_same(law, kernels)
     assert_same(law, bodies)
-    assert by_law.flags == by_kernels.flags
-    assert by_law.bits == by_kernels.bits == by_bodies.bits
+    assert_same(law, trainer)
+    assert by_law.flags == by_kernels.flags == by_trainer.flags
+    assert by_law.bits == by_kernels.bits == by_bodies.bits == by_trainer.bits
 
 
 @st.composite
@@ -96,7 +98,9 @@ def test_replacing_bits_runs_the_same_layers_at_other_widths(sample: Sample, dat
 @given(samples())
 def test_a_file_says_what_the_graph_said(sample: Sample) -> None:
     model = to_onnx(sample.graph)
-    assert to_onnx(from_onnx(model)).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+    assert to_onnx(from_onnx(model)).SerializeToString(deterministic=True) == model.SerializeToString(
+        deterministic=True
+    )
 
 
 @given(samples(most=3), st.integers(8, 24))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-ENGINE_NAMES = ("jit", "spec", "onnxruntime")
+ENGINE_NAMES = ("jit", "spec", "onnxruntime", "torch")
 T = TypeVar("T")
 Decorator = Callable[[Any], Any]
 

@@ -119,7 +119,8 @@ SelectRow <row_widths> (table, b_w, b_a) => (entries)
 }
 """
 
-# B4: floor(x / 2^S) is (x - Mod(x, 2^S)) / 2^S, because Mod takes the sign of the divisor.
+# B4: floor(x / 2^S) is (x - Mod(x, 2^S)) / 2^S, because Mod takes the sign of the divisor. The clip is by comparison:
+# onnxruntime's int64 Clip, Min and Max misjudge numbers of 32 bits on x86 (microsoft/onnxruntime pull request 32475).
 _REQUANTIZE = """
 Requantize <low, high> (total, multiplier, shift, zero_point) => (y)
 {
@@ -131,7 +132,10 @@ Requantize <low, high> (total, multiplier, shift, zero_point) => (y)
   code = Add (base, quotient)
   lo = Constant <value_int: int = @low> ()
   hi = Constant <value_int: int = @high> ()
-  clipped = Clip (code, lo, hi)
+  too_low = Less (code, lo)
+  raised = Where (too_low, lo, code)
+  too_high = Less (hi, raised)
+  clipped = Where (too_high, hi, raised)
   y = Cast <to: int = 2> (clipped)
 }
 """

@@ -72,7 +72,7 @@ def from_onnx(model: "onnx.ModelProto") -> Graph:
         pinned=MappingProxyType(
             {str(k): _pair(v, "dqtsim.pinned") for k, v in _json(props, "dqtsim.pinned", dict).items()}
         ),
-        controller=props.get("dqtsim.controller", ""),
+        controller=_text(props, "dqtsim.controller"),
         class_names=_strings(props, "dqtsim.classes"),
         picture=MappingProxyType({str(k): str(v) for k, v in _json(props, "dqtsim.picture", dict).items()}),
         producer=MappingProxyType({str(k): str(v) for k, v in _json(props, "dqtsim.producer", dict).items()}),

@@ -12,7 +12,7 @@ from .operator import Call, Operator, Outcome, TensorType, integers
 
 def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
     shape = inputs[0].shape
-    if node.integer("axis") % len(shape) != len(shape) - 1 or node.integer("select_last_index"):
+    if not shape or node.integer("axis") not in (-1, len(shape) - 1) or node.integer("select_last_index"):
         raise ModelError(f"{node.title} takes the last axis and the lowest index on a tie.")
     return TensorType("int64", shape[:-1] + ((1,) if node.integer("keepdims") else ()), 0, shape[-1] - 1)
 

@@ -16,7 +16,10 @@ def _concat(node: Node, inputs: Sequence[Array]) -> Array:
 
 
 def _flatten(node: Node, inputs: Sequence[Array]) -> Array:
-    axis = node.integer("axis") % (inputs[0].ndim + 1)
+    rank, axis = inputs[0].ndim, node.integer("axis")
+    if not -rank <= axis <= rank:
+        raise ValueError("axis")
+    axis += rank if axis < 0 else 0
     return inputs[0].reshape(int(np.prod(inputs[0].shape[:axis])), -1)
 
 
@@ -50,21 +53,24 @@ def _transpose(node: Node, inputs: Sequence[Array]) -> Array:
 
 def _operator(name: str, move: Move) -> Operator:
     def infer(node: Node, inputs: Sequence[TensorType], constants: Sequence[Array | None]) -> TensorType:
-        # the move itself, tried on zeros, gives the shape
-        stand_ins = [
-            constant if constant is not None else np.zeros(t.shape, t.dtype)
-            for t, constant in zip(inputs, constants, strict=True)
-        ]
+        # the move itself, tried on the least and the greatest values, gives the shape and covers every computed index
         try:
-            moved = move(node, stand_ins)
+            for end in ("low", "high"):
+                stand_ins = [
+                    constant if constant is not None else np.full(t.shape, getattr(t, end), t.dtype)
+                    for t, constant in zip(inputs, constants, strict=True)
+                ]
+                moved = move(node, stand_ins)
         except (ValueError, IndexError):
             shapes = ", ".join(str(t.shape) for t in inputs)
             raise ModelError(f"{node.title} does not fit its inputs of shapes {shapes}.") from None
+        if not moved.size:
+            raise ModelError(f"{node.title} gives an empty tensor of shape {moved.shape}.")
         sources = inputs if name == "Concat" else inputs[:1]
         return TensorType(inputs[0].dtype, moved.shape, min(t.low for t in sources), max(t.high for t in sources))
 
     def execute(call: Call, inputs: Sequence[Array]) -> Outcome:
-        return Outcome(np.ascontiguousarray(move(call.node, inputs)))
+        return Outcome(np.asarray(move(call.node, inputs), order="C"))
 
     return Operator("", name, infer, execute, execute)
 

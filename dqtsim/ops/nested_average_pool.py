@@ -20,7 +20,7 @@ def pool_window(node: Node, dilations: tuple[int, int] = (1, 1)) -> Window:
 
 def pooled_shape(node: Node, x: TensorType, window: Window) -> tuple[int, ...]:
     """Return the output shape of a pool. Raises ModelError where the window does not fit its input."""
-    if len(x.shape) != 4:
+    if len(x.shape) != 4 or x.shape[0] != 1:
         raise ModelError(f"{node.title} takes an input of shape (1, C, H, W); found {x.shape}.")
     if min(*window.kernel, *window.strides, *window.dilations) < 1 or min(window.pads) < 0:
         raise ModelError(f"{node.title} needs kernel, strides and dilations of at least 1 and pads of at least 0.")
@@ -29,7 +29,16 @@ def pooled_shape(node: Node, x: TensorType, window: Window) -> tuple[int, ...]:
     rows, columns = window.output_size(x.shape[2], x.shape[3])
     if min(rows, columns) < 1:
         raise ModelError(f"{node.title} has a window larger than its padded input of shape {x.shape}.")
+    if not (_sees(window, 0, rows, x.shape[2]) and _sees(window, 1, columns, x.shape[3])):
+        raise ModelError(f"{node.title} has a window that sees nothing but padding of its input of shape {x.shape}.")
     return (*x.shape[:2], rows, columns)
+
+
+def _sees(window: Window, axis: int, outputs: int, size: int) -> bool:
+    """Return whether every output has a tap inside the picture along `axis`; dilation can step over it."""
+    stride, pad = window.strides[axis], window.pads[axis]
+    steps = [k * window.dilations[axis] for k in range(window.kernel[axis])]
+    return all(any(0 <= o * stride - pad + step < size for step in steps) for o in range(outputs))
 
 
 def inside(planes: Sequence[Sequence[int]], window: Window, oy: int, ox: int) -> list[int]:

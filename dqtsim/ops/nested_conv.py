@@ -36,7 +36,7 @@ def _window(node: Node, weight_shape: tuple[int, ...]) -> Window:
 def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
     x, w = inputs[0], inputs[1]
     group = node.integer("group")
-    if len(x.shape) != 4:
+    if len(x.shape) != 4 or x.shape[0] != 1:
         raise ModelError(f"{node.title} takes an input of shape (1, C, H, W); found {x.shape}.")
     if group < 1 or w.shape[0] % group:
         raise ModelError(f"{node.title} has group {group}, which does not divide its {w.shape[0]} output channels.")

@@ -25,7 +25,7 @@ from .operator import Call, Operator, Outcome, TensorType, integers
 
 
 def _check(node: Node, inputs: Sequence[TensorType]) -> None:
-    if len(inputs[0].shape) != 2:
+    if len(inputs[0].shape) != 2 or inputs[0].shape[0] != 1:
         raise ModelError(f"{node.title} takes an input of shape (1, K); found {inputs[0].shape}.")
     check_rows(node, inputs, 1)
 

@@ -218,6 +218,10 @@ CASES: dict[str, tuple[Change, str]] = {
         forget("dqtsim.layers"),
         "a nested model carries metadata 'dqtsim.layers'; this file has no such entry.",
     ),
+    "no controller": (
+        forget("dqtsim.controller"),
+        "a nested model carries metadata 'dqtsim.controller'; this file has no such entry.",
+    ),
     "width is no integer": (
         say("dqtsim.master_width", "eight"),
         "metadata 'dqtsim.master_width' is an integer; found 'eight'.",

@@ -1,0 +1,74 @@
+"""The README of the format says what the code does: its tables are compared, its example runs."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import dqtsim.graph
+from dqtsim.graph import to_onnx
+from dqtsim.graph.functions import functions
+from dqtsim.graph.model import Arithmetic
+from dqtsim.graph.schema import SCHEMAS, Schema
+
+from .networks import tiny
+
+README = Path(dqtsim.graph.__file__).with_name("README.md")
+TEXT = README.read_text(encoding="utf-8")
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("|")]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]*)`", cell)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=lambda schema: schema.title)
+def test_the_inputs_of_every_operator(schema: Schema) -> None:
+    (row,) = [row for row in ROWS if row[0] == schema.operator and len(row) == 4]
+    inputs = row[2] if schema.domain else row[1]
+    assert names(inputs) == [role.name for role in schema.inputs]
+
+
+@pytest.mark.parametrize("schema", [schema for schema in SCHEMAS.values() if schema.domain], ids=lambda s: s.title)
+def test_the_attributes_of_the_domain(schema: Schema) -> None:
+    others = {s.operator for s in SCHEMAS.values() if s.domain} - {schema.operator}
+    found: dict[str, str] = {}
+    for row in (row for row in ROWS if len(row) == 4 and row[0].startswith("`")):
+        holders = row[1].replace("all but NestedLogits", ", ".join(others - {"NestedLogits"} | {schema.operator}))
+        if schema.operator == "NestedLogits":
+            holders = row[1].replace("all but NestedLogits", "")
+        if schema.operator in holders:
+            found |= dict.fromkeys(names(row[0]), row[2])
+    expected = {
+        name: "required" if value is None else f"`{list(value) if isinstance(value, tuple) else value}`"
+        for name, value in schema.attributes.items()
+    }
+    assert found == expected
+
+
+@pytest.mark.parametrize("schema", [schema for schema in SCHEMAS.values() if not schema.domain], ids=lambda s: s.title)
+def test_the_attributes_of_standard_operators(schema: Schema) -> None:
+    (row,) = [row for row in ROWS if row[0] == schema.operator]
+    stated = dict(re.findall(r"`(\w+)`(?: \(([^)]*)\))?", row[2]))
+    assert stated == {
+        name: "" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in schema.attributes.items()
+    }
+
+
+def test_the_metadata_keys() -> None:
+    stated = [name for row in ROWS if len(row) == 3 for name in names(row[0]) if name[:7] == "dqtsim."]
+    assert stated == [entry.key for entry in to_onnx(tiny()).metadata_props]
+
+
+def test_the_function_bodies_are_named() -> None:
+    section = TEXT.split("## Function bodies")[1].split("\n## ")[0]
+    helpers = {f.name for f in functions(Arithmetic())} - {s.operator for s in SCHEMAS.values()}
+    assert helpers == set(re.findall(r"\b(Nest(?!ed)\w+|Align|SelectRow|Requantize)\b", section))
+
+
+def test_the_example_runs() -> None:
+    result = doctest.testfile(str(README), module_relative=False, optionflags=doctest.FAIL_FAST)
+    assert result.attempted >= 10
+    assert result.failed == 0

@@ -1,0 +1,45 @@
+"""NestedLogits (B7): A + B, never requantized."""
+
+from functools import partial
+
+from tests.builders import dense
+
+from .case import Case
+
+logits = partial(dense, logits=True)
+LIMIT = (1 << 31) - 1 - (1 << 15)  # the largest bias that one tap of 8 bits allows
+
+OPERATOR = ("dqtsim", "NestedLogits")
+CASES = [
+    Case("products", partial(logits, [[1, 2, 3], [-1, 0, 4]]), [129, 130, 131], [14, 11], [14, 11]),
+    Case("bias", partial(logits, [[1], [1], [1]], bias=[1000, -1000, 0]), [0], [872, -1128, -128], [-128] * 3),
+    Case("largest", partial(logits, [[127]], bias=LIMIT), [255], [2147467008], [16129]),
+    Case("least", partial(logits, [[127]], bias=-LIMIT), [0], [-2147467135], [-16256]),
+    Case("aligned at 4 bits", partial(logits, [[70]], bits=(4, 4)), [200], [5120], [20]),
+    Case("aligned at 1 bit", partial(logits, [[-128]], bits=(1, 1), z_x=0), [255], [-16384], [-1]),
+    Case(
+        "MIDPOINT at 2 bits",
+        partial(logits, [[70], [-1]], bits=(2, 8), rules={"weight_rule": "MIDPOINT"}),
+        [129],
+        [96, -32],
+        [3, -1],
+    ),
+    *(
+        Case(
+            f"bias row of {pair}",
+            partial(logits, [[1]], row_widths=(2, 4, 8), bias=[[-7], [0], [7]], bits=pair),
+            [128],
+            [y],
+        )
+        for pair, y in (((8, 2), -7), ((1, 1), -7), ((4, 4), 0), ((8, 3), 0), ((8, 8), 7))
+    ),
+    Case(
+        "bias past its limits",
+        partial(logits, [[1], [1]], bias=[128, -129]),
+        [128],
+        [127, -128],
+        None,
+        {"bias_width": 8},
+        True,
+    ),
+]

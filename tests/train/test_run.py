@@ -1,0 +1,191 @@
+# ruff: noqa: E402  (what follows may only be imported where there is a PyTorch)
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
+
+from click.testing import CliRunner
+
+from dqtsim.errors import InputError
+from dqtsim.train import ExportConfig, export, loop, train
+from dqtsim.train.__main__ import main
+from dqtsim.train.config import RunDir
+from dqtsim.train.controller import sample
+from dqtsim.train.data import read_dataset
+from dqtsim.train.evaluate import evaluate_dynamic
+from dqtsim.train.export import fold, multiplier_and_shift
+from dqtsim.train.float_resnet import GAMMA_FLOOR, PositiveBatchNorm2d
+from dqtsim.train.integer import Layer, run, run_batches
+from dqtsim.train.loss import task_loss
+from dqtsim.train.resnet import NestedConv
+
+from .conftest import tiny_config
+
+
+def test_a_run_learns_and_logs_every_epoch(finished: RunDir) -> None:
+    rows = finished.epochs()
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        ("float", 1), ("float", 2), ("uniform", 1), ("dynamic", 1), ("dynamic", 2),
+    ]  # fmt: skip
+    assert {"w2a2", "w4a4", "w8a8", "dynamic", "mean_width", "shares"} <= set(rows[-1])
+
+
+def test_a_killed_run_resumes_to_the_same_bits(
+    finished: RunDir, cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(cifar, tmp_path / "run")
+    progress = loop._progress
+    for stop in ("float 2/2", "uniform 1/1", "dynamic 2/2"):
+
+        def kill(title: str, done: int, total: int, started: float, stop: str = stop) -> None:
+            if title == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "_progress", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, resume=(tmp_path / "run" / "checkpoint.pt").exists())
+    monkeypatch.setattr(loop, "_progress", progress)
+    resumed = train(config, resume=True)
+    one, other = (torch.load(r.checkpoint, weights_only=True) for r in (finished, resumed))
+    for part in ("network", "controller"):
+        for name, value in one[part].items():
+            assert torch.equal(value, other[part][name]), name
+
+
+def test_starting_over_or_with_another_configuration_is_refused(finished: RunDir, cifar: Path) -> None:
+    config = tiny_config(cifar, finished.path)
+    with pytest.raises(InputError) as raised:
+        train(config)
+    assert str(raised.value) == f"A new run needs a folder without one, but {finished.path} has a checkpoint."
+    with pytest.raises(InputError) as raised:
+        train(dataclasses.replace(config, seed=1), resume=True)
+    assert str(raised.value) == (f"A run must resume with its own configuration, but {finished.config} has another.")
+    with pytest.raises(InputError) as raised:
+        train(dataclasses.replace(config, batch_size=1000), resume=False)
+    assert str(raised.value) == ("There must be at least one batch of 1000 training pictures, but there are 160.")
+
+
+def test_the_loss_reaches_controller_steps_weights_and_stem(finished: RunDir, cifar: Path) -> None:
+    split = read_dataset(cifar).train
+    _, network, controller = loop.load_networks(finished, 10)
+    network.train()
+    stem = network.features(split.images[:16], torch.bfloat16)
+    logits = controller(stem)
+    mixed = sample(logits, 1.0, torch.Generator().manual_seed(0))
+    task_loss(network.head(stem, mixed), split.labels[:16], 0.0).backward()
+    for name, parameter in [*network.named_parameters(), *controller.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+    for name in ("stem.weight", "block2.down.weight", "block3.conv1.step.logarithm", "fc.weight_step.logarithm"):
+        assert float(network.get_parameter(name).grad.abs().sum()) > 0, name
+    assert float(controller.hidden.weight.grad.abs().sum()) > 0
+
+
+def test_gamma_stays_positive() -> None:
+    norm = PositiveBatchNorm2d(3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([-0.5, 0.0, 2.0]))
+    assert torch.equal(norm.positive_weight(), torch.tensor([0.5, GAMMA_FLOOR, 2.0]))
+    assert float(norm(torch.randn(8, 3, 2, 2))[:, 0].std()) == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("value", [1e-9, 0.3, 0.5, 0.99999999, 1.0, 1.00001, 40000.0])
+def test_multipliers_are_normalised(value: float) -> None:
+    (multiplier,), shift = multiplier_and_shift([value], "layer")
+    assert 32768 <= multiplier <= 65535
+    assert 0 <= shift <= 62
+    assert multiplier / 2**shift == pytest.approx(value, rel=2**-15)
+
+
+def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) -> None:
+    split = read_dataset(cifar).test
+    _, network, controller = loop.load_networks(finished, 10)
+    integers = fold(network, controller, (32, 32))
+    for operator in integers.operators:
+        if isinstance(operator, Layer) and operator.grid is not None:
+            assert int(operator.rows.multiplier.min()) >= 32768
+            assert int(operator.rows.multiplier.max()) <= 65535
+            assert int(operator.rows.shift.max()) <= 62
+    classes, widths = run_batches(integers, split.images, size=10)
+    fake = evaluate_dynamic(network, controller, split)
+    chosen = torch.tensor(integers.candidates)[fake.choices]
+    assert float((widths[:, 1:] == chosen).float().mean()) > 0.98
+    assert float((classes == fake.predictions).float().mean()) > 0.9
+    assert torch.equal(widths[:, 0], torch.full((32, 2), 8))
+
+
+def test_a_sample_does_not_depend_on_its_batch(finished: RunDir, cifar: Path) -> None:
+    split = read_dataset(cifar).test
+    _, network, controller = loop.load_networks(finished, 10)
+    integers = fold(network, controller, (32, 32))
+    together, used = run(integers, split.images[:4])
+    for i in range(4):
+        alone, row = run(integers, split.images[i : i + 1])
+        assert torch.equal(row[0], used[i])
+        for name, value in alone.items():
+            assert torch.equal(value[0], together[name][i]), name
+
+
+def test_folding_is_the_running_batch_norm() -> None:
+    from dqtsim.train.export import fold_conv
+    from dqtsim.train.float_resnet import FloatConv
+    from dqtsim.train.resnet import NestingRules
+
+    torch.manual_seed(0)
+    rules = NestingRules("MIDPOINT", "TIES_UP", ((2, 2), (4, 4), (8, 8)))
+    conv = NestedConv(FloatConv(3, 5, 3, 1), rules, rectified=False, layer=0)
+    with torch.no_grad():
+        conv.running_mean.normal_()
+        conv.running_var.uniform_(0.5, 2)
+        conv.beta.normal_()
+    layer = fold_conv(conv, "layer", "input", 0.01)
+    scale, offset = conv.folded(torch.tensor(0.01))
+    real = layer.rows.multiplier / 2.0**layer.rows.shift
+    assert torch.allclose(real.float(), scale, rtol=1e-4)
+    assert torch.allclose((layer.rows.bias * real + 128).float(), offset, atol=1e-2)
+
+
+def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(finished: RunDir, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from dqtsim import load, load_target
+    from dqtsim.golden import verify
+
+    model, folder = tmp_path / "tiny.onnx", tmp_path / "golden" / "tiny"
+    report = export(ExportConfig(finished.path, model, folder, data_name="noise", golden_pictures=3))
+    assert report["pictures"] == 32
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["model"] == "tiny.onnx"
+    assert manifest["producer"] == "dqtsim export RUN -o tiny.onnx --golden tiny"
+    assert [entry["bits_policy"] for entry in manifest["vectors"]] == ["dynamic"] * 3 + ["w2a2", "w4a4", "w8a8"]
+    assert manifest["vectors"][0]["picture"].startswith("noise test index ")
+    with np.load(folder / manifest["vectors"][0]["file"], allow_pickle=False) as arrays:
+        assert arrays["input"].dtype == np.uint8
+        assert arrays["bits"].shape == (10, 2)
+        assert arrays["stem.acc"].dtype == np.int32
+        assert arrays["fc"].shape == (1, 10)
+    verdicts = list(verify(model, load(model), load_target("default"), "onnxruntime", [folder]))
+    assert [verdict.first for verdict in verdicts] == [None] * 6
+    assert min(verdict.tensors for verdict in verdicts) > 20
+
+
+def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as raised:
+        export(ExportConfig(tmp_path, tmp_path / "model.onnx"))
+    assert str(raised.value) == f"A run must be a folder with config.json, but {tmp_path} has none."
+
+
+def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+    monkeypatch.setattr(loop, "train", lambda config, resume: seen.append((config, resume)))
+    monkeypatch.setattr("dqtsim.train.__main__.keep_memory", lambda: None)
+    arguments = ["train", "resnet8", "--data", "d", "--out", str(tmp_path), "--candidates", "4/8,8", "--resume"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    config, resume = seen[0]
+    assert config.candidates == ((4, 8), (8, 8))
+    assert resume
+    assert config.budget == 3.75
