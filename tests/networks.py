@@ -26,9 +26,7 @@ class Sample:
 
     def __repr__(self) -> str:
         """Show what a failing example needs."""
-        nodes = ", ".join(
-            f"{node.operator}({node.name})" for node in self.graph.nodes if node.domain or "Pool" in node.name
-        )
+        nodes = ", ".join(f"{node.operator}({node.name})" for node in self.graph.nodes if node.operator != "Gather")
         return f"Sample({self.graph.arithmetic}, input {self.codes.shape}, {nodes})"
 
 

@@ -11,6 +11,7 @@ from .common import ErrorGroup
 from .evaluate import evaluate_command
 from .inspect import info_command, target_group
 from .run import run_command
+from .training import export_command, train_command
 from .verify import compare_command, verify_command
 
 
@@ -27,5 +28,7 @@ for command in (
     evaluate_command,
     info_command,
     target_group,
+    train_command,
+    export_command,
 ):
     main.add_command(command)

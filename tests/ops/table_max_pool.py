@@ -14,7 +14,7 @@ def dilated() -> Graph:
     """Return a window of columns 0 and 2 with one padded column on the left."""
     attributes = {"kernel_shape": (1, 2), "strides": (1, 1), "pads": (0, 1, 0, 0), "dilations": (1, 2)}
     rest = {"ceil_mode": 0, "storage_order": 0, "auto_pad": "NOTSET"}
-    return plain((1, 1, 4), [node("MaxPool", ["x"], "y", **attributes, **rest)], (1, 1, 1, 3))
+    return plain((1, 1, 4), [node("MaxPool", ["x"], "y", **attributes, **rest)], (1, 1, 1, 3), arrays={})
 
 
 NINE = [[[1, 2, 3], [4, 9, 6], [7, 8, 5]]]

@@ -1,0 +1,111 @@
+"""The controller (B8): from the stem's codes of a picture to one candidate per layer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dqtsim.train.nested import nest_weight, quantize
+from dqtsim.train.resnet import Codes, LearnedStep, Mixed
+from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE
+
+GRID = 4
+HIDDEN = 64
+# Steps of the controller's own tensors cover the largest value seen in calibration and a little more.
+_HEADROOM = 1.1
+
+
+@dataclass(frozen=True)
+class FoldedGemm:
+    """A fully connected layer in real units with its weight step: weight [O, I], step [O] or [], bias [O]."""
+
+    weight: torch.Tensor
+    step: torch.Tensor
+    bias: torch.Tensor
+
+
+class Controller(nn.Module):
+    """Sum-pool 4x4, hidden layer of 64 with ReLU, logits [N, layers, candidates], all at eight bits.
+
+    Features are standardised by constants measured at calibration; these are folded into the first layer's
+    weights, so the integer controller has no such step.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, channels: int, layers: int, candidates: int) -> None:
+        super().__init__()
+        self.layers, self.candidates = layers, candidates
+        features = channels * GRID * GRID
+        self.hidden = nn.Linear(features, HIDDEN)
+        self.logits = nn.Linear(HIDDEN, layers * candidates)
+        nn.init.normal_(self.hidden.weight, std=features**-0.5)
+        nn.init.zeros_(self.hidden.bias)
+        # Different pictures must prefer different widths from the start, or a constant choice wins early.
+        nn.init.normal_(self.logits.weight, std=2 * HIDDEN**-0.5)
+        nn.init.zeros_(self.logits.bias)
+        self.pool_step = LearnedStep(torch.tensor(1.0))
+        self.hidden_step = LearnedStep(torch.tensor(1.0))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+
+    def calibrate(self, stem: Codes) -> None:
+        """Set the pooled and hidden steps and the features' mean and deviation from stem codes [N, C, H, W]."""
+        with torch.no_grad():
+            features = self._pooled(stem)
+            self.pool_step.set(features.max() * _HEADROOM / TOP_CODE)
+            self.mean.copy_(features.mean(0))
+            self.deviation.copy_(features.std(0).clamp_min(float(self.pool_step())))
+            folded = self.folded_hidden()
+            hidden = functional.linear(features, folded.weight, folded.bias)
+            self.hidden_step.set(hidden.max() * _HEADROOM / TOP_CODE)
+
+    def folded_hidden(self) -> FoldedGemm:
+        """The hidden layer with the standardisation folded in, one weight step per output."""
+        weight = self.hidden.weight / self.deviation
+        step = weight.detach().abs().amax(1).clamp_min(1e-12) / 127
+        return FoldedGemm(weight, step, self.hidden.bias - weight @ self.mean)
+
+    def folded_logits(self) -> FoldedGemm:
+        """The logits' layer; one weight step, since logits are compared."""
+        step = self.logits.weight.detach().abs().max().clamp_min(1e-12) / 127
+        return FoldedGemm(self.logits.weight, step, self.logits.bias)
+
+    def _pooled(self, stem: Codes) -> torch.Tensor:
+        values = stem.values.detach().float()
+        window = (values.shape[2] // GRID, values.shape[3] // GRID)
+        return functional.avg_pool2d(values, window).flatten(1) * stem.step.detach()
+
+    def forward(self, stem: Codes) -> torch.Tensor:
+        """The stem's codes [N, C, H, W], zero point 0, to float32 logits [N, layers, candidates].
+
+        The stem receives no gradient from here: it serves the picture, the controller only reads it.
+        """
+        pooled = _apply(self.folded_hidden(), quantize(self._pooled(stem), self.pool_step()), self.pool_step())
+        hidden = quantize(pooled, self.hidden_step())
+        logits = _apply(self.folded_logits(), hidden, self.hidden_step())
+        return logits.reshape(-1, self.layers, self.candidates)
+
+
+def _apply(gemm: FoldedGemm, codes: torch.Tensor, input_step: torch.Tensor) -> torch.Tensor:
+    weight = nest_weight(gemm.weight, gemm.step, MASTER_WIDTH, "FLOOR")
+    product: torch.Tensor = functional.linear(codes, weight)
+    return product * (gemm.step * input_step) + gemm.bias
+
+
+def sample(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> Mixed:
+    """Hard Gumbel-softmax choice [N, L] of logits [N, L, K]: one-hot forward, softmax gradient."""
+    uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
+    soft = functional.softmax((logits - (-uniform.log()).log()) / temperature, -1)
+    choice = soft.argmax(-1)
+    hard = functional.one_hot(choice, logits.shape[-1]).to(soft.dtype)
+    return Mixed(hard + (soft - soft.detach()), choice, explore=True)
+
+
+def decide(logits: torch.Tensor) -> Mixed:
+    """The choice at inference: argmax over candidates, lowest index on a tie (B8)."""
+    top = logits == logits.max(-1, keepdim=True).values
+    choice = top.to(torch.int64).argmax(-1)
+    return Mixed(functional.one_hot(choice, logits.shape[-1]).to(logits.dtype), choice, explore=False)

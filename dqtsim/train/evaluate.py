@@ -1,0 +1,76 @@
+"""Accuracy of the fake-quantized network, in float32, and what its controller chooses."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dqtsim.train.controller import Controller, decide
+from dqtsim.train.data import INPUT_SCALE, INPUT_ZERO_POINT, Split
+from dqtsim.train.float_resnet import FloatResNet8
+from dqtsim.train.resnet import Mixed, NestedResNet8, Uniform
+
+_BATCH = 250
+_NO_CHOICE = torch.empty((0, 0), dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Classes int64 [N] that a policy predicts, its choices int64 [N, L] (empty unless dynamic), and its accuracy."""
+
+    predictions: torch.Tensor
+    choices: torch.Tensor
+    accuracy: float
+
+
+def float_pictures(images: torch.Tensor) -> torch.Tensor:
+    """The float meaning of input codes uint8 [N, 3, H, W]."""
+    values = (images.float() - INPUT_ZERO_POINT) * INPUT_SCALE
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def evaluate_float(network: FloatResNet8, split: Split) -> Evaluation:
+    """The float network on `split`."""
+    network.eval()
+    logits = [network(float_pictures(part)) for part in torch.split(split.images, _BATCH)]
+    return _evaluation(torch.cat(logits).argmax(1), _NO_CHOICE, split)
+
+
+@torch.no_grad()
+def evaluate_uniform(network: NestedResNet8, split: Split, candidate: int) -> Evaluation:
+    """The network on `split` with every layer at one candidate."""
+    network.eval()
+    logits = [
+        network.head(network.features(part, torch.float32), Uniform(candidate))
+        for part in torch.split(split.images, _BATCH)
+    ]
+    return _evaluation(torch.cat(logits).argmax(1), _NO_CHOICE, split)
+
+
+@torch.no_grad()
+def evaluate_dynamic(network: NestedResNet8, controller: Controller, split: Split) -> Evaluation:
+    """The network on `split` at its controller's choices."""
+    network.eval()
+    logits, choices = [], []
+    for part in torch.split(split.images, _BATCH):
+        stem = network.features(part, torch.float32)
+        mixed: Mixed = decide(controller(stem))
+        logits.append(network.head(stem, mixed))
+        choices.append(mixed.choice)
+    return _evaluation(torch.cat(logits).argmax(1), torch.cat(choices), split)
+
+
+def _evaluation(predictions: torch.Tensor, choices: torch.Tensor, split: Split) -> Evaluation:
+    return Evaluation(predictions, choices, float((predictions == split.labels).float().mean()))
+
+
+def choice_summary(choices: torch.Tensor, candidates: tuple[tuple[int, int], ...]) -> dict[str, object]:
+    """Mean width, share of each candidate per layer, and mean entropy in bits, of choices int64 [N, L]."""
+    counts = torch.stack([(choices == k).float().mean(0) for k in range(len(candidates))], 1)
+    widths = torch.tensor([(w + a) / 2 for w, a in candidates])
+    entropy = -(counts * counts.clamp_min(1e-9).log2()).sum(1)
+    return {
+        "mean_width": round(float((counts @ widths).mean()), 3),
+        "entropy": round(float(entropy.mean()), 3),
+        "shares": [[round(float(share), 3) for share in row] for row in counts],
+    }

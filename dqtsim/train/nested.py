@@ -1,0 +1,308 @@
+"""Differentiable nesting: exact forward values of the law's integer operands, straight-through gradients.
+
+Tensors carry *codes* (integers 0 to 255) and operands in *master steps* (s * 2^e of A5). Both are integers of
+at most eight significant bits, which bfloat16 holds exactly, so training convolves them in bfloat16 without
+simulating anything; scales are applied once, per channel, afterwards.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, ActivationRule, WeightRule
+
+# Added to a variance measured in accumulator steps, so it never matters but for a dead channel.
+NORM_EPSILON = 1.0
+
+Gradients = tuple[torch.Tensor | None, ...]
+
+
+def _applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """A Function's `apply`, which torch leaves untyped."""
+    return function.apply
+
+
+def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: WeightRule) -> torch.Tensor:
+    """A1-A5: master codes of any float dtype to operands s * 2^e in master steps, same dtype and shape."""
+    k = MASTER_WIDTH - width
+    if k == 0:
+        return codes.sub(zero_point) if zero_point else codes
+    if rule == "TIES_UP":
+        # Adding before scaling keeps bfloat16 exact: sums stay below 256 or round within their own interval.
+        nested = codes.add(2 ** (k - 1)).mul_(2.0**-k).floor_().clamp_max_(2**width - 1)
+        nested_zero = min((zero_point >> k) + ((zero_point >> (k - 1)) & 1), 2**width - 1)
+    else:
+        nested = codes.mul(2.0**-k).floor_()
+        nested_zero = zero_point >> k
+    if nested_zero:
+        nested = nested.sub_(nested_zero)
+    if rule == "MIDPOINT":
+        return nested.mul_(2.0).add_(1.0).mul_(2.0 ** (k - 1))
+    return nested.mul_(2.0**k)
+
+
+class _NestActivation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:
+        return nested_values(codes, width, zero_point, rule)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        return grads[0], None, None, None
+
+
+def nest_activation(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:
+    """A1-A5 on activation codes, gradient straight through: float codes to operands in master steps."""
+    result: torch.Tensor = _applied(_NestActivation)(codes, width, zero_point, rule)
+    return result
+
+
+def weight_codes(weight: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Master codes of float weights [O, ...] with step [O] or []: clip(floor(w/step + 1/2) + 128, 0, 255)."""
+    scaled = weight / _per_output(step, weight)
+    return (scaled + 0.5).floor_().add_(WEIGHT_ZERO_POINT).clamp_(0, TOP_CODE)
+
+
+def _per_output(step: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return step.reshape(-1, *([1] * (weight.dim() - 1))) if step.dim() else step
+
+
+class _NestWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, step: torch.Tensor, width: int, rule: WeightRule) -> torch.Tensor:
+        ctx.save_for_backward(weight, step)
+        return nested_values(weight_codes(weight, step), width, WEIGHT_ZERO_POINT, rule)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        weight, step = ctx.saved_tensors
+        steps = _per_output(step, weight)
+        scaled = weight / steps
+        inside = (scaled > -WEIGHT_ZERO_POINT - 0.5) & (scaled < TOP_CODE - WEIGHT_ZERO_POINT + 0.5)
+        to_weight = grads[0] * inside / steps
+        to_step = -(to_weight * scaled)
+        reduced = to_step.flatten(1).sum(1) if step.dim() else to_step.sum()
+        return to_weight, reduced, None, None
+
+
+def nest_weight(weight: torch.Tensor, step: torch.Tensor, width: int, rule: WeightRule) -> torch.Tensor:
+    """A1-A5 on float weights [O, ...], step [O] or []: float32 operands in master steps, LSQ gradient."""
+    result: torch.Tensor = _applied(_NestWeight)(weight, step, width, rule)
+    return result
+
+
+def round_codes(values: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """Codes of float `values` in code units, in place: ties up in float32 (B4); ties to even in bfloat16.
+
+    A bfloat16 value near 128 is nearly always a tie, and always rounding those up would bias training.
+    """
+    if values.dtype == torch.bfloat16:
+        return values.round_().clamp_(low, high)
+    return values.add_(0.5).floor_().clamp_(low, high)
+
+
+def _inside(grad: torch.Tensor, codes: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """Gradient where a code is strictly between its clips, else 0: one vectorised pass."""
+    result: torch.Tensor = torch.ops.aten.hardtanh_backward(grad, codes, low, high)
+    return result
+
+
+class _QuantizeNormalised(torch.autograd.Function):
+    """Batch norm with batch statistics and quantization in one; returns codes, mean and variance."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, accumulator: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, step: torch.Tensor,
+        zero_point: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+        scaled_gamma = gamma / step
+        values, mean, deviation = torch.native_batch_norm(
+            accumulator, scaled_gamma, beta / step + zero_point, None, None, True, 0.0, NORM_EPSILON
+        )
+        codes = round_codes(values, 0, TOP_CODE)
+        ctx.save_for_backward(accumulator, codes, gamma, beta, step, scaled_gamma, mean, deviation)
+        variance = deviation.pow(-2) - NORM_EPSILON
+        ctx.mark_non_differentiable(mean, variance)
+        return codes, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        accumulator, codes, gamma, beta, step, scaled_gamma, mean, deviation = ctx.saved_tensors
+        masked = _inside(grads[0], codes, 0, TOP_CODE)
+        to_accumulator, to_gamma, to_beta = torch.ops.aten.native_batch_norm_backward(
+            masked,
+            accumulator,
+            scaled_gamma,
+            None,
+            None,
+            mean,
+            deviation,
+            True,
+            NORM_EPSILON,
+            [True, True, True],
+        )
+        # A code is y/step + z with y = gamma * x + beta, so the step's gradient is -sum(g * y) / step^2.
+        to_step = -(gamma * to_gamma + beta * to_beta).sum() / step.square()
+        return to_accumulator, to_gamma / step, to_beta / step, to_step, None
+
+
+def quantize_normalised(
+    accumulator: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, step: torch.Tensor, zero_point: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes of the normalised accumulator [N, C, H, W] under batch statistics, and these: mean, variance [C].
+
+    Batch statistics cancel the accumulator's own scale, which is therefore neither needed nor differentiated.
+    """
+    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _applied(_QuantizeNormalised)(
+        accumulator, gamma, beta, step, zero_point
+    )
+    return result
+
+
+class _AddCodes(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, a: torch.Tensor, b: torch.Tensor, ratio_a: torch.Tensor, ratio_b: torch.Tensor,
+        zero_a: int, zero_b: int,
+    ) -> torch.Tensor:  # fmt: skip
+        offset = float(zero_a * ratio_a + zero_b * ratio_b)
+        codes = round_codes((a * float(ratio_a)).add_(b, alpha=float(ratio_b)).sub_(offset), 0, TOP_CODE)
+        ctx.save_for_backward(a, b, ratio_a, ratio_b, codes)
+        ctx.zeros = zero_a, zero_b
+        return codes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        a, b, ratio_a, ratio_b, codes = ctx.saved_tensors
+        zero_a, zero_b = ctx.zeros
+        masked = _inside(grads[0], codes, 0, TOP_CODE)
+        total = masked.sum(dtype=torch.float32)
+        to_ratio_a = (masked * a).sum(dtype=torch.float32) - zero_a * total
+        to_ratio_b = (masked * b).sum(dtype=torch.float32) - zero_b * total
+        return masked * float(ratio_a), masked * float(ratio_b), to_ratio_a, to_ratio_b, None, None
+
+
+def add_codes(
+    a: torch.Tensor, b: torch.Tensor, step_a: torch.Tensor, step_b: torch.Tensor, step: torch.Tensor,
+    zero_a: int, zero_b: int,
+) -> torch.Tensor:  # fmt: skip
+    """B5 and ReLU: codes of step_a*(a - zero_a) + step_b*(b - zero_b) at `step`, zero point 0."""
+    result: torch.Tensor = _applied(_AddCodes)(a, b, step_a / step, step_b / step, zero_a, zero_b)
+    return result
+
+
+class _Quantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        codes = round_codes(values.clone(), 0, TOP_CODE)
+        ctx.save_for_backward(values)
+        return codes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        (values,) = ctx.saved_tensors
+        return (_inside(grads[0], values, 0, TOP_CODE),)
+
+
+def quantize(values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Codes of small float32 `values` [N, C] at `step`, zero point 0, LSQ step gradient."""
+    result: torch.Tensor = _applied(_Quantize)(values / step)
+    return result
+
+
+def _samples(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """x[index] along the batch, in the channels-last layout that the convolutions want."""
+    return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+
+
+class _MixedConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, codes: torch.Tensor, probabilities: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor,
+        choice: torch.Tensor, widths: tuple[int, ...], zero_point: int, rule: ActivationRule,
+        stride: int, padding: int, explore: bool, *weights: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        saved: list[torch.Tensor] = []
+        branches: list[torch.Tensor] = []
+        result: torch.Tensor | None = None
+        for k, weight in enumerate(weights):
+            index = (choice == k).nonzero().squeeze(1)
+            source = codes if explore else _samples(codes, index)
+            operand = nested_values(source, widths[k], zero_point, rule)
+            accumulator = functional.conv2d(operand, weight, None, stride, padding)
+            values = accumulator * scale[k].to(codes.dtype)[:, None, None] + offset[k].to(codes.dtype)[:, None, None]
+            branch = round_codes(values, 0, TOP_CODE)
+            if result is None:
+                shape = (len(codes), *branch.shape[1:])
+                result = codes.new_empty(shape).contiguous(memory_format=torch.channels_last)
+            if explore:
+                branches.append(branch)
+                operand, accumulator, branch = (_samples(t, index) for t in (operand, accumulator, branch))
+            result.permute(0, 2, 3, 1).index_copy_(0, index, branch.permute(0, 2, 3, 1))
+            saved += [index, operand, accumulator, branch, weight]
+        if result is None:
+            raise ValueError("a mixed convolution needs at least one candidate")
+        ctx.save_for_backward(scale, result, *saved, *branches)
+        ctx.layout = len(weights), stride, padding, codes.shape
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        count, stride, padding, shape = ctx.layout
+        scale, result, *rest = ctx.saved_tensors
+        branches = rest[5 * count :]
+        to_codes = grad.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        to_scale, to_offset = torch.zeros_like(scale), torch.zeros_like(scale)
+        to_weights: list[torch.Tensor] = []
+        for k in range(count):
+            index, operand, accumulator, branch, weight = rest[5 * k : 5 * k + 5]
+            if not len(index):
+                to_weights.append(torch.zeros_like(weight))
+                continue
+            masked = _inside(_samples(grad, index), branch, 0, TOP_CODE)
+            to_scale[k] = (masked * accumulator).sum((0, 2, 3), dtype=torch.float32)
+            to_offset[k] = masked.sum((0, 2, 3), dtype=torch.float32)
+            to_operand, to_weight, _ = torch.ops.aten.convolution_backward(
+                masked * scale[k].to(masked.dtype)[:, None, None], operand, weight, None, [stride, stride],
+                [padding, padding], [1, 1], False, [0, 0], 1, [True, True, False],
+            )  # fmt: skip
+            to_codes.permute(0, 2, 3, 1).index_copy_(0, index, to_operand.permute(0, 2, 3, 1))
+            to_weights.append(to_weight)
+        to_probabilities = None
+        if branches:
+            # Relative to the branch chosen: softmax ignores the common part, and bfloat16 would round it badly.
+            columns = [(grad * (branch - result)).sum((1, 2, 3), dtype=torch.float32) for branch in branches]
+            to_probabilities = torch.stack(columns, 1)
+        return (to_codes, to_probabilities, to_scale, to_offset, *([None] * 7), *to_weights)
+
+
+def mixed_conv(
+    codes: torch.Tensor, probabilities: torch.Tensor, choice: torch.Tensor, weights: list[torch.Tensor],
+    scale: torch.Tensor, offset: torch.Tensor, *, widths: tuple[int, ...], zero_point: int,
+    rule: ActivationRule, stride: int, padding: int, explore: bool,
+) -> torch.Tensor:  # fmt: skip
+    """One convolution in which every picture has its own widths: codes [N, C, H, W] to codes [N, O, H', W'].
+
+    `probabilities` [N, K] is one-hot forward and soft backward; `choice` int64 [N]; `weights`, one operand
+    [O, C, k, k] per candidate; `scale`, `offset` float32 [K, O] turn accumulators into code units. With
+    `explore` all branches are computed, so that each probability receives the gradient of its branch's codes;
+    weights and inputs receive gradients only through the branch chosen.
+    """
+    result: torch.Tensor = _applied(_MixedConv)(
+        codes,
+        probabilities,
+        scale,
+        offset,
+        choice,
+        widths,
+        zero_point,
+        rule,
+        stride,
+        padding,
+        explore,
+        *weights,
+    )
+    return result
