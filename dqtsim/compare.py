@@ -59,7 +59,7 @@ def compare_tensors(plan: Plan, expected: Mapping[str, Array], found: Mapping[st
     for name, step in _in_order(plan):
         if name not in expected or name not in found:
             continue
-        left, right = expected[name].astype(np.int64), found[name].astype(np.int64)
+        left, right = expected[name], found[name]
         if left.shape != right.shape:
             raise GoldenError(f"'{name}' of {where} has shape {left.shape}; the model gives {right.shape}.")
         wrong = int(np.count_nonzero(left != right))

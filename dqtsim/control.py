@@ -12,7 +12,7 @@ from .graph import with_bits
 from .graph.model import Graph, Widths
 
 DYNAMIC = "dynamic"
-_PAIR = re.compile(r"(?:(\d+)|w(\d+)a(\d+))\Z")
+_PAIR = re.compile(r"(?:([0-9]{1,9})|w([0-9]{1,9})a([0-9]{1,9}))\Z")
 _EXPECTED = "a width such as 4, or a pair such as w4a8"
 
 
@@ -78,7 +78,7 @@ def _read_plan(path: str) -> Mapping[str, Any]:
         raise WidthError(f"the plan file '{path}' cannot be read: {reason}.") from None
     try:
         tree = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         kind = "JSON" if path.endswith(".json") else "TOML"
         raise WidthError(f"the plan file '{path}' is not {kind}: {str(error).rstrip('.')}.") from None
     table = tree.get("bits") if isinstance(tree, dict) else None
@@ -96,11 +96,9 @@ def _pair(graph: Graph, entry: Any, where: str) -> Widths:
                 raise WidthError(f"{where}: expected {_EXPECTED}; found '{entry}'.")
             both = found.group(1)
             pair = (int(both), int(both)) if both else (int(found.group(2)), int(found.group(3)))
-        case bool():
-            raise WidthError(f"{where}: expected {_EXPECTED}; found {entry!r}.")
-        case int():
+        case int() if type(entry) is int:
             pair = (entry, entry)
-        case [int() as w, int() as a]:
+        case [int() as w, int() as a] if type(w) is int and type(a) is int:
             pair = (w, a)
         case _:
             raise WidthError(f"{where}: expected {_EXPECTED}; found {entry!r}.")

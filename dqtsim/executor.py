@@ -67,6 +67,18 @@ class Trace:
 
 def engine(plan: Plan, name: str = "jit") -> Execute:
     """Return the function that executes one sample of `plan`: (codes (1, ...), observers) -> Result."""
+    execute = _unchecked(plan, name)
+
+    def checked(codes: Array, observers: Sequence[Observer]) -> Result:
+        check_codes(plan, codes)
+        if len(codes) != 1:
+            raise InputError(f"an engine executes one sample at a time; found {len(codes)}.")
+        return execute(codes, observers)
+
+    return checked
+
+
+def _unchecked(plan: Plan, name: str) -> Execute:
     if name == "onnxruntime":
         from .oracle import onnxruntime_engine
 

@@ -24,7 +24,7 @@ def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
     if suffix == ".npy":
         return _arrange(_load_array(path), graph, path)
     if suffix in PICTURE_SUFFIXES:
-        return _arrange(_load_picture(path), graph, path)
+        return _arrange(_load_picture(path), graph, path, channels_last=True)
     raise InputError(f"the input is a .npy or a picture file ({', '.join(PICTURE_SUFFIXES)}); found '{path}'.")
 
 
@@ -47,18 +47,20 @@ def _load_picture(path: str | os.PathLike[str]) -> Array:
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"), np.uint8)
-    except (UnidentifiedImageError, OSError, ValueError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
         raise InputError(f"the input '{path}' is not a picture that Pillow can read.") from None
 
 
-def _arrange(array: Array, graph: Graph, path: str | os.PathLike[str]) -> Array:
+def _arrange(array: Array, graph: Graph, path: str | os.PathLike[str], *, channels_last: bool = False) -> Array:
     wanted = graph.input.shape[1:]
     if len(wanted) == 3:
         channels, height, width = wanted
         layouts: list[tuple[int, ...]] = [(channels, height, width), (height, width, channels)]
     else:
         layouts = [wanted]
-    for position, layout in enumerate(layouts):
+    if array.shape == layouts[0] == layouts[-1] and len(wanted) == 3 and array.size > 1 and not channels_last:
+        raise InputError(f"'{path}' holds {array.shape}, which can be (C, H, W) or (H, W, C); give it as (1, C, H, W).")
+    for position, layout in list(enumerate(layouts))[-1 if channels_last else 0 :]:
         if array.shape == layout or (array.ndim == len(layout) + 1 and array.shape[1:] == layout and len(array)):
             batch = array.reshape(-1, *layout)
             return np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if position else batch)

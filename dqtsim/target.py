@@ -78,7 +78,7 @@ def parse_target(text: str, where: str) -> Target:
     """Return the target that the TOML `text` describes; `where` names it in errors."""
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise TargetError(f"{where} is not TOML: {str(error).rstrip('.')}.") from None
     reader = _Reader(tree)
     target = Target(

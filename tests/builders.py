@@ -152,7 +152,7 @@ def add(
     return replace(graph, arithmetic=Arithmetic(rounding=rounding))
 
 
-def constants(prefix: str = "", **arrays: npt.ArrayLike) -> dict[str, Array]:
+def constants(prefix: str = "", /, **arrays: npt.ArrayLike) -> dict[str, Array]:
     """Return int64 initializers by name."""
     return {prefix + name: np.array(array, np.int64) for name, array in arrays.items()}
 

@@ -101,7 +101,11 @@ def compare_command(model: Path, input_path: Path, bits: str | None, target_name
                 comparison = compare_tensors(compiled, expected, found, f"engine {names[0]}")
                 tensors[name] += comparison.tensors
                 elements[name] += comparison.elements
-                flags = {layer for layer, seen in other.flags.items() if seen not in (None, result.flags[layer])}
+                flags = {
+                    layer
+                    for layer, seen in other.flags.items()
+                    if None not in (seen, result.flags[layer]) and seen != result.flags[layer]
+                }
                 if comparison.first is not None:
                     click.echo(f"picture {index}: {name} differs from {names[0]}: {comparison.first}")
                 elif flags:

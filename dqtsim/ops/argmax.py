@@ -7,6 +7,7 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
+from . import cost
 from .operator import Call, Operator, Outcome, TensorType, integers
 
 
@@ -32,4 +33,4 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     return Outcome(best.reshape(call.type.shape))
 
 
-OPERATORS = (Operator("", "ArgMax", _infer, _spec, _kernel),)
+OPERATORS = (Operator("", "ArgMax", _infer, _spec, _kernel, cost.argmax),)

@@ -8,6 +8,7 @@ from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
 from ..spec.window import Window
+from . import cost
 from .nested_average_pool import inside, pool_window, pooled_shape
 from .operator import Call, Operator, Outcome, TensorType, integers
 
@@ -46,4 +47,4 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     return Outcome(y)
 
 
-OPERATORS = (Operator("", "MaxPool", _infer, _spec, _kernel),)
+OPERATORS = (Operator("", "MaxPool", _infer, _spec, _kernel, cost.max_pool),)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..graph.model import Array, Node
+from . import cost
 from .operator import Call, Operator, Outcome, TensorType
 
 Move = Callable[[Node, Sequence[Array]], Array]
@@ -72,7 +73,7 @@ def _operator(name: str, move: Move) -> Operator:
     def execute(call: Call, inputs: Sequence[Array]) -> Outcome:
         return Outcome(np.asarray(move(call.node, inputs), order="C"))
 
-    return Operator("", name, infer, execute, execute)
+    return Operator("", name, infer, execute, execute, cost.movement)
 
 
 OPERATORS = tuple(

@@ -126,9 +126,10 @@ def layer_bound(w: Array, z_x: int, low: int, high: int, pair: tuple[int, int], 
     z_w = spec.master_zero_point_of_weights(n)
     operands = np.array([spec.operand(q, z_w, b_w, n, machine.weight_rule) for q in range(1 << n)], np.int64)
     ends = [spec.operand(q, z_x, b_a, n, machine.activation_rule) for q in (low, high)]
-    s_w = operands[w.reshape(w.shape[0], -1)]
-    products = np.stack([s_w * end for end in ends])
-    return Bound(np.minimum(products.min(0), 0).sum(1), np.maximum(products.max(0), 0).sum(1))
+    products = np.outer([*ends, 0], operands)
+    # one look-up a weight: the extremes of its products depend on its code alone
+    codes = w.reshape(w.shape[0], -1)
+    return Bound(*(extreme[codes].sum(1, dtype=np.int64) for extreme in (products.min(0), products.max(0))))
 
 
 __all__ = [

@@ -8,6 +8,7 @@ from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
 from ..spec.window import Window
+from . import cost
 from .nested import DOMAIN
 from .operator import Call, Operator, Outcome, TensorType, integers
 
@@ -90,4 +91,4 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     return Outcome(y)
 
 
-OPERATORS = (Operator(DOMAIN, "NestedAveragePool", _infer, _spec, _kernel),)
+OPERATORS = (Operator(DOMAIN, "NestedAveragePool", _infer, _spec, _kernel, cost.average_pool),)

@@ -10,6 +10,7 @@ from ..errors import ModelError
 from ..graph.model import Array, Node
 from ..spec.rules import Overflow, TapOrder
 from ..spec.window import Window
+from . import cost
 from .nested import (
     DOMAIN,
     Row,
@@ -134,4 +135,4 @@ def _macs(_node: Node, inputs: Sequence[TensorType], output: TensorType) -> int:
     return output.shape[1] * output.shape[2] * output.shape[3] * taps
 
 
-OPERATORS = (Operator(DOMAIN, "NestedConv", _infer, _spec, _kernel, _macs),)
+OPERATORS = (Operator(DOMAIN, "NestedConv", _infer, _spec, _kernel, cost.nested_layer, _macs),)

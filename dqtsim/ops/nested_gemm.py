@@ -8,6 +8,7 @@ from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
 from ..spec.rules import Overflow
+from . import cost
 from .nested import (
     DOMAIN,
     Row,
@@ -145,6 +146,6 @@ def _macs(_node: Node, inputs: Sequence[TensorType], _output: TensorType) -> int
 
 
 OPERATORS = (
-    Operator(DOMAIN, "NestedGemm", _infer_gemm, _spec_gemm, _kernel_gemm, _macs),
-    Operator(DOMAIN, "NestedLogits", _infer_logits, _spec_logits, _kernel_logits, _macs),
+    Operator(DOMAIN, "NestedGemm", _infer_gemm, _spec_gemm, _kernel_gemm, cost.nested_layer, _macs),
+    Operator(DOMAIN, "NestedLogits", _infer_logits, _spec_logits, _kernel_logits, cost.nested_logits, _macs),
 )

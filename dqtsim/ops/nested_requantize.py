@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import spec
 from ..graph.model import Array, Node
+from . import cost
 from .nested import DOMAIN
 from .operator import Call, Operator, Outcome, TensorType, integers
 
@@ -33,4 +34,4 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     return Outcome(y.reshape(call.type.shape))
 
 
-OPERATORS = (Operator(DOMAIN, "NestedRequantize", _infer, _spec, _kernel),)
+OPERATORS = (Operator(DOMAIN, "NestedRequantize", _infer, _spec, _kernel, cost.nested_requantize),)

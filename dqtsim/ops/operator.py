@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ from ..errors import AccumulatorError
 from ..graph.model import Array, Node
 from ..spec.mac import Flags
 from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
+
+if TYPE_CHECKING:
+    from .cost import Cost
 
 Codes = npt.NDArray[np.uint8]
 
@@ -81,6 +84,7 @@ class Outcome:
 Infer = Callable[[Node, Sequence[TensorType], Sequence[Array | None]], TensorType]
 Execute = Callable[[Call, Sequence[Array]], Outcome]
 Macs = Callable[[Node, Sequence[TensorType], TensorType], int]
+CostOf = Callable[[Node, Sequence[TensorType], TensorType, Machine, tuple[int, int]], "Cost"]
 
 
 def no_macs(_node: Node, _inputs: Sequence[TensorType], _output: TensorType) -> int:
@@ -95,6 +99,7 @@ class Operator:
     infer: output type from input types (and constants where the shape depends on them).
     spec: the meaning, by the law in `spec/`.
     kernel: the same bits, fast. Operators that only move data have one function for both.
+    cost: what one execution costs at given widths; an operator without it cannot be counted.
     macs: multiply-accumulates of one execution, padded taps included.
     """
 
@@ -103,6 +108,7 @@ class Operator:
     infer: Infer
     spec: Execute
     kernel: Execute
+    cost: CostOf
     macs: Macs = no_macs
 
 

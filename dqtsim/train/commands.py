@@ -1,7 +1,6 @@
 """The training commands as plain functions: train, then export."""
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from dqtsim import __version__
 from dqtsim.errors import InputError
 from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.data import read_dataset
-from dqtsim.train.export import fold, save_model
+from dqtsim.train.folding import fold, save_model
 from dqtsim.train.golden import write_golden
 from dqtsim.train.loop import load_networks, train
 from dqtsim.train.report import measure
@@ -57,7 +56,7 @@ def export(config: ExportConfig) -> dict[str, object]:
             "version": __version__,
             "torch": str(torch.__version__),
             "data": f"{source}, {len(dataset.train)} training and {len(dataset.test)} test pictures",
-            "data_test_sha256": hashlib.sha256(dataset.test.images.numpy().tobytes()).hexdigest(),
+            "data_test_sha256": dataset.fingerprint(),
             "settings": json.dumps(settings),
             "measured": json.dumps(report),
         },

@@ -107,6 +107,16 @@ class IntegerNetwork:
         """The layers in the order of the rows of `bits`; the controller's own are not among them."""
         return tuple(op for op in self.operators if isinstance(op, Layer) and not op.controller)
 
+    def needed(self, decided: bool) -> tuple[Operator, ...]:
+        """The operators that the output depends on; the controller's only where widths are not `decided` already."""
+        wanted = {self.output} if decided else {self.output, self.decision}
+        kept: list[Operator] = []
+        for operator in reversed(self.operators):
+            if operator.name in wanted:
+                kept.append(operator)
+                wanted |= set(operator.sources if isinstance(operator, Add) else (operator.source,))
+        return tuple(reversed(kept))
+
 
 def nest(codes: torch.Tensor, width: int, rule: str) -> torch.Tensor:
     """A1-A3: master codes, int64, to codes of `width` bits."""
@@ -154,7 +164,7 @@ def run(
     """All named tensors of input codes uint8 [N, C, H, W], and the widths used, int64 [N, layers, 2].
 
     Codes are uint8; `<layer>.acc` (P, B1) and the outputs of layers without a grid (A + B, B7) are int32. `bits`,
-    int64 [layers, 2] or [N, layers, 2], replaces what the controller would decide.
+    int64 [layers, 2] or [N, layers, 2], replaces what the controller would decide, and the controller does not run.
     """
     tensors = {network.input_name: codes}
     grids = {network.input_name: network.input_grid}
@@ -165,11 +175,11 @@ def run(
             used[:, row] = torch.tensor(layer.pinned)
     if bits is not None:
         used[:] = bits
-    for operator in network.operators:
+    for operator in network.needed(decided=bits is not None):
         if isinstance(operator, Layer):
             widths = used[:, order[operator.name]] if operator.name in order else torch.full((len(codes), 2), _MASTER)
             _run_layer(network, operator, tensors, grids[operator.source], widths)
-            if operator.name == network.decision and bits is None:
+            if operator.name == network.decision:
                 _decide(network, tensors[operator.name], used)
         elif isinstance(operator, Add):
             tensors[operator.name] = _run_add(operator, tensors, grids)

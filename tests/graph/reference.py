@@ -51,15 +51,14 @@ def convolve(x: Table, w: Table, node: Node, group: int) -> Table:
     o, inner, kh, kw = w.shape
     rows = (padded.shape[2] - dy * (kh - 1) - 1) // sy + 1
     columns = (padded.shape[3] - dx * (kw - 1) - 1) // sx + 1
-    total = np.zeros((1, o, rows, columns), np.int64)
-    for channel in range(o):
-        first = channel // (o // group) * inner
-        for c in range(inner):
-            for ky in range(kh):
-                for kx in range(kw):
-                    view = padded[0, first + c, ky * dy :, kx * dx :][: rows * sy : sy, : columns * sx : sx]
-                    total[0, channel] += w[channel, c, ky, kx] * view[:rows, :columns]
-    return total
+    total = np.zeros((group, o // group, rows, columns), np.int64)
+    by_group = w.reshape(group, o // group, inner, kh, kw)
+    for ky in range(kh):
+        for kx in range(kw):
+            view = padded[0, :, ky * dy :, kx * dx :][:, : rows * sy : sy, : columns * sx : sx][:, :rows, :columns]
+            taps = view.reshape(group, inner, rows, columns)
+            total += np.einsum("goc,gcyx->goyx", by_group[..., ky, kx], taps)
+    return total.reshape(1, o, rows, columns)
 
 
 class Reference:

@@ -234,7 +234,7 @@ def test_add_add(
 def test_pool_average_pool() -> None:
     x = array([[[1, 2, 3], [4, 5, 6]], [[10, 20, 30], [40, 50, 60]]], U8)
     out = np.empty((2, 2, 2), U8)
-    # windows 2 x 2 with pads top 1 and left 1 around zero point 2, doubled; sums are below the clip at -8 / 2 + 10
+    # windows of 2 x 2, stride (1, 2), pads top 1 and left 1; sums of q - 2, halved, around 10
     pool.average_pool(x, (2, 2), (1, 2), (1, 1), (2, 10), 1, 1, 0, 255, ROUNDING_CODES[Rounding.FLOOR], out)
     assert out.tolist() == [[[9, 10], [10, 14]], [[14, 33], [33, 86]]]
 

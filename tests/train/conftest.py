@@ -33,6 +33,14 @@ def tiny_config(data: Path, out: Path) -> TrainConfig:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Keep torch to one thread: these tensors are too small to share, and other tests may be running."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the tiny data set."""

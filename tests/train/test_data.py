@@ -1,4 +1,3 @@
-# ruff: noqa: E402  (what follows may only be imported where there is a PyTorch)
 import os
 import pickle
 import re
@@ -7,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
+pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
 
+import torch
 from PIL import Image
 
 from dqtsim.errors import InputError

@@ -1,8 +1,8 @@
-# ruff: noqa: E402  (what follows may only be imported where there is a PyTorch)
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
+pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
 
+import torch
 from torch.nn import functional
 
 from dqtsim.train import integer
@@ -55,7 +55,7 @@ def test_weights_clip_and_pass_gradients_straight_through() -> None:
     assert weight_codes(weight.detach(), step.detach()).tolist() == [[0.0, 102.0, 138.0, 218.0]]
     operand = nest_weight(weight, step, 2, "MIDPOINT")
     assert operand.tolist() == [[-96.0, -32.0, 32.0, 96.0]]
-    operand.sum().backward()
+    torch.autograd.backward(operand.sum())
     assert weight.grad is not None
     assert step.grad is not None
     assert torch.allclose(weight.grad, torch.tensor([[0.0, 100.0, 100.0, 100.0]]))
@@ -64,7 +64,7 @@ def test_weights_clip_and_pass_gradients_straight_through() -> None:
 
 def test_activations_pass_gradients_straight_through() -> None:
     codes = torch.tensor([[3.0, 200.0, 255.0]], requires_grad=True)
-    nest_activation(codes, 2, 0, "TIES_UP").backward(torch.tensor([[1.0, 2.0, 3.0]]))
+    torch.autograd.backward(nest_activation(codes, 2, 0, "TIES_UP"), torch.tensor([[1.0, 2.0, 3.0]]))
     assert codes.grad is not None
     assert codes.grad.tolist() == [[1.0, 2.0, 3.0]]
 
@@ -93,7 +93,7 @@ def test_fused_batch_norm_equals_the_plain_one_with_its_gradients() -> None:
         else:
             y = functional.batch_norm(x, None, None, gamma, beta, True, 0.0, 1.0)
             codes = _straight_through(y / step + 128)
-        (codes * weight).sum().backward()
+        torch.autograd.backward((codes * weight).sum())
         outcomes.append([codes.detach(), *(t.grad for t in (x, gamma, beta, step))])
     for one, other in zip(*outcomes, strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-3)
@@ -108,10 +108,10 @@ def test_fused_add_equals_the_plain_one_with_its_gradients() -> None:
         a, b = (c.clone().requires_grad_() for c in codes)
         steps = [torch.tensor(value, requires_grad=True) for value in (0.02, 0.013, 0.021)]
         if fused:
-            y = add_codes(a, b, *steps, 128, 0)
+            y = add_codes(a, b, steps[0], steps[1], steps[2], 128, 0)
         else:
             y = _straight_through(((a - 128) * steps[0] + b * steps[1]) / steps[2])
-        (y * weight).sum().backward()
+        torch.autograd.backward((y * weight).sum())
         outcomes.append([y.detach(), a.grad, b.grad, *(step.grad for step in steps)])
     for one, other in zip(*outcomes, strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-2)
@@ -141,7 +141,7 @@ def test_a_mixed_convolution_is_each_picture_at_its_own_widths(explore: bool) ->
                 values = accumulator * s[k][:, None, None] + o[k][:, None, None]
                 branches.append(_straight_through(values))
             y = (p[:, :, None, None, None] * torch.stack(branches, 1)).sum(1)
-        (y * weight).sum().backward()
+        torch.autograd.backward((y * weight).sum())
         outcomes.append([y.detach(), *(t.grad for t in (x, w0, w1, s, o))])
         if fused and not explore:
             assert p.grad is None

@@ -1,4 +1,3 @@
-# ruff: noqa: E402  (what follows may only be imported where there is a PyTorch)
 import dataclasses
 import json
 from pathlib import Path
@@ -6,19 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
+pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
 
+import torch
 from click.testing import CliRunner
 
+from dqtsim.cli.training import train_command
 from dqtsim.errors import InputError
 from dqtsim.train import ExportConfig, export, loop, train
-from dqtsim.train.__main__ import main
 from dqtsim.train.config import RunDir
 from dqtsim.train.controller import sample
 from dqtsim.train.data import read_dataset
 from dqtsim.train.evaluate import evaluate_dynamic
-from dqtsim.train.export import fold, multiplier_and_shift
 from dqtsim.train.float_resnet import GAMMA_FLOOR, PositiveBatchNorm2d
+from dqtsim.train.folding import fold, multiplier_and_shift
 from dqtsim.train.integer import Layer, run, run_batches
 from dqtsim.train.loss import task_loss
 from dqtsim.train.resnet import NestedConv
@@ -76,13 +76,17 @@ def test_the_loss_reaches_controller_steps_weights_and_stem(finished: RunDir, ci
     stem = network.features(split.images[:16], torch.bfloat16)
     logits = controller(stem)
     mixed = sample(logits, 1.0, torch.Generator().manual_seed(0))
-    task_loss(network.head(stem, mixed), split.labels[:16], 0.0).backward()
+    torch.autograd.backward(task_loss(network.head(stem, mixed), split.labels[:16], 0.0))
     for name, parameter in [*network.named_parameters(), *controller.named_parameters()]:
         assert parameter.grad is not None, name
         assert bool(torch.isfinite(parameter.grad).all()), name
     for name in ("stem.weight", "block2.down.weight", "block3.conv1.step.logarithm", "fc.weight_step.logarithm"):
-        assert float(network.get_parameter(name).grad.abs().sum()) > 0, name
-    assert float(controller.hidden.weight.grad.abs().sum()) > 0
+        assert _total_gradient(network.get_parameter(name)) > 0, name
+    assert _total_gradient(controller.hidden.weight) > 0
+
+
+def _total_gradient(parameter: torch.Tensor) -> float:
+    return 0.0 if parameter.grad is None else float(parameter.grad.abs().sum())
 
 
 def test_gamma_stays_positive() -> None:
@@ -90,7 +94,7 @@ def test_gamma_stays_positive() -> None:
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([-0.5, 0.0, 2.0]))
     assert torch.equal(norm.positive_weight(), torch.tensor([0.5, GAMMA_FLOOR, 2.0]))
-    assert float(norm(torch.randn(8, 3, 2, 2))[:, 0].std()) == pytest.approx(0.5, rel=0.1)
+    assert norm(torch.randn(8, 3, 2, 2))[:, 0].std().item() == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("value", [1e-9, 0.3, 0.5, 0.99999999, 1.0, 1.00001, 40000.0])
@@ -131,8 +135,8 @@ def test_a_sample_does_not_depend_on_its_batch(finished: RunDir, cifar: Path) ->
 
 
 def test_folding_is_the_running_batch_norm() -> None:
-    from dqtsim.train.export import fold_conv
     from dqtsim.train.float_resnet import FloatConv
+    from dqtsim.train.folding import fold_conv
     from dqtsim.train.resnet import NestingRules
 
     torch.manual_seed(0)
@@ -169,7 +173,7 @@ def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(fin
         assert arrays["fc"].shape == (1, 10)
     verdicts = list(verify(model, load(model), load_target("default"), "onnxruntime", [folder]))
     assert [verdict.first for verdict in verdicts] == [None] * 6
-    assert min(verdict.tensors for verdict in verdicts) > 20
+    assert min(verdict.tensors for verdict in verdicts) >= 16
 
 
 def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
@@ -181,9 +185,9 @@ def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
 def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
     monkeypatch.setattr(loop, "train", lambda config, resume: seen.append((config, resume)))
-    monkeypatch.setattr("dqtsim.train.__main__.keep_memory", lambda: None)
-    arguments = ["train", "resnet8", "--data", "d", "--out", str(tmp_path), "--candidates", "4/8,8", "--resume"]
-    result = CliRunner().invoke(main, arguments)
+    monkeypatch.setattr("dqtsim.cli.training._keep_memory", lambda: None)
+    arguments = ["resnet8", "--data", "d", "--out", str(tmp_path), "--candidates", "4/8,8", "--resume"]
+    result = CliRunner().invoke(train_command, arguments)
     assert result.exit_code == 0, result.output
     config, resume = seen[0]
     assert config.candidates == ((4, 8), (8, 8))

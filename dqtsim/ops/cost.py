@@ -1,0 +1,171 @@
+"""What one execution of an operator costs, from shapes and widths alone. Everything is a Python int.
+
+The definitions, one sentence each, are the table in README.md beside this file; `report/instrument.py` counts the same
+primitives while the law executes, and both must agree exactly.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import prod
+
+from ..graph.model import Node, Widths
+from ..spec.rules import Nesting
+from ..spec.window import Window
+from .operator import Machine, TensorType
+
+
+class Primitive(StrEnum):
+    """What hardware does besides multiply-accumulates."""
+
+    WEIGHT_SHIFT = "weight_nest_shifts"
+    WEIGHT_INCREMENT = "weight_nest_increments"
+    WEIGHT_CLIP = "weight_nest_clips"
+    WEIGHT_OR = "weight_nest_ors"
+    ACTIVATION_SHIFT = "activation_nest_shifts"
+    ACTIVATION_INCREMENT = "activation_nest_increments"
+    ACTIVATION_CLIP = "activation_nest_clips"
+    ALIGN_SHIFT = "align_shifts"
+    BIAS_ADD = "bias_adds"
+    REQUANTIZE_MULTIPLY = "requantize_multiplies"
+    REQUANTIZE_ADD = "requantize_adds"
+    REQUANTIZE_SHIFT = "requantize_shifts"
+    REQUANTIZE_CLIP = "requantize_clips"
+    RESIDUAL_MULTIPLY = "residual_multiplies"
+    RESIDUAL_ADD = "residual_adds"
+    POOL_ADD = "pool_adds"
+    COMPARE = "compares"
+
+
+@dataclass
+class Cost:
+    """Counts of one node, or of many added up. `macs` is by (weight width, activation width)."""
+
+    macs: Counter[Widths] = field(default_factory=Counter)
+    primitives: Counter[Primitive] = field(default_factory=Counter)
+
+    def add(self, other: "Cost") -> None:
+        """Add the counts of `other`."""
+        self.macs.update(other.macs)
+        self.primitives.update(other.primitives)
+
+    @property
+    def bitops(self) -> int:
+        """Return the sum of MACs times both widths."""
+        return sum(count * b_w * b_a for (b_w, b_a), count in self.macs.items())
+
+
+def nested_layer(
+    _node: Node, inputs: Sequence[TensorType], output: TensorType, machine: Machine, widths: Widths
+) -> Cost:
+    """Return the cost of a requantized convolution or fully connected layer."""
+    cost = _until_bias(inputs, output, machine, widths)
+    cost.primitives.update(_requantized(prod(output.shape)))
+    return cost
+
+
+def nested_logits(
+    _node: Node, inputs: Sequence[TensorType], output: TensorType, machine: Machine, widths: Widths
+) -> Cost:
+    """Return the cost of a layer that ends with its bias (B7)."""
+    return _until_bias(inputs, output, machine, widths)
+
+
+def nested_add(
+    _node: Node, _inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
+    """Return the cost of B5: two multiplications and one addition, then the shift of B4 without its multiplication."""
+    elements = prod(output.shape)
+    cost = Cost(primitives=_requantized(elements))
+    del cost.primitives[Primitive.REQUANTIZE_MULTIPLY]
+    cost.primitives[Primitive.RESIDUAL_MULTIPLY] = 2 * elements
+    cost.primitives[Primitive.RESIDUAL_ADD] = elements
+    return cost
+
+
+def nested_requantize(
+    _node: Node, _inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
+    """Return the cost of B4 on codes."""
+    return Cost(primitives=_requantized(prod(output.shape)))
+
+
+def average_pool(
+    node: Node, inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
+    """Return the cost of B6: one addition for each tap inside the picture, then B4."""
+    cost = Cost(primitives=_requantized(prod(output.shape)))
+    cost.primitives[Primitive.POOL_ADD] = _taps_inside(node, (1, 1), inputs[0].shape, output.shape)
+    return cost
+
+
+def max_pool(node: Node, inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+    """Return the cost of a maximum: one comparison fewer than there are taps inside the picture."""
+    taps = _taps_inside(node, node.pair("dilations"), inputs[0].shape, output.shape)
+    return Cost(primitives=Counter({Primitive.COMPARE: taps - prod(output.shape)}))
+
+
+def argmax(_node: Node, inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+    """Return the cost of a decision: one comparison fewer than there are candidates."""
+    return Cost(primitives=Counter({Primitive.COMPARE: prod(inputs[0].shape) - prod(output.shape)}))
+
+
+def movement(
+    _node: Node, _inputs: Sequence[TensorType], _output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
+    """Return no cost: the operator only says where data lie."""
+    return Cost()
+
+
+def nesting(elements: int, b: int, n: int, rule: Nesting, *, weights: bool) -> Counter[Primitive]:
+    """Return what nesting `elements` master codes to width `b` costs (A1-A3)."""
+    counts: Counter[Primitive] = Counter()
+    if b == n:
+        return counts
+    counts[Primitive.WEIGHT_SHIFT if weights else Primitive.ACTIVATION_SHIFT] = elements
+    if rule == Nesting.TIES_UP:
+        counts[Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT] = elements
+        counts[Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP] = elements
+    elif rule == Nesting.MIDPOINT:
+        counts[Primitive.WEIGHT_OR] = elements
+    return counts
+
+
+def _until_bias(inputs: Sequence[TensorType], output: TensorType, machine: Machine, widths: Widths) -> Cost:
+    """Return the cost of B1-B3."""
+    b_w, b_a = widths
+    w, outputs = inputs[1].shape, prod(output.shape)
+    cost = Cost(Counter({widths: outputs * prod(w[1:])}))
+    cost.primitives.update(nesting(prod(w), b_w, machine.n, machine.weight_rule, weights=True))
+    cost.primitives.update(nesting(prod(inputs[0].shape), b_a, machine.n, machine.activation_rule, weights=False))
+    # a MIDPOINT operand carries one bit more than its code, so it is one place less short (A5)
+    exponent_w = machine.n - b_w - (machine.weight_rule == Nesting.MIDPOINT and b_w < machine.n)
+    if exponent_w + machine.n - b_a > 0:
+        cost.primitives[Primitive.ALIGN_SHIFT] = outputs
+    cost.primitives[Primitive.BIAS_ADD] = outputs
+    return cost
+
+
+def _requantized(elements: int) -> Counter[Primitive]:
+    """Return the cost of B4: a multiplication, the half and the zero point added, a shift, a clip."""
+    return Counter(
+        {
+            Primitive.REQUANTIZE_MULTIPLY: elements,
+            Primitive.REQUANTIZE_ADD: 2 * elements,
+            Primitive.REQUANTIZE_SHIFT: elements,
+            Primitive.REQUANTIZE_CLIP: elements,
+        }
+    )
+
+
+def _taps_inside(node: Node, dilations: tuple[int, int], x: Sequence[int], y: Sequence[int]) -> int:
+    """Return the taps inside the picture over all windows: rows and columns are independent, so counts multiply."""
+    top, left, bottom, right = node.integers("pads")
+    window = Window(node.pair("kernel_shape"), node.pair("strides"), dilations, (top, left, bottom, right))
+    per_axis = []
+    for axis, begin in ((0, top), (1, left)):
+        starts = range(-begin, -begin + y[2 + axis] * window.strides[axis], window.strides[axis])
+        reach = range(0, window.kernel[axis] * window.dilations[axis], window.dilations[axis])
+        per_axis.append(sum(0 <= start + offset < x[2 + axis] for start in starts for offset in reach))
+    return x[1] * per_axis[0] * per_axis[1]
