@@ -8,6 +8,7 @@ import click
 
 from .. import __version__
 from .common import ErrorGroup
+from .count import count_command, new_command
 from .evaluate import evaluate_command
 from .inspect import info_command, target_group
 from .run import run_command
@@ -26,6 +27,8 @@ for command in (
     verify_command,
     compare_command,
     evaluate_command,
+    count_command,
+    new_command,
     info_command,
     target_group,
     train_command,

@@ -63,7 +63,9 @@ def console() -> "Console":
     """Return the console for findings; a pipe has no width, so tables are not folded for it."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160, soft_wrap=True)
+    # names of models, layers and classes are text, whatever brackets and colons they hold
+    width = None if sys.stdout.isatty() else 160
+    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..graph.model import Graph
 from ..graph.schema import NESTED_LAYERS
@@ -16,7 +17,8 @@ def print_model(console: Console, plan: Plan, path: Path) -> None:
     """Print layers, shapes, parameters, widths, scales, size and provenance of a model."""
     graph, rules = plan.graph, plan.graph.arithmetic
     parameters = sum(_weights(graph, step.node.name).size for step in plan.layer_steps())
-    console.print(f"[bold]{graph.name}[/bold]  {path.stat().st_size:,} bytes, {parameters:,} weights, {_input(graph)}")
+    size = f"  {path.stat().st_size:,} bytes, {parameters:,} weights, {_input(graph)}"
+    console.print(Text.assemble((graph.name, "bold"), size))
     console.print(
         f"master width {rules.master_width}, weights nest by {rules.weight_rule}, activations by "
         f"{rules.activation_rule}, requantization rounds {rules.rounding}"

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..executor import Result
 from ..graph.model import Graph
@@ -90,7 +91,8 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
     gap = margin(result)
     if result.class_index is not None:
         name = class_name(graph, result.class_index)
-        console.print(f"[bold]{name}[/bold]" + (f"  (margin {gap} over the next class)" if gap is not None else ""))
+        ahead = f"  (margin {gap} over the next class)" if gap is not None else ""
+        console.print(Text.assemble((name, "bold"), ahead))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("layer", "weights", "activations", "accumulator", "of", "saturations", "wraps", "MACs", "BitOPs"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")

@@ -1,0 +1,160 @@
+"""The shape of the package: who may import whom, no tolerances, integers where the law is, files of a readable size."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dqtsim
+
+ROOT = Path(dqtsim.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+LONGEST = 450
+
+# from left to right: a part imports parts of its own column or of columns to its left, never to its right
+COLUMNS: tuple[tuple[str, ...], ...] = (
+    ("spec", "errors"),
+    ("target", "graph", "energy", "dataset"),
+    ("kernels", "structures"),
+    ("ops",),
+    ("planner",),
+    ("control",),
+    ("executor", "oracle", "picture"),
+    ("compare", "report", "golden", "rtl"),
+    ("cli", "__init__", "__main__"),
+)
+COLUMN = {part: index for index, parts in enumerate(COLUMNS) for part in parts}
+# the trainer stands outside: it meets the rest in the model file
+TRAIN_SEES = {"spec", "errors", "target", "graph", "structures", "dataset", "train"}
+TRAIN_SEEN_BY = {"train", "cli", "oracle"}
+TORCH = {"torch", "torchvision"}
+TOLERANCES = {
+    "allclose",
+    "isclose",
+    "assert_allclose",
+    "assert_almost_equal",
+    "atol",
+    "rtol",
+    "approx",
+    "rel_tol",
+    "abs_tol",
+}
+
+
+def name_of(source: Path) -> str:
+    return str(source.relative_to(ROOT))
+
+
+def part_of(source: Path) -> str:
+    """Return the folder or module of the top level to which a file belongs."""
+    return source.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(source: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the dotted names that a file imports anywhere, those of dqtsim as ('dqtsim', part, ...)."""
+    package = ("dqtsim", *source.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (tuple(entry.name.split(".")) for entry in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*base, *(node.module.split(".") if node.module else ()))
+            # `from .. import x` names a part, `from ..x import y` something in it
+            yield from [(*module, entry.name) for entry in node.names] if module == ("dqtsim",) else [module]
+
+
+def parts_imported(source: Path) -> set[str]:
+    """Return the parts of dqtsim that a file imports; names of the package itself, such as its version, are none."""
+    found = {name[1] for name in imports(source) if name[0] == "dqtsim" and len(name) > 1}
+    return {part for part in found if (ROOT / part).is_dir() or (ROOT / f"{part}.py").is_file()}
+
+
+def strangers(source: Path) -> list[str]:
+    """Return the parts that a file imports and must not."""
+    part = part_of(source)
+    found = parts_imported(source) - {part}
+    if part == "train":
+        return sorted(found - TRAIN_SEES)
+    right = {other for other in found - {"train"} if COLUMN[other] > COLUMN[part]}
+    return sorted(right | ({"train"} & found if part not in TRAIN_SEEN_BY else set()))
+
+
+def test_every_part_has_its_place() -> None:
+    assert {part_of(source) for source in SOURCES} - {"train"} <= set(COLUMN)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name_of)
+def test_left_never_imports_right(source: Path) -> None:
+    assert strangers(source) == []
+
+
+def test_the_rule_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    for part in ("spec", "ops", "kernels", "train", "executor"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "golden.py").touch()
+    for name, text, expected in (
+        ("kernels/mac.py", "from ..ops import nested", ["ops"]),
+        ("kernels/mac.py", "from .. import golden, __version__", ["golden"]),
+        ("kernels/mac.py", "def f():\n    import dqtsim.train.loop", ["train"]),
+        ("train/loop.py", "from dqtsim.kernels import mac\nfrom ..spec import nest", ["kernels"]),
+        ("ops/add.py", "from ..kernels import add\nfrom .. import spec\nfrom . import nested", []),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert strangers(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "spec").glob("*.py")), ids=name_of)
+def test_the_law_needs_the_standard_library_only(source: Path) -> None:
+    for name in imports(source):
+        assert name[:2] == ("dqtsim", "spec") or name[0] in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "kernels").glob("*.py")), ids=name_of)
+def test_kernels_share_no_arithmetic_with_the_law(source: Path) -> None:
+    allowed = {("dqtsim", "spec", "rules"), ("dqtsim", "graph", "model")}
+    assert {name for name in imports(source) if name[0] == "dqtsim" and name[1] != "kernels"} <= allowed
+
+
+def test_only_the_trainer_imports_torch() -> None:
+    for source in SOURCES:
+        if part_of(source) != "train" and TORCH & {name[0] for name in imports(source)}:
+            # asking whether it is installed is all that others may do
+            assert name_of(source) == "cli/training.py"
+
+
+@pytest.mark.parametrize("folder", ["spec", "kernels"])
+def test_the_law_and_the_kernels_are_integers(folder: str) -> None:
+    for source in sorted((ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            where = f"{name_of(source)}:{getattr(node, 'lineno', 0)}"
+            assert not (isinstance(node, ast.Constant) and isinstance(node.value, float | complex)), where
+            assert not (isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div)), where
+            assert not (isinstance(node, ast.Name | ast.Attribute) and _word(node).startswith("float")), where
+
+
+def _word(node: ast.Name | ast.Attribute) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if part_of(source) != "train"], ids=name_of)
+def test_nothing_is_compared_with_a_tolerance(source: Path) -> None:
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        names = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "arg", None)}
+        assert not names & TOLERANCES, f"line {getattr(node, 'lineno', 0)}"
+
+
+def test_files_are_short_enough_to_read() -> None:
+    lengths = {name_of(source): len(source.read_text(encoding="utf-8").splitlines()) for source in SOURCES}
+    assert {name: count for name, count in lengths.items() if count > LONGEST} == {}
+
+
+def test_the_public_names_are_there() -> None:
+    assert dir(dqtsim) == sorted(dqtsim.__all__)
+    for name in dqtsim.__all__:
+        assert getattr(dqtsim, name) is not None
+    with pytest.raises(AttributeError) as caught:
+        _ = dqtsim.simulate
+    assert str(caught.value) == "module 'dqtsim' has no attribute 'simulate'"
