@@ -15,6 +15,7 @@ from dqtsim.graph.model import Array
 from dqtsim.spec import Nesting, Rounding
 
 LARGEST_AREA = 81
+KINDS = ("add", "average_pool", "concat", "conv", "max_pool", "requantize")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ class _Sketch:
 
     def clip(self) -> tuple[int, int]:
         low, high = sorted(int(x) for x in self.rng.integers(0, self.top, 2, endpoint=True))
-        return self.pick((0, self.top), (0, self.top), (low, high))
+        chosen: tuple[int, int] = self.pick((0, self.top), (0, self.top), (low, high))
+        return chosen
 
     def rows(self) -> tuple[int, ...]:
-        return self.pick(self.row_widths, (self.n,))
+        chosen: tuple[int, ...] = self.pick(self.row_widths, (self.n,))
+        return chosen
 
-    def tables(self, outputs: int, taps: int, rows: int) -> dict[str, Array]:
+    def tables(self, outputs: int, taps: int, rows: int) -> dict[str, Any]:
         """Multipliers and shifts that mostly spread the sums over the output codes, and corners."""
         spread = (taps.bit_length() + 1) // 2 + 2 * self.n - 4
         kind = self.pick("spread", "ties", "corners")
@@ -205,16 +208,16 @@ class _Sketch:
 
     def body(self, x: Tensor, most: int) -> Tensor:
         for _ in range(self.draw(st.integers(0, most), label="steps")):
-            kinds = {
-                "conv": self.conv,
-                "add": self.add,
-                "concat": self.concat,
-                "average_pool": lambda x: self.pool(x, average=True),
-                "max_pool": lambda x: self.pool(x, average=False),
-                "requantize": lambda x: self.requantize(x, self.zero_point()),
-            }
-            x = kinds[self.draw(st.sampled_from(sorted(kinds)), label="kind")](x)
+            x = self.step(self.draw(st.sampled_from(KINDS), label="kind"), x)
         return x
+
+    def step(self, kind: str, x: Tensor) -> Tensor:
+        if kind in ("average_pool", "max_pool"):
+            return self.pool(x, average=kind == "average_pool")
+        if kind == "requantize":
+            return self.requantize(x, self.zero_point())
+        made: Tensor = getattr(self, kind)(x)
+        return made
 
 
 @st.composite

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dqtsim.errors import ModelError, TargetError
-from dqtsim.graph import Graph, GraphBuilder, Node
+from dqtsim.graph import Graph, GraphBuilder, Node, check_graph
 from dqtsim.planner import plan
 from tests.builders import ONE, add, after_logits, constants, conv, dense, node, plain, pooled, target
 
@@ -314,3 +314,20 @@ def test_a_multiplier_must_fit(make: Callable[[int], Graph], tensor: str, operat
     assert str(caught.value) == (
         f"target 'test' has a multiplier of {width} bits; '{tensor}' of node 'y' (dqtsim.{operator}) needs {width + 1}."
     )
+
+
+def test_constant_codes_past_the_master_width_are_refused() -> None:
+    graph = conv((1, 1, 1), [[[[1]]]], z_x=8, z_y=8, rules={"master_width": 4})
+    y = graph.node("y")
+    fixed = [replace(y, inputs=("k", *y.inputs[1:])) if old is y else old for old in graph.nodes]
+    for code in (15, 16):
+        codes = np.full((1, 1, 1, 1), code, np.uint8)
+        changed_graph = replace(graph, nodes=tuple(fixed), initializers={**graph.initializers, "k": codes})
+        if code == 15:
+            check_graph(changed_graph)
+            continue
+        with pytest.raises(ModelError) as caught:
+            check_graph(changed_graph)
+        assert str(caught.value) == (
+            "node 'y' (dqtsim.NestedConv) reads codes of 4 bits; the largest of 'k' is 16, above 15."
+        )

@@ -209,6 +209,13 @@ def _check_values(graph: Graph, node: Node) -> None:
             raise ModelError(
                 f"{node.title} holds codes of {n} bits in '{role}'; the largest is {int(array.max())}, above {top}."
             )
+    for name in sorted(set(node.inputs) & graph.initializers.keys()):
+        array = graph.initializers[name]
+        if array.dtype == np.uint8 and array.size and int(array.max()) > top:
+            raise ModelError(
+                f"{node.title} reads codes of {n} bits; the largest of '{name}' is {int(array.max())}, above {top}."
+            )
+    for role, array in constants.items():
         if "multiplier" in role:
             _check_range(node, role, array, 0, (1 << 31) - 1)
         if role == "shift":

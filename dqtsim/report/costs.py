@@ -110,25 +110,9 @@ def as_csv(counts: Sequence[NodeCount]) -> str:
     text = io.StringIO()
     names = [primitive.value for primitive in Primitive]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "node",
-            "operator",
-            "kind",
-            "weight_width",
-            "activation_width",
-            "macs",
-            "bitops",
-            *names,
-            "weight_bits",
-            "weight_bits_kept",
-            "activation_in_bits",
-            "activation_out_bits",
-            "table_bits",
-            "cycles",
-            "energy_pj",
-        ]
-    )
+    moved_names = ("weight_bits", "weight_bits_kept", "activation_in_bits", "activation_out_bits", "table_bits")
+    heading = ["node", "operator", "kind", "weight_width", "activation_width", "macs", "bitops"]
+    writer.writerow([*heading, *names, *moved_names, "cycles", "energy_pj"])
     for item in counts:
         pair = item.widths or ("", "")
         traffic = item.traffic

@@ -1,8 +1,8 @@
 """The trainer's own reading of a model file: the law in PyTorch, node by node, for one sample.
 
-It shares no arithmetic with `spec`, with the kernels or with the function bodies, which is what makes the golden vectors
-that come from it worth comparing with. Multiply-accumulates run on float64 and are exact there, because every partial
-sum is an integer far below 2^53; everything else is int64. Accumulators are unbounded.
+It shares no arithmetic with `spec`, with the kernels or with the function bodies, which makes its agreement with them
+worth something. Multiply-accumulates run on float64 and are exact there, because every partial sum is an integer far
+below 2^53; everything else is int64. Accumulators are unbounded.
 """
 
 from collections.abc import Callable, Mapping
@@ -64,11 +64,8 @@ def _layer(graph: Graph, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.
     b_w, b_a = inputs[-1].tolist()
     s_w, e_w = _operand(w, 2 ** (n - 1), b_w, n, rules.weight_rule)
     s_a, e_a = _operand(x, int(z_x), b_a, n, rules.activation_rule)
-    if node.operator == "NestedConv":
-        p = _convolve(node, s_a.double(), s_w.double())
-    else:
-        p = s_a.double() @ s_w.double().T
-    p = p.to(torch.int64)
+    a, w = s_a.double(), s_w.double()
+    p = (_convolve(node, a, w) if node.operator == "NestedConv" else a @ w.T).to(torch.int64)
     row_widths = node.integers("row_widths")
     row = min(sum(width < min(b_w, b_a) for width in row_widths), len(row_widths) - 1)
     shape = (1, -1, 1, 1) if p.dim() == 4 else (1, -1)
@@ -93,7 +90,7 @@ def _requantize(graph: Graph, node: Node, x: torch.Tensor, shift: torch.Tensor, 
 
 
 def _shift(x: torch.Tensor, shift: torch.Tensor, rounding: Rounding) -> torch.Tensor:
-    """x / 2^shift. What is dropped is compared with the half, tie by tie."""
+    """Divide x by 2^shift. What is dropped is compared with the half, tie by tie."""
     divisor = torch.ones_like(shift) << shift
     floor = torch.div(x, divisor, rounding_mode="floor")
     dropped = x - floor * divisor

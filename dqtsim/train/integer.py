@@ -1,7 +1,7 @@
 """The exact integer path: the trainer's own reading of the law, for golden vectors.
 
 It shares no arithmetic with the rest of dqtsim nor with the fake quantization beside it. Integers are int64;
-multiply-accumulates run on float64, which is exact because every partial sum is an integer below 2**53.
+multiply-accumulates run on floats whose mantissa provably holds every partial sum.
 """
 
 from collections.abc import Callable, Mapping
@@ -151,8 +151,13 @@ def requantize(value: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tenso
 
 
 def accumulate(layer: Layer, s_a: torch.Tensor, s_w: torch.Tensor) -> torch.Tensor:
-    """B1: the raw accumulator P, int64, of operands s_a [N, ...] and s_w [O, ...]; padded taps add 0."""
-    a, w = s_a.double(), s_w.double()
+    """B1: the raw accumulator P, int64, of operands s_a [N, ...] and s_w [O, ...]; padded taps add 0.
+
+    Every partial sum is an integer of at most max|s_a| * sum|s_w|, so a float type whose mantissa holds that is exact.
+    """
+    largest = int(s_w.abs().flatten(1).sum(1).max()) * int(s_a.abs().max())
+    exact = torch.float32 if largest < 2**24 else torch.float64
+    a, w = s_a.to(exact), s_w.to(exact)
     if w.dim() == 4:
         return functional.conv2d(a, w, None, layer.stride, layer.padding).to(torch.int64)
     return functional.linear(a, w).to(torch.int64)
