@@ -100,6 +100,11 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return '1 picture' or '2 pictures'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def check_writable(path: Path, option: str, suffix: str) -> None:
     """Raise before long work if `path` could not be written after it."""
     if not path.parent.is_dir():

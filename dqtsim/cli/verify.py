@@ -9,6 +9,7 @@ from ..errors import InputError
 from .common import (
     ENGINE_NAMES,
     bits_option,
+    counted,
     engine_option,
     input_option,
     model_argument,
@@ -55,8 +56,8 @@ def verify_command(
             )
             click.echo(f"  first divergence: {verdict.first}")
     click.echo(
-        f"{count} vectors, {tensors:,} tensors, {elements:,} elements compared by engine {engine_name}: "
-        + (f"{failed} vectors differ" if failed else "0 different")
+        f"{counted(count, 'vector')}, {tensors:,} tensors, {elements:,} elements compared by engine {engine_name}: "
+        f"{counted(failed, 'vector') if failed else 0} different"
     )
     sys.exit(1 if failed else 0)
 
@@ -113,9 +114,8 @@ def compare_command(model: Path, input_path: Path, bits: str | None, target_name
                 failed[name] += comparison.first is not None or bool(flags)
             count()
     for name in names[1:]:
-        verdict = f"{failed[name]} pictures differ" if failed[name] else "0 different"
         click.echo(
-            f"bits {policy}, {len(codes)} pictures: {names[0]} against {name}, {tensors[name]:,} tensors, "
-            f"{elements[name]:,} elements compared: {verdict}"
+            f"bits {policy}, {counted(len(codes), 'picture')}: {names[0]} against {name}, {tensors[name]:,} tensors, "
+            f"{elements[name]:,} elements compared: {counted(failed[name], 'picture') if failed[name] else 0} different"
         )
     sys.exit(1 if any(failed.values()) else 0)

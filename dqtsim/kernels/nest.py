@@ -22,6 +22,11 @@ def operand_table(z: int, b: int, n: int, rule: Nesting) -> Array:
     return operands
 
 
+def exponent(b: int, n: int, rule: Nesting) -> int:
+    """Return how many places an operand of width `b` is short of the master steps (A5)."""
+    return max(n - b - (rule == Nesting.MIDPOINT), 0)
+
+
 @kernel
 def nest_planes(codes: Array, table: Array, top: int, left: int, out: Array) -> None:
     """Write the operands of `codes` uint8 (C, H, W) into `out` int32 (C, H + pads, W + pads); the border is left alone.

@@ -4,6 +4,11 @@ from ..graph.model import Array
 from .compile import kernel
 
 
+def select_row(b_w: int, b_a: int, row_widths: tuple[int, ...]) -> int:
+    """Return the row of (B, M, S): how many row widths are below both widths, but never past the last (B3')."""
+    return min(sum(width < b_w and width < b_a for width in row_widths), len(row_widths) - 1)
+
+
 @kernel
 def shift_right(x: int, s: int, rounding: int) -> int:
     """Return x / 2^s; `rounding` is 0 TIES_UP, 1 FLOOR, 2 TIES_AWAY, 3 TIES_EVEN."""

@@ -22,16 +22,38 @@ class Row:
     index: int
 
 
-def select(call: Call, widths: Array) -> Row:
-    """Return the widths and the row index. Raises WidthError for a pair that the plan has not proven."""
-    b_w, b_a = int(widths[0]), int(widths[1])
-    if (b_w, b_a) not in call.bounds:
-        raise WidthError(f"{call.node.title} was not planned for widths ({b_w}, {b_a}).")
+def planned(call: Call, widths: Array) -> tuple[int, int]:
+    """Return the two widths. Raises WidthError for a pair that the plan has not proven."""
+    pair = int(widths[0]), int(widths[1])
+    if pair not in call.bounds:
+        raise WidthError(f"{call.node.title} was not planned for widths {pair}.")
+    return pair
+
+
+def spec_row(call: Call, widths: Array) -> Row:
+    """Return the widths and the row that they select, by the law (B3')."""
+    b_w, b_a = planned(call, widths)
     return Row(b_w, b_a, spec.select_row(b_w, b_a, call.node.integers("row_widths")))
 
 
-def exponents(machine: Machine, row: Row) -> tuple[int, int]:
-    """Return (e_w, e_a) (A5)."""
+def kernel_row(call: Call, widths: Array) -> Row:
+    """Return the widths and the row that they select, as the kernels do."""
+    from ..kernels import requantize
+
+    b_w, b_a = planned(call, widths)
+    return Row(b_w, b_a, requantize.select_row(b_w, b_a, call.node.integers("row_widths")))
+
+
+def kernel_alignment(machine: Machine, row: Row) -> int:
+    """Return e_w + e_a as the kernels do (A5, B2)."""
+    from ..kernels import nest
+
+    rules = machine.weight_rule, machine.activation_rule
+    return sum(nest.exponent(b, machine.n, rule) for b, rule in zip((row.b_w, row.b_a), rules, strict=True))
+
+
+def spec_exponents(machine: Machine, row: Row) -> tuple[int, int]:
+    """Return (e_w, e_a), by the law (A5)."""
     return (
         spec.exponent(row.b_w, machine.n, machine.weight_rule),
         spec.exponent(row.b_a, machine.n, machine.activation_rule),
@@ -137,12 +159,14 @@ __all__ = [
     "Row",
     "accumulator_dtype",
     "check_rows",
-    "exponents",
+    "kernel_alignment",
     "kernel_register",
+    "kernel_row",
     "kernel_weights",
     "layer_bound",
     "saturated",
-    "select",
     "spec_dot",
+    "spec_exponents",
     "spec_operands",
+    "spec_row",
 ]

@@ -16,13 +16,15 @@ from .nested import (
     Row,
     accumulator_dtype,
     check_rows,
-    exponents,
+    kernel_alignment,
     kernel_register,
+    kernel_row,
     kernel_weights,
     saturated,
-    select,
     spec_dot,
+    spec_exponents,
     spec_operands,
+    spec_row,
 )
 from .operator import Call, Operator, Outcome, TensorType, integers
 
@@ -52,7 +54,7 @@ def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array 
 
 def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, select(call, widths)
+    node, machine, row = call.node, call.machine, spec_row(call, widths)
     window = _window(node, w.shape)
     _, outputs, rows, columns = call.type.shape
     channels, height, width = x.shape[1:]
@@ -60,7 +62,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
     area = height * width
     planes = [[flat[c * area + y * width : c * area + (y + 1) * width] for y in range(height)] for c in range(channels)]
     weights = _spec_weights(call, w, row)
-    e_w, e_a = exponents(machine, row)
+    e_w, e_a = spec_exponents(machine, row)
     b, m, s = (integers(table[row.index]) for table in (bias, multiplier, shift))
     low, high, zero = node.integer("low"), node.integer("high"), int(z_y)
     flags = spec.Flags()
@@ -92,7 +94,7 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     from ..kernels import ROUNDING_CODES, mac, nest, requantize
 
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, select(call, widths)
+    node, machine, row = call.node, call.machine, kernel_row(call, widths)
     _, outputs, rows, columns = call.type.shape
     top, left, bottom, right = node.integers("pads")
     channels, height, width = x.shape[1:]
@@ -117,7 +119,7 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     y = np.empty((1, outputs, rows, columns), np.uint8)
     requantize.requantize(
         sums,
-        sum(exponents(machine, row)),
+        kernel_alignment(machine, row),
         saturated(bias[row.index], machine),
         multiplier[row.index],
         shift[row.index],

@@ -14,13 +14,15 @@ from .nested import (
     Row,
     accumulator_dtype,
     check_rows,
-    exponents,
+    kernel_alignment,
     kernel_register,
+    kernel_row,
     kernel_weights,
     saturated,
-    select,
     spec_dot,
+    spec_exponents,
     spec_operands,
+    spec_row,
 )
 from .operator import Call, Operator, Outcome, TensorType, integers
 
@@ -88,9 +90,9 @@ def _kernel_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[
 
 def _spec_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, select(call, widths)
+    node, machine, row = call.node, call.machine, spec_row(call, widths)
     sums, flags = _spec_sums(call, x, w, z_x, row)
-    e_w, e_a = exponents(machine, row)
+    e_w, e_a = spec_exponents(machine, row)
     y = []
     for p, b, m, s in zip(sums, *(integers(table[row.index]) for table in (bias, multiplier, shift)), strict=True):
         total = spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width)
@@ -102,12 +104,12 @@ def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
     from ..kernels import ROUNDING_CODES, requantize
 
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, select(call, widths)
+    node, machine, row = call.node, call.machine, kernel_row(call, widths)
     sums, flags = _kernel_sums(call, x, w, z_x, row)
     y = np.empty(sums.shape, np.uint8)
     requantize.requantize(
         sums,
-        sum(exponents(machine, row)),
+        kernel_alignment(machine, row),
         saturated(bias[row.index], machine),
         multiplier[row.index],
         shift[row.index],
@@ -122,9 +124,9 @@ def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 def _spec_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
     x, w, z_x, bias, widths = inputs
-    machine, row = call.machine, select(call, widths)
+    machine, row = call.machine, spec_row(call, widths)
     sums, flags = _spec_sums(call, x, w, z_x, row)
-    e_w, e_a = exponents(machine, row)
+    e_w, e_a = spec_exponents(machine, row)
     biases = integers(bias[row.index])
     y = [spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)]
     return Outcome(np.array([y], np.int32), np.array([sums], np.int64), flags)
@@ -134,10 +136,10 @@ def _kernel_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
     from ..kernels import requantize
 
     x, w, z_x, bias, widths = inputs
-    machine, row = call.machine, select(call, widths)
+    machine, row = call.machine, kernel_row(call, widths)
     sums, flags = _kernel_sums(call, x, w, z_x, row)
     y = np.empty(sums.shape, np.int32)
-    requantize.add_bias(sums, sum(exponents(machine, row)), saturated(bias[row.index], machine), y)
+    requantize.add_bias(sums, kernel_alignment(machine, row), saturated(bias[row.index], machine), y)
     return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
 
 

@@ -2,8 +2,8 @@
 
 J_task is the loss at the controller's own choices, J_consistency the sum over the candidates of the loss with the
 whole network at that candidate, J_cost the expected bits. Ours, not the paper's: a budget, which turns J_cost into
-its distance from a wanted average, and an information term, because a controller under a budget alone settles on
-one choice per layer whatever the picture.
+its distance from a wanted average, and an information term, because one choice per layer, whatever the picture, can
+meet a budget too.
 """
 
 import torch

@@ -67,7 +67,7 @@ def test_verify_different(command: Command, tmp_path: Path) -> None:
         f"  first divergence: 'left' (dqtsim.NestedConv) at [0, 1, 2, 3]: expected {was ^ 1}, got {was}; accumulator "
         f"before requantization: expected {p}, got {p}; 1 of 144 elements differ"
     )
-    assert lines[3].endswith(" elements compared by engine jit: 1 vectors differ")
+    assert lines[3].endswith(" elements compared by engine jit: 1 vector different")
 
 
 def test_a_fault_in_a_kernel_is_found(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

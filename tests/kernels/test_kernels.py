@@ -57,6 +57,21 @@ def test_nest_operand_table(n: int) -> None:
             assert table.tolist() == [spec.operand(q, z, b, n, rule) for q in range(1 << n)]
 
 
+def test_nest_exponent() -> None:
+    for n, rule in product(range(2, 9), Nesting):
+        assert [nest.exponent(b, n, rule) for b in range(1, n + 1)] == [
+            spec.exponent(b, n, rule) for b in range(1, n + 1)
+        ]
+    assert [nest.exponent(b, 8, Nesting.MIDPOINT) for b in range(1, 9)] == [6, 5, 4, 3, 2, 1, 0, 0]
+
+
+def test_requantize_select_row() -> None:
+    assert [requantize.select_row(b, 8, (2, 4, 8)) for b in range(1, 9)] == [0, 0, 1, 1, 2, 2, 2, 2]
+    for rows in ((8,), (2, 4, 8), (1, 2, 3), (3, 5)):
+        for b_w, b_a in product(range(1, 9), repeat=2):
+            assert requantize.select_row(b_w, b_a, rows) == spec.select_row(b_w, b_a, rows)
+
+
 def test_nest_nest_planes() -> None:
     codes = array([[[0, 1], [2, 3]], [[3, 2], [1, 0]]], U8)
     out = np.zeros((2, 4, 5), I32)

@@ -261,9 +261,9 @@ def requantization() -> list[Case]:
         ),
         Case(
             "bias past its limits",
-            partial(conv, (1, 1, 1), [UNIT[0]] * 4, bias=[128, -129, 10**6, -(10**6)], shift=16),
+            partial(conv, (1, 1, 1), [UNIT[0]] * 4, bias=[128, -129, 10**6, -(10**6)], multiplier=3, shift=2),
             [[[128]]],
-            [192, 64, 192, 64],  # 127 / 2 is a tie, up; -128 / 2
+            [223, 32, 223, 32],  # 95.25 and -96; unsaturated they would be 96 and -97
             None,
             {"bias_width": 8},
             True,

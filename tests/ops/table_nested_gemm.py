@@ -83,9 +83,9 @@ CASES = [
     Case("one input", partial(dense, [[127]], z_x=0, z_y=0, shift=22), [255], [253], [32385]),
     Case(
         "bias past its limits",
-        partial(dense, [[1], [1]], bias=[200, -200]),
+        partial(dense, [[1], [1]], bias=[128, -129], multiplier=3, shift=2),
         [128],
-        [255, 0],
+        [223, 32],
         None,
         {"bias_width": 8},
         True,
