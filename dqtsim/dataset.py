@@ -99,7 +99,9 @@ def _load_pickle(path: Path) -> dict[bytes, Any]:
         with path.open("rb") as file:
             content: object = _ArrayUnpickler(file, encoding="bytes").load()
     except pickle.UnpicklingError as error:
-        raise InputError(f"a CIFAR-10 pickle may hold only arrays and plain values, but {path} has: {error}.") from None
+        raise InputError(
+            f"a CIFAR-10 pickle may hold only numpy arrays and plain values, but {path} has: {error}."
+        ) from None
     except (OSError, EOFError, ValueError, AttributeError, IndexError, KeyError, TypeError, MemoryError) as error:
         raise InputError(f"a CIFAR-10 pickle must be readable, but {path} is not: {error}.") from None
     if not isinstance(content, dict):
@@ -157,10 +159,10 @@ def _image_folder(folder: Path, split: str) -> Split:
     names = tuple(sorted(path.name for path in (folder / "train").iterdir() if path.is_dir()))
     if not names:
         raise InputError(f"an image folder must have one folder per class, but {folder / 'train'} has no folder.")
-    choices = ("train",) if split == "train" else ("test", "val")
-    where = next((folder / choice for choice in choices if (folder / choice).is_dir()), None)
-    if where is None:
+    held_out = next((folder / choice for choice in ("test", "val") if (folder / choice).is_dir()), None)
+    if held_out is None:
         raise InputError(f"an image folder must have a folder test or val, but {folder} has neither.")
+    where = folder / "train" if split == "train" else held_out
     size = next(_image_files(folder / "train", names), None)
     expected = _read_image(size[0]).shape[1:] if size else None
     images, labels = [], []
@@ -169,7 +171,7 @@ def _image_folder(folder: Path, split: str) -> Split:
         if picture.shape[1:] != expected:
             height, width = expected or (0, 0)
             raise InputError(
-                f"all pictures must have one size, {width}x{height} as the first of train, "
+                f"all pictures must have one size, {width}x{height} as the first, "
                 f"but {path} is {picture.shape[2]}x{picture.shape[1]}."
             )
         images.append(picture)
