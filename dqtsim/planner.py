@@ -13,7 +13,7 @@ import numpy as np
 from .errors import ModelError, TargetError
 from .graph.model import Array, Graph, Node, Widths
 from .graph.schema import NESTED_LAYERS, SCHEMAS
-from .ops import Bound, Call, Machine, Operator, TensorType, operator_of
+from .ops import Bound, Bounds, Call, Machine, Operator, TensorType, operator_of
 from .ops.nested import layer_bound
 from .target import Target
 
@@ -76,9 +76,9 @@ def plan(graph: Graph, target: Target) -> Plan:
         inputs = tuple(types[name] for name in node.inputs)
         constants = [graph.initializers.get(name) for name in node.inputs]
         out = operator.infer(node, inputs, constants)
-        bounds: dict[Widths, Bound] = {}
+        bounds: Mapping[Widths, Bound] = {}
         if node.operator in NESTED_LAYERS:
-            bounds = _prove(graph, node, inputs[0], planned[node.name], machine)
+            bounds = _bounds(graph, node, inputs[0], planned[node.name], machine)
             saturated[node.name] = _count_saturated(graph.initializers[_constant(node, "bias")], machine)
         if node.operator == "Concat":
             _check_concat(graph, node)
@@ -155,9 +155,9 @@ def _constant(node: Node, role: str) -> str:
     return node.inputs[roles.index(role)]
 
 
-def _prove(graph: Graph, node: Node, x: TensorType, pairs: Sequence[Widths], machine: Machine) -> dict[Widths, Bound]:
+def _bounds(graph: Graph, node: Node, x: TensorType, pairs: Sequence[Widths], machine: Machine) -> Bounds:
     w, z_x = graph.initializers[node.inputs[1]], int(graph.initializers[node.inputs[2]])
-    return {pair: layer_bound(w, z_x, x.low, x.high, pair, machine) for pair in pairs}
+    return Bounds(pairs, lambda pair: layer_bound(w, z_x, x.low, x.high, pair, machine))
 
 
 def _constant_type(array: Array) -> TensorType:

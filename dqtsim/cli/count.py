@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ..errors import InputError
-from .common import bits_option, check_writable, console, model_argument, target_option
+from .common import bits_option, check_writable, console, model_argument, progress, target_option, written_aside
 
 if TYPE_CHECKING:
+    import onnx
+
     from ..graph.model import Widths
     from ..planner import Plan
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 @bits_option
 @target_option
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Count the run of this picture.")
+@click.option("--data", type=click.Path(path_type=Path), help="Distributions over the test pictures of this folder.")
+@click.option("--limit", type=click.IntRange(1), help="Use only the first test pictures of --data.")
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
 @click.option(
     "--energy", "energy_name", default="horowitz-45nm", show_default=True, help="Energy table, or a .toml file."
 )
@@ -30,63 +36,172 @@ def count_command(
     bits: str | None,
     target_name: str,
     input_path: Path | None,
+    data: Path | None,
+    limit: int | None,
+    threads: int,
     energy_name: str,
     by: str,
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Count every operation and every moved bit of MODEL, with energy and cycles."""
-    from ..control import apply_bits
+    """Count every operation and every moved bit of MODEL, with energy and cycles.
+
+    Of a standard quantized model (QDQ, QOperator, QONNX): MACs and BitOPs by the widths found there.
+    """
+    from ..graph import load_proto
+    from ..report.foreign import is_nested
+
+    if as_json and as_csv:
+        raise InputError("--json and --csv exclude each other.")
+    proto = load_proto(model)
+    output = "json" if as_json else "csv" if as_csv else by
+    if data is None and limit is not None:
+        raise InputError("--limit is for --data.")
+    if is_nested(proto) and data is not None:
+        if input_path is not None:
+            raise InputError("--input and --data exclude each other.")
+        _count_over_pictures(proto, model, bits, target_name, data, limit, threads, energy_name, output)
+    elif is_nested(proto):
+        _count_nested(proto, model, bits, target_name, input_path, energy_name, output)
+    else:
+        _refuse_options("bits", "target_name", "input_path", "data", "energy_name")
+        _count_standard(proto, model, output)
+
+
+def _count_nested(
+    proto: "onnx.ModelProto",
+    model: Path,
+    bits: str | None,
+    target_name: str,
+    input_path: Path | None,
+    energy_name: str,
+    output: str,
+) -> None:
+    from ..control import DYNAMIC, apply_bits, rows_of
     from ..energy import load_energy
-    from ..graph import load
+    from ..graph import from_onnx
     from ..planner import plan
     from ..report import costs
     from ..report.counts import count
     from ..target import load_target
 
-    if as_json and as_csv:
-        raise InputError("--json and --csv exclude each other.")
     target, energy = load_target(target_name), load_energy(energy_name)
-    graph, policy = apply_bits(load(model), bits)
+    graph, policy, rows = from_onnx(proto), bits, None
+    if bits is None or bits == DYNAMIC or graph.dynamic or input_path is not None:
+        graph, policy = apply_bits(graph, bits)
+    else:
+        rows = rows_of(graph, bits)  # the counts need no graph with other widths
     compiled = plan(graph, target)
-    widths, note = _widths(compiled, policy, input_path)
+    if input_path is not None:
+        widths, note = _widths_of_run(compiled, input_path), f"bits {policy}, picture {input_path.name}"
+    elif rows is not None:
+        widths, note = dict(zip(graph.layers, rows, strict=True)), f"bits {policy}"
+    else:
+        widths, note = _widest(compiled, str(policy))
     counts = count(compiled, widths, energy)
-    if as_json:
+    if output == "json":
         report = {
             "model": str(model),
             "target": target.name,
             "bits_policy": policy,
             "bits": {layer: list(pair) for layer, pair in widths.items()},
             "inference_cost": costs.qonnx_block(counts),
-            "dqtsim": {"energy_table": energy.name, **costs.own_block(compiled, counts)},
+            "dqtsim": costs.own_block(compiled, counts, energy),
         }
         click.echo(json.dumps(report))
-    elif as_csv:
+    elif output == "csv":
         click.echo(costs.as_csv(counts), nl=False)
-    elif by == "layer":
-        costs.print_layers(console(), compiled, counts, f"{graph.name}, {note}")
+    elif output == "layer":
+        costs.print_layers(console(), compiled, counts, f"{graph.name}, {note}", energy)
     else:
-        costs.print_by(console(), counts, by, f"{graph.name}, {note}")
+        costs.print_by(console(), counts, output, f"{graph.name}, {note}")
 
 
-def _widths(compiled: "Plan", policy: str, input_path: Path | None) -> "tuple[dict[str, Widths], str]":
-    """Return the widths to count at, and how to say so."""
+def _count_over_pictures(
+    proto: "onnx.ModelProto",
+    model: Path,
+    bits: str | None,
+    target_name: str,
+    data: Path,
+    limit: int | None,
+    threads: int,
+    energy_name: str,
+    output: str,
+) -> None:
+    from ..control import apply_bits
+    from ..energy import load_energy
+    from ..executor import check_codes, run
+    from ..graph import from_onnx
+    from ..planner import plan
+    from ..report.distribution import Distribution, distribution_block, labelled_pictures, print_distribution
+    from ..target import load_target
+
+    if output not in ("layer", "json"):
+        raise InputError("--data gives distributions as tables or --json; --csv and --by are for one picture.")
+    target, energy = load_target(target_name), load_energy(energy_name)
+    graph, policy = apply_bits(from_onnx(proto), bits)
+    compiled = plan(graph, target)
+    images = labelled_pictures(graph, data, limit).images
+    check_codes(compiled, images)
+    found = Distribution(compiled, energy)
+    with progress(len(images), "pictures") as done:
+        for result in run(compiled, images, "jit", threads):
+            found.add(result.bits)
+            done()
+    if output == "json":
+        report = {"model": str(model), "target": target.name, "bits_policy": policy, "energy_table": energy.name}
+        click.echo(json.dumps(report | {"distribution": distribution_block(found)}))
+    else:
+        print_distribution(console(), found, f"{graph.name}, bits {policy}")
+
+
+def _widths_of_run(compiled: "Plan", input_path: Path) -> "dict[str, Widths]":
+    """Return the widths at which one picture runs."""
     from ..executor import check_codes, engine
     from ..picture import read_input
 
-    graph = compiled.graph
-    if input_path is not None:
-        codes = read_input(input_path, graph)
-        check_codes(compiled, codes)
-        if len(codes) != 1:
-            raise InputError(f"--input counts the run of one picture; '{input_path}' holds {len(codes)}.")
-        result = engine(compiled, "jit")(codes, [])
-        return dict(zip(graph.layers, result.bits, strict=True)), f"bits {policy}, picture {input_path.name}"
+    codes = read_input(input_path, compiled.graph)
+    check_codes(compiled, codes)
+    if len(codes) != 1:
+        raise InputError(f"--input counts the run of one picture; '{input_path}' holds {len(codes)}.")
+    result = engine(compiled, "jit")(codes, [])
+    return dict(zip(compiled.graph.layers, result.bits, strict=True))
+
+
+def _widest(compiled: "Plan", policy: str) -> "tuple[dict[str, Widths], str]":
+    """Return the widths that the model carries, those of most BitOPs where a controller decides, and how to say so."""
     planned = {step.node.name: list(step.call.bounds) for step in compiled.layer_steps()}
-    widest = {layer: max(planned[layer], key=lambda pair: pair[0] * pair[1]) for layer in graph.layers}
-    if graph.dynamic:
+    widest = {layer: max(planned[layer], key=lambda pair: pair[0] * pair[1]) for layer in compiled.graph.layers}
+    if compiled.graph.dynamic:
         return widest, "widest choice of the controller (give --input or --data for what it really chooses)"
     return widest, f"bits {policy}"
+
+
+def _refuse_options(*names: str) -> None:
+    """Raise InputError if an option was given that only nested models have."""
+    context = click.get_current_context()
+    options = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise InputError(f"{options[name]} is for nested models; a standard model carries its own widths.")
+
+
+def _count_standard(proto: "onnx.ModelProto", model: Path, output: str) -> None:
+    from ..report import macs
+    from ..report.foreign import count_foreign
+
+    nodes, others = count_foreign(proto)
+    if output == "json":
+        report = {
+            "model": str(model),
+            "inference_cost": macs.inference_cost(nodes),
+            "dqtsim": macs.nodes_block(nodes, others),
+        }
+        click.echo(json.dumps(report))
+    elif output == "csv":
+        click.echo(macs.nodes_csv(nodes), nl=False)
+    else:
+        macs.print_nodes(console(), nodes, others, output, f"{proto.graph.name}, MACs and BitOPs of a standard model")
 
 
 @click.command("new")
@@ -108,5 +223,6 @@ def new_command(
 
     check_writable(output, "-o", ".onnx")
     graph = build(structure, input_size=input_size, classes=classes, seed=seed, dynamic=dynamic)
-    save(graph, output)
+    with written_aside(output) as aside:
+        save(graph, aside)
     click.echo(f"{output}: {structure}, {len(graph.layers)} layers, {output.stat().st_size:,} bytes")

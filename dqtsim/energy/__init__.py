@@ -5,6 +5,7 @@ Energies are floats in picojoule: they are estimates of cost and never take part
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from typing import Any
 from ..errors import TargetError
 
 DEFAULT = "horowitz-45nm"
+_RULES = (
+    "has name and source, [add] and [multiply] with two widths each, [memory] with access_bits and one entry a memory, "
+    "and [placement] of weights, activations and tables in memories; energies are pJ from 0 up"
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,13 @@ class EnergyTable:
         """Return the energy of moving `bits` of 'weights', 'activations' or 'tables' from where they lie."""
         return bits * self.memory_bit[self.placement[what]]
 
-    def is_read(self, bits: int) -> bool:
-        """Return whether the energies of this width stand in the source; others are interpolated."""
-        return bits in self.add and bits in self.multiply
+    def reads_addition(self, bits: int) -> bool:
+        """Return whether the energy of this addition stands in the source; others are interpolated."""
+        return bits in self.add
+
+    def reads_multiplication(self, bits_a: int, bits_b: int) -> bool:
+        """Return whether the energy of this product stands in the source; others are interpolated."""
+        return bits_a == bits_b and bits_a in self.multiply
 
 
 def load_energy(name: str | os.PathLike[str] = DEFAULT) -> EnergyTable:
@@ -70,18 +79,51 @@ def load_energy(name: str | os.PathLike[str] = DEFAULT) -> EnergyTable:
         content = entry.read_text(encoding="utf-8")
     try:
         return _table(tomllib.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise TargetError(
-            f"{where} must hold name, source, [add] and [multiply] with two widths each, [memory] and [placement]."
-        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TargetError(f"{where} {_RULES}; {_found(error)}.") from None
+
+
+def _found(error: Exception) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
 
 
 def _table(tree: Mapping[str, Any]) -> EnergyTable:
-    memory = dict(tree["memory"])
-    bits = int(memory.pop("access_bits"))
-    add, multiply = ({int(width): float(pj) for width, pj in tree[kind].items()} for kind in ("add", "multiply"))
-    placement = {what: str(tree["placement"][what]) for what in ("weights", "activations", "tables")}
-    per_bit = {where: float(pj) / bits for where, pj in memory.items()}
-    if len(add) != 2 or len(multiply) != 2 or not set(placement.values()) <= set(per_bit):
-        raise ValueError
-    return EnergyTable(str(tree["name"]), str(tree["source"]), add, multiply, per_bit, placement)
+    memory = dict(_section(tree, "memory"))
+    access = memory.pop("access_bits")
+    if type(access) is not int or access < 1:
+        raise ValueError(f"'memory.access_bits' is {access!r}")
+    per_bit = {where: _energy_of(pj, f"memory.{where}") / access for where, pj in memory.items()}
+    placement = _section(tree, "placement")
+    places = {what: str(placement[what]) for what in ("weights", "activations", "tables")}
+    for what, place in places.items():
+        if place not in per_bit:
+            raise ValueError(f"'placement.{what}' is {place!r}")
+    return EnergyTable(
+        _text(tree, "name"), _text(tree, "source"), _widths(tree, "add"), _widths(tree, "multiply"), per_bit, places
+    )
+
+
+def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if not isinstance(tree[name], dict):
+        raise ValueError(f"'{name}' is {tree[name]!r}")
+    section: Mapping[str, Any] = tree[name]
+    return section
+
+
+def _text(tree: Mapping[str, Any], name: str) -> str:
+    if not isinstance(tree[name], str):
+        raise ValueError(f"'{name}' is {tree[name]!r}")
+    return str(tree[name])
+
+
+def _widths(tree: Mapping[str, Any], name: str) -> dict[int, float]:
+    section = _section(tree, name)
+    if len(section) != 2 or not all(re.fullmatch("[1-9][0-9]?", width) for width in section):
+        raise ValueError(f"'{name}' has {', '.join(section) or 'none'}")
+    return {int(width): _energy_of(pj, f"{name}.{width}") for width, pj in section.items()}
+
+
+def _energy_of(value: Any, name: str) -> float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ValueError(f"'{name}' is {value!r}")
+    return float(value)

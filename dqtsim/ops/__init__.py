@@ -8,9 +8,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..graph.model import Node
-from .operator import Bound, Call, Machine, Operator, Outcome, TensorType
+from .operator import Bound, Bounds, Call, Machine, Operator, Outcome, TensorType
 
-__all__ = ["Bound", "Call", "Machine", "Operator", "Outcome", "TensorType", "operator_of", "operators"]
+__all__ = ["Bound", "Bounds", "Call", "Machine", "Operator", "Outcome", "TensorType", "operator_of", "operators"]
 
 
 @cache

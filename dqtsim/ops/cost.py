@@ -1,6 +1,6 @@
 """What one execution of an operator costs, from shapes and widths alone. Everything is a Python int.
 
-The definitions, one sentence each, are the table in README.md beside this file; `report/instrument.py` counts the same
+The definitions, one sentence each, are the tables in README.md beside this file; `report/instrument.py` counts the same
 primitives while the law executes, and both must agree exactly.
 """
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 from math import prod
 
 from ..graph.model import Node, Widths
-from ..spec.rules import Nesting
+from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .operator import Machine, TensorType
 
@@ -61,7 +61,7 @@ def nested_layer(
 ) -> Cost:
     """Return the cost of a requantized convolution or fully connected layer."""
     cost = _until_bias(inputs, output, machine, widths)
-    cost.primitives.update(_requantized(prod(output.shape)))
+    cost.primitives.update(_requantized(prod(output.shape), machine))
     return cost
 
 
@@ -73,11 +73,11 @@ def nested_logits(
 
 
 def nested_add(
-    _node: Node, _inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths
+    _node: Node, _inputs: Sequence[TensorType], output: TensorType, machine: Machine, _widths: Widths
 ) -> Cost:
     """Return the cost of B5: two multiplications and one addition, then the shift of B4 without its multiplication."""
     elements = prod(output.shape)
-    cost = Cost(primitives=_requantized(elements))
+    cost = Cost(primitives=_requantized(elements, machine))
     del cost.primitives[Primitive.REQUANTIZE_MULTIPLY]
     cost.primitives[Primitive.RESIDUAL_MULTIPLY] = 2 * elements
     cost.primitives[Primitive.RESIDUAL_ADD] = elements
@@ -85,17 +85,17 @@ def nested_add(
 
 
 def nested_requantize(
-    _node: Node, _inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths
+    _node: Node, _inputs: Sequence[TensorType], output: TensorType, machine: Machine, _widths: Widths
 ) -> Cost:
     """Return the cost of B4 on codes."""
-    return Cost(primitives=_requantized(prod(output.shape)))
+    return Cost(primitives=_requantized(prod(output.shape), machine))
 
 
 def average_pool(
-    node: Node, inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths
+    node: Node, inputs: Sequence[TensorType], output: TensorType, machine: Machine, _widths: Widths
 ) -> Cost:
     """Return the cost of B6: one addition for each tap inside the picture, then B4."""
-    cost = Cost(primitives=_requantized(prod(output.shape)))
+    cost = Cost(primitives=_requantized(prod(output.shape), machine))
     cost.primitives[Primitive.POOL_ADD] = _taps_inside(node, (1, 1), inputs[0].shape, output.shape)
     return cost
 
@@ -147,12 +147,12 @@ def _until_bias(inputs: Sequence[TensorType], output: TensorType, machine: Machi
     return cost
 
 
-def _requantized(elements: int) -> Counter[Primitive]:
-    """Return the cost of B4: a multiplication, the half and the zero point added, a shift, a clip."""
+def _requantized(elements: int, machine: Machine) -> Counter[Primitive]:
+    """Return the cost of B4: a multiplication, the half (not under FLOOR) and the zero point added, a shift, a clip."""
     return Counter(
         {
             Primitive.REQUANTIZE_MULTIPLY: elements,
-            Primitive.REQUANTIZE_ADD: 2 * elements,
+            Primitive.REQUANTIZE_ADD: elements * (1 if machine.rounding == Rounding.FLOOR else 2),
             Primitive.REQUANTIZE_SHIFT: elements,
             Primitive.REQUANTIZE_CLIP: elements,
         }

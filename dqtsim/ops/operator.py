@@ -1,6 +1,6 @@
 """What an operator of a model is to dqtsim: types, meaning by the law, kernel, and count, registered in one place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,33 @@ class Bound:
         return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length()) + 1
 
 
+class Bounds(Mapping[tuple[int, int], Bound]):
+    """The bounds of a layer at each pair of widths that it may run at; each is proven when it is first asked for."""
+
+    def __init__(self, pairs: Sequence[tuple[int, int]], prove: Callable[[tuple[int, int]], Bound]) -> None:
+        self._proven: dict[tuple[int, int], Bound | None] = dict.fromkeys(pairs)
+        self._prove = prove
+
+    def __getitem__(self, pair: tuple[int, int]) -> Bound:
+        """Return the bound at the widths `pair`."""
+        bound = self._proven[pair]
+        if bound is None:
+            bound = self._proven[pair] = self._prove(pair)
+        return bound
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield the pairs of widths."""
+        return iter(self._proven)
+
+    def __len__(self) -> int:
+        """Return the number of pairs of widths."""
+        return len(self._proven)
+
+    def __contains__(self, pair: object) -> bool:
+        """Return whether the layer may run at the widths `pair`; proves nothing."""
+        return pair in self._proven
+
+
 @dataclass(frozen=True)
 class Call:
     """One node in one run: what it needs besides its input arrays."""
@@ -69,7 +96,7 @@ class Call:
     node: Node
     machine: Machine
     type: TensorType
-    bounds: dict[tuple[int, int], Bound] = field(default_factory=dict)
+    bounds: Mapping[tuple[int, int], Bound] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

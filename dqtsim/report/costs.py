@@ -2,19 +2,31 @@
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
+from ..energy import EnergyTable
 from ..ops.cost import Cost, Primitive
 from ..planner import Plan
-from .counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, Traffic, storage, totals
-from .runs import giga, widths_text
+from .counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, Traffic, figures, storage, totals
+from .macs import MacNode, inference_cost
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _KINDS = {LAYER: "layers", CONTROLLER: "controller", OTHER: "adds, pools, moves"}
+_COLUMNS = (
+    "MACs",
+    "BitOPs",
+    "weights nested",
+    "acts nested",
+    "after acc.",
+    "traffic",
+    "cycles",
+    "energy",
+    "of it MACs",
+)
 
 
 def after_accumulator(cost: Cost) -> int:
@@ -26,45 +38,44 @@ def after_accumulator(cost: Cost) -> int:
     )
 
 
-def nested(cost: Cost) -> int:
-    """Return how many shifts nesting on the fly takes, weights and activations together."""
-    return cost.primitives[Primitive.WEIGHT_SHIFT] + cost.primitives[Primitive.ACTIVATION_SHIFT]
-
-
-def print_layers(console: Console, plan: Plan, counts: Sequence[NodeCount], title: str) -> None:
+def print_layers(
+    console: "Console", plan: Plan, counts: Sequence[NodeCount], title: str, energy: EnergyTable | None = None
+) -> None:
     """Print a row for each layer, then what is not a layer in one row each, then the total."""
     table = _table(title, "node", "widths", *_COLUMNS)
     for item in counts:
         if item.kind == LAYER:
-            pair = widths_text(item.widths) if item.widths else ""
-            _row(table, item.name, pair, item.cost, item.traffic, item.cycles, item.energy)
+            _row(table, item.name, _widths_text(item), item.cost, item.traffic, item.cycles, item.energy)
     for kind in (CONTROLLER, OTHER):
         if any(item.kind == kind for item in counts):
             _row(table, _KINDS[kind], "", *totals(counts, kind), style="dim")
     _row(table, "total", "", *totals(counts), style="bold")
     console.print(table)
-    _print_storage(console, plan)
+    _print_notes(console, plan, counts, energy)
 
 
-def print_by(console: Console, counts: Sequence[NodeCount], by: str, title: str) -> None:
+def print_by(console: "Console", counts: Sequence[NodeCount], by: str, title: str) -> None:
     """Print totals by operator type or by pair of widths."""
     groups: dict[str, list[NodeCount]] = {}
     for item in counts:
-        key = item.operator if by == "type" else widths_text(item.widths) if item.widths else "no MACs"
+        key = item.operator if by == "type" else _widths_text(item) or "no MACs"
         groups.setdefault(key, []).append(item)
     table = _table(title, "operator" if by == "type" else "widths", "nodes", *_COLUMNS)
     for key, members in groups.items():
-        cost, traffic, cycle, energy = totals(members)
-        if cost.macs or cost.primitives or traffic.total:
-            _row(table, key, str(len(members)), cost, traffic, cycle, energy)
+        _row(table, key, str(len(members)), *totals(members))
     _row(table, "total", str(len(counts)), *totals(counts), style="bold")
     console.print(table)
 
 
-_COLUMNS = ("MACs", "BitOPs", "nested", "after acc.", "traffic", "cycles", "energy", "of it MACs")
+def _widths_text(item: NodeCount) -> str:
+    from .runs import widths_text
+
+    return widths_text(item.widths) if item.widths else ""
 
 
-def _table(title: str, *headings: str) -> Table:
+def _table(title: str, *headings: str) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
     for position, heading in enumerate(headings):
         table.add_column(heading, justify="right" if position else "left")
@@ -72,7 +83,7 @@ def _table(title: str, *headings: str) -> Table:
 
 
 def _row(
-    table: Table,
+    table: "Table",
     name: str,
     second: str,
     cost: Cost,
@@ -81,13 +92,16 @@ def _row(
     energy: dict[str, float],
     style: str = "",
 ) -> None:
+    from .runs import giga
+
     picojoule = sum(energy.values())
     table.add_row(
         name,
         second,
         f"{sum(cost.macs.values()):,}",
         f"{cost.bitops:,}",
-        f"{nested(cost):,}",
+        f"{cost.primitives[Primitive.WEIGHT_SHIFT]:,}",
+        f"{cost.primitives[Primitive.ACTIVATION_SHIFT]:,}",
         f"{after_accumulator(cost):,}",
         f"{giga(traffic.total)}b",
         f"{cycle:,}",
@@ -97,12 +111,26 @@ def _row(
     )
 
 
-def _print_storage(console: Console, plan: Plan) -> None:
+def _print_notes(console: "Console", plan: Plan, counts: Sequence[NodeCount], energy: EnergyTable | None) -> None:
+    """Print what a row cannot say: kept weights, storage, and which energies are read."""
+    from .runs import giga
+
     bits = storage(plan)
+    console.print("weights nested: on the fly; 0 where nested weights are kept and widths stay", style="dim")
     console.print(
-        f"storage {giga(bits['weights'])}b of weights at {plan.machine.n} bits, {giga(bits['tables'])}b of biases, "
-        f"multipliers and shifts; target {plan.target.name}"
+        f"storage: {giga(bits['weights'])}b of weights at {plan.machine.n} bits, {giga(bits['tables'])}b of biases, "
+        f"multipliers and shifts; target {plan.target.name}",
+        style="dim",
     )
+    if energy is not None:
+        names: dict[bool, list[str]] = {True: [], False: []}
+        for figure in figures(plan, counts, energy):
+            names[figure.read].append(f"{figure.operation} {'x'.join(map(str, figure.bits))}")
+        console.print(
+            f"energy {energy.name}: {', '.join(names[True]) or 'nothing'} read from the source, "
+            f"{', '.join(names[False]) or 'nothing'} interpolated",
+            style="dim",
+        )
 
 
 def as_csv(counts: Sequence[NodeCount]) -> str:
@@ -126,9 +154,11 @@ def as_csv(counts: Sequence[NodeCount]) -> str:
     return text.getvalue()
 
 
-def own_block(plan: Plan, counts: Sequence[NodeCount]) -> dict[str, Any]:
+def own_block(plan: Plan, counts: Sequence[NodeCount], energy: EnergyTable) -> dict[str, Any]:
     """Return our counts as a JSON object: totals, by kind, and per node; integers stay integers."""
     return {
+        "energy_table": energy.name,
+        "energy_figures": [figure._asdict() for figure in figures(plan, counts, energy)],
         "total": _block(*totals(counts)),
         "by_kind": {_KINDS[kind]: _block(*totals(counts, kind)) for kind in (LAYER, CONTROLLER, OTHER)},
         "storage_bits": storage(plan),
@@ -162,46 +192,22 @@ def _block(cost: Cost, traffic: Traffic, cycle: int, energy: dict[str, float]) -
 
 
 def qonnx_block(counts: Sequence[NodeCount]) -> dict[str, Any]:
-    """Return the counts under the keys of QONNX's `inference_cost`, dense: weights are signed, activations unsigned.
+    """Return the counts under the keys of QONNX's `inference_cost`: weights are signed, activations unsigned.
 
-    Only nodes with MACs take part, the controller's included, as QONNX counts only what multiplies.
+    Only nodes with MACs take part, the controller's included, as QONNX counts only what multiplies. Like there, what a
+    node puts out are its accumulators, because requantization is another node.
     """
-    by_node: dict[str, dict[str, int]] = {}
-    by_type: dict[str, Counter[str]] = {}
-    total: Counter[str] = Counter()
-    for item in counts:
-        if item.widths is None:
-            continue
-        w, a = item.widths
-        entry = {
-            f"op_mac_UINT{a}_INT{w}": sum(item.cost.macs.values()),
-            f"mem_w_INT{w}": item.weight_elements,
-            f"mem_o_INT{item.output_bits}"
-            if item.output_bits == 32
-            else f"mem_o_UINT{item.output_bits}": item.output_elements,
-        }
-        by_node[item.name] = entry
-        by_type.setdefault(item.operator, Counter()).update(entry)
-        total.update(entry)
-    return {
-        "total_cost": {**summed(total), "unsupported": "set()", "discount_sparsity": False},
-        "optype_cost": {operator: summed(entry) for operator, entry in by_type.items()},
-        "node_cost": {name: summed(entry) for name, entry in by_node.items()},
-    }
-
-
-def summed(entry: Counter[str] | dict[str, int]) -> dict[str, int]:
-    """Return `entry` with its totals, as QONNX computes them from its own keys."""
-    out = {key: int(value) for key, value in entry.items()}
-    for what in ("w", "o"):
-        keys = [key for key in entry if key.startswith(f"mem_{what}_")]
-        out[f"total_mem_{what}_bits"] = sum(_width(key.split("_")[-1]) * entry[key] for key in keys)
-        out[f"total_mem_{what}_elems"] = sum(entry[key] for key in keys)
-    macs = [key for key in entry if key.startswith("op_mac_")]
-    out["total_bops"] = sum(_width(key.split("_")[2]) * _width(key.split("_")[3]) * entry[key] for key in macs)
-    out["total_macs"] = sum(entry[key] for key in macs)
-    return out
-
-
-def _width(dtype: str) -> int:
-    return {"BIPOLAR": 1, "BINARY": 1, "TERNARY": 2}.get(dtype) or int("".join(filter(str.isdigit, dtype)))
+    return inference_cost(
+        MacNode(
+            name=item.name,
+            operator=item.operator,
+            input_type=f"UINT{item.widths[1]}",
+            weight_type=f"INT{item.widths[0]}",
+            output_type=f"INT{item.accumulator_bits}",
+            macs=sum(item.cost.macs.values()),
+            weight_elements=item.weight_elements,
+            output_elements=item.output_elements,
+        )
+        for item in counts
+        if item.widths
+    )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 from ..energy import EnergyTable
 from ..graph.model import Graph, Widths
@@ -53,14 +54,14 @@ class NodeCount:
     traffic: Traffic
     weight_elements: int
     output_elements: int
-    output_bits: int
+    accumulator_bits: int
     cycles: int
     energy: dict[str, float]
 
 
 def count(plan: Plan, bits: Mapping[str, Widths], energy: EnergyTable) -> list[NodeCount]:
     """Return the counts of every node of `plan`, with the layers of `bits` at the widths given there."""
-    belongs = controller_nodes(plan.graph)
+    belongs = controller_nodes(plan.graph) if plan.graph.dynamic else set()
     counts = []
     for step in plan.steps:
         node = step.node
@@ -79,7 +80,7 @@ def count(plan: Plan, bits: Mapping[str, Widths], energy: EnergyTable) -> list[N
                 traffic=traffic,
                 weight_elements=prod(step.input_types[1].shape) if is_layer else 0,
                 output_elements=prod(step.call.type.shape),
-                output_bits=_bits_of(plan, step.call.type.dtype),
+                accumulator_bits=plan.machine.accumulator_width,
                 cycles=cycles(step, plan.target, pair) if pair else 0,
                 energy=_energy(plan, cost, traffic, energy),
             )
@@ -133,7 +134,8 @@ def cycles(step: Step, target: Target, pair: Widths) -> int:
 def kept_nesting(plan: Plan, before: Sequence[Widths] | None, now: Sequence[Widths]) -> Counter[Primitive]:
     """Return the weight nesting of one input when nested weights are kept from the input `before` it.
 
-    Only layers whose weight width changed pay; without a predecessor every layer below the master width does.
+    Only layers whose weight width changed pay, and a change to the master width pays nothing, because the master stays
+    in memory; without a predecessor every layer below the master width pays.
     """
     total: Counter[Primitive] = Counter()
     steps = {step.node.name: step for step in plan.layer_steps()}
@@ -205,31 +207,78 @@ def _traffic(plan: Plan, step: Step, pair: Widths | None) -> Traffic:
     return traffic
 
 
+class Figure(NamedTuple):
+    """The energy of one addition or multiplication of some widths, and whether it is read from the source."""
+
+    operation: str
+    bits: tuple[int, ...]
+    picojoule: float
+    read: bool
+
+
+def figures(plan: Plan, counts: Iterable[NodeCount], table: EnergyTable) -> list[Figure]:
+    """Return every energy figure that the counts use; those that are not read are interpolated."""
+    kinds = _kinds(plan)
+    used: set[tuple[str, tuple[int, ...]]] = set()
+    for item in counts:
+        used |= {("multiply", pair) for pair in item.cost.macs}
+        used |= {("add", (plan.target.accumulator_width,)) for _ in item.cost.macs}
+        used |= {(kinds[name].operation, kinds[name].bits) for name in item.cost.primitives}
+    return [_figure(table, operation, bits) for operation, bits in sorted(used)]
+
+
+class _Kind(NamedTuple):
+    """Where the energy of a primitive belongs, and what it costs as."""
+
+    part: str
+    operation: str
+    bits: tuple[int, ...]
+
+
+def _kinds(plan: Plan) -> dict[Primitive, _Kind]:
+    """Return what every primitive costs as; shifts, clips, ORs and compares cost as additions of their width."""
+    n, register, multiplier = plan.machine.n, plan.target.accumulator_width, plan.target.multiplier_width
+    codes, sums, products = ((width,) for width in (n, register, register + multiplier))
+    return {
+        Primitive.WEIGHT_SHIFT: _Kind("nesting", "add", codes),
+        Primitive.WEIGHT_INCREMENT: _Kind("nesting", "add", codes),
+        Primitive.WEIGHT_CLIP: _Kind("nesting", "add", codes),
+        Primitive.WEIGHT_OR: _Kind("nesting", "add", codes),
+        Primitive.ACTIVATION_SHIFT: _Kind("nesting", "add", codes),
+        Primitive.ACTIVATION_INCREMENT: _Kind("nesting", "add", codes),
+        Primitive.ACTIVATION_CLIP: _Kind("nesting", "add", codes),
+        Primitive.ALIGN_SHIFT: _Kind("requantize", "add", sums),
+        Primitive.BIAS_ADD: _Kind("requantize", "add", sums),
+        Primitive.REQUANTIZE_MULTIPLY: _Kind("requantize", "multiply", (register, multiplier)),
+        Primitive.REQUANTIZE_ADD: _Kind("requantize", "add", products),
+        Primitive.REQUANTIZE_SHIFT: _Kind("requantize", "add", products),
+        Primitive.REQUANTIZE_CLIP: _Kind("requantize", "add", codes),
+        Primitive.RESIDUAL_MULTIPLY: _Kind("requantize", "multiply", (n, multiplier)),
+        Primitive.RESIDUAL_ADD: _Kind("requantize", "add", products),
+        Primitive.POOL_ADD: _Kind("requantize", "add", sums),
+        Primitive.COMPARE: _Kind("requantize", "add", codes),
+    }
+
+
+def _figure(table: EnergyTable, operation: str, bits: tuple[int, ...]) -> Figure:
+    if operation == "multiply":
+        return Figure(operation, bits, table.multiplication(*bits), table.reads_multiplication(*bits))
+    return Figure(operation, bits, table.addition(*bits), table.reads_addition(*bits))
+
+
 def _energy(plan: Plan, cost: Cost, traffic: Traffic, table: EnergyTable) -> dict[str, float]:
     """Return pJ by what takes it: MACs, nesting, everything after the accumulator, and memory."""
-    register, n = plan.target.accumulator_width, plan.machine.n
-    wide = register + plan.target.multiplier_width
-    macs = sum(
-        times * (table.multiplication(b_w, b_a) + table.addition(register)) for (b_w, b_a), times in cost.macs.items()
-    )
-    nest = after = 0.0
+    addition = table.addition(plan.target.accumulator_width)
+    macs = sum(times * (table.multiplication(b_w, b_a) + addition) for (b_w, b_a), times in cost.macs.items())
+    energy = {"macs": macs, "nesting": 0.0, "requantize": 0.0}
+    kinds = _kinds(plan)
     for primitive, times in cost.primitives.items():
-        if primitive.value.startswith(("weight_nest", "activation_nest")):
-            nest += times * table.addition(n)
-        elif primitive == Primitive.REQUANTIZE_MULTIPLY:
-            after += times * table.multiplication(register, plan.target.multiplier_width)
-        elif primitive == Primitive.RESIDUAL_MULTIPLY:
-            after += times * table.multiplication(n, plan.target.multiplier_width)
-        elif primitive in (Primitive.REQUANTIZE_ADD, Primitive.REQUANTIZE_SHIFT, Primitive.RESIDUAL_ADD):
-            after += times * table.addition(wide)
-        elif primitive in (Primitive.REQUANTIZE_CLIP, Primitive.COMPARE):
-            after += times * table.addition(n)
-        else:
-            after += times * table.addition(register)
+        kind = kinds[primitive]
+        energy[kind.part] += times * _figure(table, kind.operation, kind.bits).picojoule
     activations = sum(traffic.activations_in.values()) + sum(traffic.activations_out.values())
-    memory = (
+    energy["memory"] = (
         table.traffic(sum(traffic.weights.values()), "weights")
         + table.traffic(activations, "activations")
         + table.traffic(traffic.tables, "tables")
     )
-    return {"macs": macs, "nesting": nest, "requantize": after, "memory": memory}
+    return energy

@@ -1,28 +1,48 @@
 """The second way to count: watch the law execute.
 
-The `spec` engine runs unchanged under a profiling hook that sees every call of a primitive of `spec` with its
-arguments. What it counts is what was executed, not what shapes promise; both ways must agree exactly.
+The `spec` engine runs unchanged under a profiling hook that sees every call of a function of `spec` with its arguments.
+What it counts is what was executed, not what shapes promise; both ways must agree exactly. A function of the law that
+is neither counted here nor known to be part of a counted one stops the count.
 """
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
 
 from .. import spec
-from ..executor import engine
+from ..executor import Result, engine
 from ..graph.model import Array
 from ..ops.cost import Cost, Primitive
 from ..ops.nested import spec_operands
 from ..ops.operator import Outcome
 from ..planner import Plan, Step
-from ..spec.rules import Nesting
+from ..spec.rules import Nesting, Rounding
 
-Locals = dict[str, Any]
+_LAW = str(Path(spec.__file__).parent)
+# addresses, control and status, and the steps of which the counted functions consist
+_PART_OF_OTHERS = {
+    "nest",
+    "nest_zero_point",
+    "exponent",
+    "master_zero_point_of_weights",
+    "narrow",
+    "limits",
+    "wrap",
+    "saturate",
+    "accumulate_saturating",
+    "gather",
+    "positions",
+    "output_size",
+}
 
 
-def count_by_execution(plan: Plan, sample: Array) -> dict[str, Cost]:
-    """Return the cost of every node of `plan` for one sample, counted while the law executes it."""
+class UncountedError(RuntimeError):
+    """The law executed a function that has no count: a fault of dqtsim, never of a model."""
+
+
+def count_by_execution(plan: Plan, sample: Array) -> tuple[Result, dict[str, Cost]]:
+    """Return the result of one sample and the cost of every node of `plan`, counted while the law executes it."""
     counter = _Counter()
     costs: dict[str, Cost] = {}
 
@@ -33,14 +53,14 @@ def count_by_execution(plan: Plan, sample: Array) -> dict[str, Cost]:
     previous = sys.getprofile()
     sys.setprofile(counter)
     try:
-        execute(sample, [observe])
+        result = execute(sample, [observe])
     finally:
         sys.setprofile(previous)
-    return costs
+    return result, costs
 
 
 class _Counter:
-    """A profiling hook that counts calls of primitives."""
+    """A profiling hook that counts calls of the law's functions."""
 
     def __init__(self) -> None:
         self._cost = Cost()
@@ -54,6 +74,8 @@ class _Counter:
                 (spec.align, self._align),
                 (spec.add_bias, self._add_bias),
                 (spec.requantize, self._requantize),
+                (spec.shift_right, self._shift_right),
+                (spec.clip, self._clip),
                 (spec.add, self._add),
                 (spec.average_pool, self._average_pool),
                 (spec.max_pool, self._max_pool),
@@ -62,10 +84,14 @@ class _Counter:
         }
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
-        if event == "call":
-            hook = self._hooks.get(frame.f_code)
-            if hook is not None:
-                hook(frame)
+        if event != "call":
+            return
+        code = frame.f_code
+        hook = self._hooks.get(code)
+        if hook is not None:
+            hook(frame)
+        elif code.co_filename.startswith(_LAW) and code.co_name not in _PART_OF_OTHERS and code.co_name[0] not in "<_":
+            raise UncountedError(f"the law executed '{code.co_name}', which has no count.")
 
     def take(self) -> Cost:
         """Return what was counted since the last call, and start anew."""
@@ -102,17 +128,20 @@ class _Counter:
 
     def _requantize(self, _frame: FrameType) -> None:
         self._count(Primitive.REQUANTIZE_MULTIPLY)
-        self._narrowed()
+        self._count(Primitive.REQUANTIZE_ADD)  # of the zero point
 
-    def _narrowed(self) -> None:
-        self._count(Primitive.REQUANTIZE_ADD, 2)
+    def _shift_right(self, frame: FrameType) -> None:
         self._count(Primitive.REQUANTIZE_SHIFT)
+        if frame.f_locals["rounding"] != Rounding.FLOOR:
+            self._count(Primitive.REQUANTIZE_ADD)  # of the half
+
+    def _clip(self, _frame: FrameType) -> None:
         self._count(Primitive.REQUANTIZE_CLIP)
 
     def _add(self, _frame: FrameType) -> None:
         self._count(Primitive.RESIDUAL_MULTIPLY, 2)
         self._count(Primitive.RESIDUAL_ADD)
-        self._narrowed()
+        self._count(Primitive.REQUANTIZE_ADD)  # of the zero point
 
     def _average_pool(self, frame: FrameType) -> None:
         self._count(Primitive.POOL_ADD, len(frame.f_locals["window"]))
