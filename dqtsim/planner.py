@@ -52,6 +52,11 @@ class Plan:
         """Return the steps that multiply and accumulate, the controller's included, in execution order."""
         return [step for step in self.steps if step.call.bounds]
 
+    def widest(self) -> dict[str, Widths]:
+        """Return for each layer the pair of widths with the largest product that it may run at."""
+        planned = {step.node.name: step.call.bounds for step in self.layer_steps()}
+        return {layer: max(planned[layer], key=lambda pair: pair[0] * pair[1]) for layer in self.graph.layers}
+
     def proven(self) -> bool:
         """Return whether no accumulator can leave its register, at any of the planned widths."""
         width = self.machine.accumulator_width

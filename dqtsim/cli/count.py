@@ -170,8 +170,7 @@ def _widths_of_run(compiled: "Plan", input_path: Path) -> "dict[str, Widths]":
 
 def _widest(compiled: "Plan", policy: str) -> "tuple[dict[str, Widths], str]":
     """Return the widths that the model carries, those of most BitOPs where a controller decides, and how to say so."""
-    planned = {step.node.name: list(step.call.bounds) for step in compiled.layer_steps()}
-    widest = {layer: max(planned[layer], key=lambda pair: pair[0] * pair[1]) for layer in compiled.graph.layers}
+    widest = compiled.widest()
     if compiled.graph.dynamic:
         return widest, "widest choice of the controller (give --input or --data for what it really chooses)"
     return widest, f"bits {policy}"

@@ -12,7 +12,7 @@ from ..executor import check_codes, run
 from ..graph.model import Graph
 from ..planner import Plan, plan
 from ..target import Target
-from .distribution import Distribution, Setting
+from .distribution import Distribution
 
 OWN, PLAN, UNIFORM = "own", "plan", "uniform"
 WIDTHS = (8, 6, 5, 4, 3, 2)
@@ -100,7 +100,7 @@ def prepare(graph: Graph, target: Target, energy: EnergyTable, plans: Sequence[P
 def count_widest(study: Study) -> None:
     """Count every setting once without a picture: static widths as they are, a controller at its widest choice."""
     for record in study.records:
-        record.found.add(widest(record.plan))
+        record.found.add(tuple(record.plan.widest().values()))
 
 
 def check_pictures(study: Study, split: Split) -> None:
@@ -118,12 +118,6 @@ def run_over(study: Study, split: Split, threads: int, done: Callable[[], None])
             record.found.add(result.bits)
             record.classes.append(-1 if result.class_index is None else result.class_index)
             done()
-
-
-def widest(compiled: Plan) -> Setting:
-    """Return the pair of widths with the largest product that each layer may run at."""
-    planned = {step.node.name: step.call.bounds for step in compiled.layer_steps()}
-    return tuple(max(planned[layer], key=lambda pair: pair[0] * pair[1]) for layer in compiled.graph.layers)
 
 
 def interval(right: int, pictures: int) -> tuple[float, float]:
