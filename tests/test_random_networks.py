@@ -7,7 +7,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from dqtsim.errors import AccumulatorError, TargetError
-from dqtsim.executor import Result, Trace, engine
+from dqtsim.executor import Result, Trace, engine, run
 from dqtsim.graph import from_onnx, to_onnx, with_bits
 from dqtsim.planner import Plan, plan
 from dqtsim.spec import Overflow, Rounding, TapOrder
@@ -113,3 +113,18 @@ def test_onnxruntime_is_refused_just_where_a_register_could_overflow(sample: Sam
         return
     assert compiled.proven()
     assert_same(execute(compiled, sample, "jit")[1], bodies)
+
+
+@given(samples(most=3), st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_a_batch_is_its_samples_side_by_side(sample: Sample, count: int, threads: int, seed: int) -> None:
+    """Neither the number of threads nor how a batch is split changes a bit, a width or a flag."""
+    compiled = plan(sample.graph, WIDE)
+    top = (1 << sample.graph.arithmetic.master_width) - 1
+    shape = (count, *sample.codes.shape[1:])
+    batch = np.random.default_rng(seed).integers(0, top, shape, np.uint8, endpoint=True)
+    together = list(run(compiled, batch, "jit", threads))
+    alone = [next(run(compiled, batch[index : index + 1], "spec")) for index in range(count)]
+    for one, other in zip(together, alone, strict=True):
+        assert one.bits == other.bits
+        assert one.flags == other.flags
+        assert all(np.array_equal(one.outputs[name], array) for name, array in other.outputs.items())
