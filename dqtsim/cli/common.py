@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 ENGINE_NAMES = ("jit", "spec", "onnxruntime", "torch")
-T = TypeVar("T")
+WIDEST = 200
 Decorator = Callable[[Any], Any]
 
 
@@ -60,12 +60,12 @@ engine_option: Decorator = click.option(
 
 
 def console() -> "Console":
-    """Return the console for findings; a pipe has no width, so tables are not folded for it."""
+    """Return the console for findings."""
     from rich.console import Console
 
-    # names of models, layers and classes are text, whatever brackets and colons they hold
-    width = None if sys.stdout.isatty() else 160
-    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=True)
+    # names of models, layers and classes are text, whatever brackets and colons they hold; numbers are never shortened
+    # to fit a narrow terminal, nor folded for a pipe
+    return Console(highlight=False, markup=False, emoji=False, width=WIDEST, soft_wrap=True)
 
 
 @contextmanager

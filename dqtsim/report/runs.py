@@ -94,22 +94,20 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
         ahead = f"  (margin {gap} over the next class)" if gap is not None else ""
         console.print(Text.assemble((name, "bold"), ahead))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("layer", "weights", "activations", "accumulator", "of", "saturations", "wraps", "MACs", "BitOPs"):
+    for heading in ("layer", "bits", "register", "saturated", "wrapped", "MACs", "BitOPs"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
     pairs = dict(zip(graph.layers, result.bits, strict=True))
     for step in plan.layer_steps():
         layer = step.node.name
         pair = pairs.get(layer, next(iter(step.call.bounds)))
         flags = result.flags.get(layer)
-        register = str(plan.machine.accumulator_width)
-        seen = (
-            [bits_needed(flags), register, str(flags.saturations), str(flags.wraps)]
-            if flags
-            else ["-", register, "-", "-"]
-        )
+        seen = [f"- of {plan.machine.accumulator_width}", "-", "-"]
+        if flags:
+            needed = f"{bits_needed(flags)} of {plan.machine.accumulator_width}"
+            seen = [needed, str(flags.saturations), str(flags.wraps)]
         cost = [f"{step.macs:,}", f"{step.macs * pair[0] * pair[1]:,}"]
         style = None if layer in pairs else "dim"
-        table.add_row(layer, f"{pair[0]} bits", f"{pair[1]} bits", *seen, *cost, style=style)
+        table.add_row(layer, widths_text(pair), *seen, *cost, style=style)
     console.print(table)
     flags = total_flags(result)
     events = f"{flags.saturations} saturations, {flags.wraps} wraps" if flags else "accumulators not visible"

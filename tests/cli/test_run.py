@@ -111,7 +111,8 @@ def test_one_picture_as_a_person_reads_it(command: Command, files: Path) -> None
     rows = [line.split() for line in result.stdout.splitlines()]
     assert rows[0][0] in ("ant", "bee", "cow")
     assert [row[0] for row in rows[2:6]] == LAYERS
-    assert rows[3][1:5] == ["2", "bits", "4", "bits"]
+    assert rows[3][1] == "w2a4"
+    assert rows[3][3:5] == ["of", "32"]
     assert rows[-1][:2] == ["bits", "w2a4,"]
     assert "target default, engine jit" in result.stdout
     assert all("Error" not in line for line in result.stdout.splitlines())
