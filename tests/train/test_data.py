@@ -60,9 +60,9 @@ def test_all_three_layouts_give_the_same_pictures(cifar: Path, tmp_path: Path) -
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "no") == f"The data must be a folder, but there is no folder at {tmp_path / 'no'}."
+    assert refusal(tmp_path / "no") == f"the data must be a folder, but there is no folder at {tmp_path / 'no'}."
     assert refusal(tmp_path) == (
-        "The data folder must hold data_batch_1 (CIFAR-10 python), data_batch_1.bin (CIFAR-10 binary) or a folder "
+        "the data folder must hold data_batch_1 (CIFAR-10 python), data_batch_1.bin (CIFAR-10 binary) or a folder "
         f"train (one folder of images per class), but none of them is in {tmp_path}."
     )
 
@@ -81,7 +81,7 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
     folder = write_cifar(tmp_path / "cifar", 2)
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": Attack()}))
     assert re.fullmatch(
-        rf"A CIFAR-10 pickle may hold only numpy arrays and plain values, but {folder / 'data_batch_1'} "
+        rf"a CIFAR-10 pickle may hold only arrays and plain values, but {folder / 'data_batch_1'} "
         r"has: (posix|nt)\.system\.",
         refusal(folder),
     )
@@ -91,45 +91,44 @@ def test_broken_batches_are_described(tmp_path: Path) -> None:
     folder = write_cifar(tmp_path / "cifar", 2)
     batch = folder / "data_batch_1"
     batch.write_bytes(pickle.dumps([1]))
-    assert refusal(folder) == f"A CIFAR-10 pickle must hold a dictionary, but {batch} holds a list."
+    assert refusal(folder) == f"a CIFAR-10 pickle must hold a dictionary, but {batch} holds a list."
     batch.write_bytes(pickle.dumps({b"data": np.zeros((2, 7), np.uint8), b"labels": [0, 1]}))
-    assert refusal(folder) == f"A CIFAR-10 batch must be uint8 [N, 3072], but {batch} has uint8 [2, 7]."
+    assert refusal(folder) == f"a CIFAR-10 batch must be uint8 [N, 3072], but {batch} has uint8 [2, 7]."
     batch.write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8)}))
-    assert refusal(folder) == f"A CIFAR-10 batch must have the keys data and labels, but {batch} has not."
+    assert refusal(folder) == f"a CIFAR-10 batch must have the keys data and labels, but {batch} has not."
     batch.write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}))
-    assert refusal(folder) == f"A CIFAR-10 batch must have one label per picture, but {batch} has 1 for 2."
+    assert refusal(folder) == f"a CIFAR-10 batch must have one label per picture, but {batch} has 1 for 2."
     batch.write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]}))
-    assert refusal(folder) == f"A label must be from 0 to 9, but {batch} has 10."
+    assert refusal(folder) == f"a label must be from 0 to 9, but {batch} has 10."
 
 
 def test_a_binary_batch_is_whole_records(tmp_path: Path) -> None:
     batch = tmp_path / "data_batch_1.bin"
     batch.write_bytes(bytes(3074))
     assert refusal(tmp_path) == (
-        f"A CIFAR-10 binary batch must be a whole number of 3073-byte records, but {batch} has 3074 bytes."
+        f"a CIFAR-10 binary batch must be a whole number of 3073-byte records, but {batch} has 3074 bytes."
     )
 
 
 def test_image_folders_are_checked(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     assert refusal(tmp_path) == (
-        f"An image folder must have one folder per class, but {tmp_path / 'train'} has no folder."
+        f"an image folder must have one folder per class, but {tmp_path / 'train'} has no folder."
     )
     (tmp_path / "train" / "cat").mkdir()
-    assert refusal(tmp_path) == f"An image folder must have a folder test or val, but {tmp_path} has neither."
-    (tmp_path / "test").mkdir()
-    assert refusal(tmp_path) == f"A split must have at least one picture, but {tmp_path / 'train'} has none."
+    assert refusal(tmp_path) == f"a split must have at least one picture, but {tmp_path / 'train'} has none."
     Image.new("RGB", (8, 4)).save(tmp_path / "train" / "cat" / "a.png")
+    assert refusal(tmp_path) == f"an image folder must have a folder test or val, but {tmp_path} has neither."
+    (tmp_path / "test").mkdir()
     assert refusal(tmp_path) == (
-        f"Every class must have a folder in each split, but {tmp_path / 'test' / 'cat'} is missing."
+        f"every class must have a folder in each split, but {tmp_path / 'test' / 'cat'} is missing."
     )
-    Image.new("RGB", (8, 6)).save(tmp_path / "train" / "cat" / "b.png")
-    assert refusal(tmp_path) == (
-        f"All pictures must have one size, 8x4 as the first, but {tmp_path / 'train' / 'cat' / 'b.png'} is 8x6."
-    )
+    second = tmp_path / "train" / "cat" / "b.png"
+    Image.new("RGB", (8, 6)).save(second)
+    assert refusal(tmp_path) == (f"all pictures must have one size, 8x4 as the first of train, but {second} is 8x6.")
     (tmp_path / "train" / "cat" / "b.png").write_text("no picture")
     assert refusal(tmp_path).startswith(
-        f"A picture must be readable, but {tmp_path / 'train' / 'cat' / 'b.png'} is not: "
+        f"a picture must be readable, but {tmp_path / 'train' / 'cat' / 'b.png'} is not: "
     )
 
 
