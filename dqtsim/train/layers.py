@@ -100,7 +100,7 @@ class Nested(nn.Module):
         """The largest code (B4): that of the ceiling, where there is one."""
         if self.ceiling is None:
             return TOP_CODE
-        code = math.floor(self.ceiling / self.step().item() + 0.5)
+        code: int = math.floor(self.ceiling / self.step().item() + 0.5)
         return min(TOP_CODE, max(1, code))
 
     def initialise(self, value: torch.Tensor) -> None:
