@@ -11,6 +11,7 @@ from .common import ErrorGroup
 from .count import count_command, new_command
 from .evaluate import evaluate_command
 from .inspect import info_command, target_group
+from .plan import plan_command
 from .report import report_command
 from .run import run_command
 from .training import export_command, train_command
@@ -31,6 +32,7 @@ for command in (
     count_command,
     new_command,
     report_command,
+    plan_command,
     info_command,
     target_group,
     train_command,

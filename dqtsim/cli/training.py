@@ -3,14 +3,16 @@
 import ctypes
 import dataclasses
 import json
+import tomllib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import InputError
-from ..train.config import TrainConfig
-from ..train.rules import ACTIVATION_RULES, WEIGHT_RULES
+from ..train.config import COSTS, RELAXATIONS, TrainConfig
+from ..train.rules import ACTIVATION_RULES, NETWORK_NAMES, WEIGHT_RULES
 from .common import Decorator
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
@@ -27,12 +29,36 @@ def _number(name: str, text: str) -> Decorator:
     )
 
 
-def _candidates(_context: click.Context, _option: click.Parameter, value: str) -> tuple[tuple[int, int], ...]:
+def _pairs(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[tuple[int, int], ...] | None:
+    if value is None:
+        return None
     try:
         pairs = [tuple(int(width) for width in part.split("/")) for part in value.split(",")]
         return tuple((pair[0], pair[-1]) for pair in pairs)
     except ValueError:
         raise click.BadParameter("give widths such as 2,4,8 or pairs of them such as 4/8,8/8") from None
+
+
+def _read_config(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    """Make the keys of a TOML file the defaults of this command's options."""
+    if path is None:
+        return
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
+        raise InputError(f"the configuration '{path}' cannot be read: {reason}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"the configuration '{path}' is not TOML: {str(error).rstrip('.')}.") from None
+    known = sorted(str(option.name) for option in context.command.params if option.name not in ("config", "resume"))
+    unknown = [key for key in tree if key not in known]
+    if unknown:
+        raise InputError(f"the configuration '{path}' may hold {', '.join(known)}; found '{unknown[0]}'.")
+    for key, value in tree.items():
+        # Pairs may be a list of widths or of pairs, as well as the text of the command line.
+        if isinstance(value, list):
+            tree[key] = ",".join("/".join(map(str, part)) if isinstance(part, list) else str(part) for part in value)
+    context.default_map = tree
 
 
 def _needs_torch() -> None:
@@ -62,35 +88,64 @@ def _keep_memory() -> None:
 
 
 @click.command("train")
-@click.argument("network", type=click.Choice(["resnet8"]))
+@click.option(
+    "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
+    help="TOML file with these options as keys (underscores); the command line goes before it.",
+)  # fmt: skip
+@click.argument("network", type=click.Choice(NETWORK_NAMES))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of CIFAR-10 or of images.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out after its last whole epoch.")
+@_number("width", "Factor on the network's channel counts.")
 @_number("seed", "Seed of everything random.")
 @_number("float_epochs", "Epochs in floating point.")
-@_number("uniform_epochs", "Epochs with the whole network at each candidate.")
+@_number("uniform_epochs", "Epochs with the whole network at each pair of widths.")
 @_number("dynamic_epochs", "Epochs with the controller.")
 @_number("frozen_epochs", "The last of these, with batch norm as inference has it.")
 @_number("batch_size", "Pictures per step.")
+@_number("float_rate", "Peak learning rate in floating point.")
+@_number("nested_rate", "Peak learning rate of the uniform epochs.")
+@_number("dynamic_rate", "Peak learning rate of the dynamic epochs.")
+@_number("step_rate", "Learning rate of the quantizers' steps.")
+@_number("controller_rate", "Learning rate of the controller.")
+@_number("weight_decay", "In floating point.")
+@_number("nested_weight_decay", "In nested epochs.")
+@_number("smoothing", "Of labels.")
+@_number("gradient_limit", "Largest norm of a gradient.")
 @click.option("--weight-rule", type=click.Choice(WEIGHT_RULES), default="MIDPOINT", show_default=True)
 @click.option("--activation-rule", type=click.Choice(ACTIVATION_RULES), default="TIES_UP", show_default=True)
-@click.option(
-    "--candidates", default="2,4,8", show_default=True, callback=_candidates, help="Widths, or pairs such as 4/8."
-)
+@click.option("--candidates", default="2,4,8", show_default=True, callback=_pairs, help="Widths, or pairs such as 4/8.")
+@click.option("--separately", is_flag=True, help="Weights and activations apart: all pairs of the candidates' widths.")
+@click.option("--consistency", callback=_pairs, help="K' of eq. 11. [default: the candidates]")
+@click.option("--shared-norm", is_flag=True, help="One row of batch norm statistics for all widths.")
 @_number("alpha", "Weight of the consistency term (eq. 11).")
 @_number("beta", "Weight of the cost term (eq. 11).")
-@click.option("--budget", type=float, default=_DEFAULTS["budget"], show_default=True, help="Wanted average width.")
+@click.option("--cost", type=click.Choice(COSTS), default="bits", show_default=True, help="What the cost term counts.")
+@click.option("--budget", type=float, help="Average width, or with --cost bitops MBitOPs per picture. [default: 3.75]")
+@click.option("--no-budget", is_flag=True, help="Lower the cost as far as beta drives it.")
 @_number("information", "Weight of the information term (ours).")
+@click.option("--relaxation", type=click.Choice(RELAXATIONS), default="gumbel", show_default=True)
+@_number("temperature", "Of Gumbel-softmax.")
+@click.option("--final-temperature", type=float, help="What it falls to over the dynamic epochs.")
+@_number("distill", "Share of the float network's predictions in the targets.")
+@_number("ema", "Decay of the averaged parameters that are evaluated and exported; 0 is none.")
 @click.option("--pictures", type=click.IntRange(1), help="Use only the first training pictures.")
-def train_command(network: str, resume: bool, **options: Any) -> None:
-    """Train NETWORK nested; the folder --out gets a checkpoint and a row of log.jsonl per epoch.
+def train_command(resume: bool, separately: bool, no_budget: bool, **options: Any) -> None:
+    """Train NETWORK nested; the folder --out gets a checkpoint, and a row of log.jsonl and log.csv per epoch.
 
-    A float.pt that is already in --out is taken as the float network.
+    A float.pt of the same network that is already in --out is taken as the float network.
     """
     _needs_torch()
     _keep_memory()
     from ..train.loop import train
 
+    if separately:
+        weights, activations = (list(dict.fromkeys(part)) for part in zip(*options["candidates"], strict=True))
+        options["candidates"] = tuple(product(weights, activations))
+    if options["budget"] is None and not no_budget and options["cost"] == "bits":
+        options["budget"] = _DEFAULTS["budget"]
+    if options["budget"] is not None and no_budget:
+        raise InputError("--budget and --no-budget exclude each other.")
     train(TrainConfig(**options), resume=resume)
 
 
@@ -105,6 +160,6 @@ def export_command(**options: Any) -> None:
     """Fold RUN to integers, write the model and its golden vectors, print accuracies as JSON."""
     _needs_torch()
     _keep_memory()
-    from ..train.commands import ExportConfig, export
+    from ..train.commands import ExportConfig, export_run
 
-    click.echo(json.dumps(export(ExportConfig(**options)), indent=2))
+    click.echo(json.dumps(export_run(ExportConfig(**options)), indent=2))

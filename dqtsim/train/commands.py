@@ -1,4 +1,4 @@
-"""The training commands as plain functions: train, then export."""
+"""The training commands as plain functions: train a run, export it; or export a network prepared by hand."""
 
 import dataclasses
 import json
@@ -8,14 +8,18 @@ import torch
 
 from dqtsim import __version__
 from dqtsim.errors import InputError
+from dqtsim.graph import save
+from dqtsim.graph.model import Graph
 from dqtsim.train.config import RunDir, TrainConfig
+from dqtsim.train.controller import Controller
 from dqtsim.train.data import read_dataset
-from dqtsim.train.folding import fold, save_model
+from dqtsim.train.folding import fold
 from dqtsim.train.golden import write_golden
 from dqtsim.train.loop import load_networks, train
+from dqtsim.train.network import NestedNetwork
 from dqtsim.train.report import measure
 
-__all__ = ["ExportConfig", "TrainConfig", "export", "train"]
+__all__ = ["ExportConfig", "TrainConfig", "export", "export_run", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,34 @@ class ExportConfig:
     golden_pictures: int = 12
 
 
-def export(config: ExportConfig) -> dict[str, object]:
+def export(
+    network: NestedNetwork,
+    example: torch.Tensor,
+    path: Path,
+    *,
+    controller: Controller | None = None,
+    golden: Path | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Graph:
+    """Write `network` as an ONNX model, and golden vectors of the pictures `example` uint8 [N, C, H, W].
+
+    Without `controller` the widths are static. Vectors go to the folder `golden`, else to the model's path without its
+    suffix and with `-golden`; one per picture and policy.
+    """
+    network.eval()
+    # Refuses pictures of another shape before anything is written.
+    network.features(example[:1])
+    producer = {"name": "dqtsim.train", "version": __version__, "torch": str(torch.__version__)}
+    graph = fold(network, controller, name=path.stem, class_names=class_names, producer=producer)
+    save(graph, path)
+    folder = golden or path.with_name(f"{path.stem}-golden")
+    write_golden(
+        graph, example, None, folder, model=path, source="example", command="dqtsim.train.export", count=len(example)
+    )
+    return graph
+
+
+def export_run(config: ExportConfig) -> dict[str, object]:
     """Fold a finished run, write its model and golden vectors, and return what `measure` found on all test pictures."""
     run = RunDir(config.run)
     trained = run.read_config()
@@ -39,35 +70,30 @@ def export(config: ExportConfig) -> dict[str, object]:
         raise InputError(f"There must be at least one golden picture, but {config.golden_pictures} are wanted.")
     dataset = read_dataset(config.data or trained.data)
     source = config.data_name or dataset.name
-    float_network, network, controller = load_networks(run, len(dataset.class_names))
-    size = (int(dataset.test.images.shape[2]), int(dataset.test.images.shape[3]))
-    integers = fold(network, controller, size)
-    report = measure(float_network, network, controller, integers, dataset.test)
+    float_network, network, controller = load_networks(run, dataset)
+    report = measure(float_network, network, controller, fold(network, controller), dataset.test)
     kept = {"data", "out"}
     settings = {key: value for key, value in dataclasses.asdict(trained).items() if key not in kept}
+    producer = {
+        "name": "dqtsim.train",
+        "version": __version__,
+        "torch": str(torch.__version__),
+        "data": f"{source}, {len(dataset.train)} training and {len(dataset.test)} test pictures",
+        "data_test_sha256": dataset.fingerprint(),
+        "settings": json.dumps(settings),
+        "measured": json.dumps(report),
+    }
+    graph = fold(network, controller, name=config.model.stem, class_names=dataset.class_names, producer=producer)
     config.model.parent.mkdir(parents=True, exist_ok=True)
-    save_model(
-        integers,
-        config.model,
-        name=config.model.stem,
-        class_names=dataset.class_names,
-        producer={
-            "name": "dqtsim.train",
-            "version": __version__,
-            "torch": str(torch.__version__),
-            "data": f"{source}, {len(dataset.train)} training and {len(dataset.test)} test pictures",
-            "data_test_sha256": dataset.fingerprint(),
-            "settings": json.dumps(settings),
-            "measured": json.dumps(report),
-        },
-    )
+    save(graph, config.model)
     if config.golden is not None:
         write_golden(
-            integers,
-            dataset.test,
+            graph,
+            dataset.test.images,
+            dataset.test.labels,
             config.golden,
             model=config.model,
-            source=source,
+            source=f"{source} test",
             command=f"dqtsim export RUN -o {config.model.name} --golden {config.golden.name}",
             count=config.golden_pictures,
         )

@@ -1,13 +1,20 @@
 """What a training run is asked to do, and the folder that it leaves."""
 
+import csv
 import dataclasses
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast, get_args
 
 from dqtsim.errors import InputError
-from dqtsim.train.rules import ACTIVATION_RULES, MASTER_WIDTH, WEIGHT_RULES, ActivationRule, WeightRule
+from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, WeightRule, Widths, check_pairs
+
+Cost = Literal["bits", "bitops"]
+Relaxation = Literal["gumbel", "softmax"]
+COSTS: tuple[Cost, ...] = get_args(Cost)
+RELAXATIONS: tuple[Relaxation, ...] = get_args(Relaxation)
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,9 @@ class TrainConfig:
 
     data: Path
     out: Path
+    network: str = "resnet8"
+    # A factor on the network's channel counts.
+    width: float = 1.0
     seed: int = 0
     float_epochs: int = 28
     uniform_epochs: int = 8
@@ -34,34 +44,69 @@ class TrainConfig:
     gradient_limit: float = 2.0
     weight_rule: WeightRule = "MIDPOINT"
     activation_rule: ActivationRule = "TIES_UP"
-    candidates: tuple[tuple[int, int], ...] = ((2, 2), (4, 4), (8, 8))
+    # What the controller chooses from.
+    candidates: tuple[Widths, ...] = ((2, 2), (4, 4), (8, 8))
+    # K' of eq. 11; None is the candidates. Pairs that are no candidates are allowed.
+    consistency: tuple[Widths, ...] | None = None
+    # One row of batch norm statistics for all widths instead of one per width.
+    shared_norm: bool = False
     alpha: float = 0.5
     beta: float = 0.2
+    cost: Cost = "bits"
+    # Average width with cost bits, millions of BitOPs per picture with cost bitops.
     budget: float | None = 3.75
     information: float = 0.1
+    relaxation: Relaxation = "gumbel"
     temperature: float = 1.0
+    # What the temperature falls to, geometrically, over the dynamic epochs.
+    final_temperature: float | None = None
+    # Share of the float network's predictions in the targets.
+    distill: float = 0.0
+    # Decay of the running average of parameters that is evaluated and exported; 0 is none.
+    ema: float = 0.0
     pictures: int | None = None
+
+    @property
+    def rules(self) -> NestingRules:
+        """The nested network's rules."""
+        extra = self.consistency or ()
+        return NestingRules(self.weight_rule, self.activation_rule, self.candidates, extra, self.shared_norm)
+
+    @property
+    def uniform_pairs(self) -> tuple[Widths, ...]:
+        """K' of eq. 11."""
+        return self.consistency or self.candidates
 
     def check(self) -> None:
         """Refuse values that no run can use."""
-        if self.weight_rule not in WEIGHT_RULES:
-            raise InputError(f"weight_rule must be one of {', '.join(WEIGHT_RULES)}, but is {self.weight_rule}.")
-        if self.activation_rule not in ACTIVATION_RULES:
-            raise InputError(
-                f"activation_rule must be one of {', '.join(ACTIVATION_RULES)}, but is {self.activation_rule}."
-            )
-        for pair in self.candidates:
-            if len(pair) != 2 or not all(1 <= width <= MASTER_WIDTH for width in pair):
-                raise InputError(f"A candidate must be two widths from 1 to {MASTER_WIDTH}, but one is {pair}.")
-        if not self.candidates or len(set(self.candidates)) != len(self.candidates):
-            raise InputError(f"Candidates must be distinct and at least one, but are {self.candidates}.")
-        for name in ("float_epochs", "uniform_epochs", "dynamic_epochs", "batch_size"):
+        self.rules.check()
+        if self.consistency is not None:
+            check_pairs(self.consistency, "Consistency pairs")
+        for name, allowed in (("network", NETWORK_NAMES), ("cost", COSTS), ("relaxation", RELAXATIONS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
+        for name in ("float_epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, but is {getattr(self, name)}.")
-        if not 0 <= self.frozen_epochs <= self.dynamic_epochs:
+        for name in ("uniform_epochs", "dynamic_epochs", "alpha", "beta"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        for name in ("temperature", "final_temperature", "width", "budget"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, but is {getattr(self, name)}.")
+        for name in ("distill", "ema"):
+            if not 0 <= getattr(self, name) < 1 + (name == "distill"):
+                raise InputError(f"{name} must be from 0 to 1, but is {getattr(self, name)}.")
+        if not 0 <= self.frozen_epochs <= max(self.dynamic_epochs, self.frozen_epochs * (not self.dynamic_epochs)):
             raise InputError(
                 f"frozen_epochs must be from 0 to dynamic_epochs, {self.dynamic_epochs}, but is {self.frozen_epochs}."
             )
+        if self.uniform_epochs and not self.alpha:
+            raise InputError(
+                "uniform_epochs must be 0 where alpha is 0, because they train the consistency term alone."
+            )
+        if not self.uniform_epochs and not self.dynamic_epochs:
+            raise InputError("A run must have uniform or dynamic epochs, but has neither.")
 
     def to_json(self) -> str:
         """The configuration as a JSON object."""
@@ -72,7 +117,9 @@ class TrainConfig:
         """The configuration that `to_json` wrote."""
         values = json.loads(text)
         values["data"], values["out"] = Path(values["data"]), Path(values["out"])
-        values["candidates"] = tuple(tuple(pair) for pair in values["candidates"])
+        for name in ("candidates", "consistency"):
+            if values.get(name) is not None:
+                values[name] = tuple(tuple(pair) for pair in values[name])
         return TrainConfig(**values)
 
 
@@ -101,6 +148,22 @@ class RunDir:
     def log(self) -> Path:
         """One JSON object per epoch."""
         return self.path / "log.jsonl"
+
+    @property
+    def table(self) -> Path:
+        """The log as CSV, one line per epoch; columns that a phase has not are empty."""
+        return self.path / "log.csv"
+
+    def write_table(self) -> None:
+        """Write the log as CSV."""
+        rows = self.epochs()
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
+        self.table.write_text(text.getvalue())
 
     def read_config(self) -> TrainConfig:
         """The run's configuration."""

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dqtsim.train.layers import Codes, LearnedStep, Mixed
 from dqtsim.train.nested import nest_weight, quantize
-from dqtsim.train.resnet import Codes, LearnedStep, Mixed
 from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE
 
 GRID = 4
@@ -26,7 +26,7 @@ class FoldedGemm:
 
 
 class Controller(nn.Module):
-    """Sum-pool 4x4, hidden layer of 64 with ReLU, logits [N, layers, candidates], all at eight bits.
+    """Sum-pool to about 4x4, hidden layer of 64 with ReLU, logits [N, layers, candidates], all at eight bits.
 
     Features are standardised by constants measured at calibration; these are folded into the first layer's
     weights, so the integer controller has no such step.
@@ -35,10 +35,13 @@ class Controller(nn.Module):
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def __init__(self, channels: int, layers: int, candidates: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], zero_point: int, layers: int, candidates: int) -> None:
         super().__init__()
+        self.zero_point = zero_point
         self.layers, self.candidates = layers, candidates
-        features = channels * GRID * GRID
+        channels, rows, columns = shape
+        self.window = max(1, rows // GRID), max(1, columns // GRID)
+        features = channels * (rows // self.window[0]) * (columns // self.window[1])
         self.hidden = nn.Linear(features, HIDDEN)
         self.logits = nn.Linear(HIDDEN, layers * candidates)
         nn.init.normal_(self.hidden.weight, std=features**-0.5)
@@ -55,7 +58,7 @@ class Controller(nn.Module):
         """Set the pooled and hidden steps and the features' mean and deviation from stem codes [N, C, H, W]."""
         with torch.no_grad():
             features = self._pooled(stem)
-            self.pool_step.set(features.max() * _HEADROOM / TOP_CODE)
+            self.pool_step.set(features.abs().max() * _HEADROOM / (TOP_CODE - self.zero_point))
             self.mean.copy_(features.mean(0))
             self.deviation.copy_(features.std(0).clamp_min(float(self.pool_step())))
             folded = self.folded_hidden()
@@ -74,17 +77,17 @@ class Controller(nn.Module):
         return FoldedGemm(self.logits.weight, step, self.logits.bias)
 
     def _pooled(self, stem: Codes) -> torch.Tensor:
-        values = stem.values.detach().float()
-        window = (values.shape[2] // GRID, values.shape[3] // GRID)
-        return functional.avg_pool2d(values, window).flatten(1) * stem.step.detach()
+        values = stem.values.detach().float() - stem.zero_point
+        return functional.avg_pool2d(values, self.window).flatten(1) * stem.step.detach()
 
     def forward(self, stem: Codes) -> torch.Tensor:
-        """The stem's codes [N, C, H, W], zero point 0, to float32 logits [N, layers, candidates].
+        """The stem's codes [N, C, H, W] to float32 logits [N, layers, candidates].
 
         The stem receives no gradient from here: it serves the picture, the controller only reads it.
         """
-        pooled = _apply(self.folded_hidden(), quantize(self._pooled(stem), self.pool_step()), self.pool_step())
-        hidden = quantize(pooled, self.hidden_step())
+        step, hidden_layer = self.pool_step(), self.folded_hidden()
+        pooled = quantize(self._pooled(stem), step, self.zero_point) - self.zero_point
+        hidden = quantize(_apply(hidden_layer, pooled, step), self.hidden_step())
         logits = _apply(self.folded_logits(), hidden, self.hidden_step())
         return logits.reshape(-1, self.layers, self.candidates)
 
@@ -93,6 +96,12 @@ def _apply(gemm: FoldedGemm, codes: torch.Tensor, input_step: torch.Tensor) -> t
     weight = nest_weight(gemm.weight, gemm.step, MASTER_WIDTH, "FLOOR")
     product: torch.Tensor = functional.linear(codes, weight)
     return product * (gemm.step * input_step) + gemm.bias
+
+
+def mix(logits: torch.Tensor) -> Mixed:
+    """Plain softmax of logits [N, L, K]: a layer's output is the mean of its branches."""
+    soft = functional.softmax(logits, -1)
+    return Mixed(soft, soft.argmax(-1), explore=False, soft=True)
 
 
 def sample(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> Mixed:

@@ -1,6 +1,6 @@
-"""Pictures for training: what `dqtsim.dataset` reads, as tensors, and augmentation that stays in uint8.
+"""Pictures for training: what `dqtsim.dataset` reads, as uint8 NCHW tensors, and augmentation.
 
-A picture's bytes are its input codes (zero point 128, scale 1/64), so nothing here touches a float.
+A picture's bytes are its input codes, so nothing here touches a float.
 """
 
 import hashlib
@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 
 from dqtsim import dataset
-
-INPUT_ZERO_POINT = 128
-INPUT_SCALE = 1 / 64
+from dqtsim.errors import InputError
+from dqtsim.train.rewrite import INPUT_ZERO_POINT
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int | None) -> "Split":
+        """The first `count` pictures, or all."""
+        return Split(self.images[:count], self.labels[:count])
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -35,19 +38,24 @@ class Dataset:
     class_names: tuple[str, ...]
     name: str
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a picture."""
+        channels, rows, columns = self.train.images.shape[1:]
+        return channels, rows, columns
+
     def fingerprint(self) -> str:
         """SHA-256 over the bytes of the test pictures, to name the data in a model's metadata."""
         return hashlib.sha256(self.test.images.numpy().tobytes()).hexdigest()
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """Read both splits of `folder` in any layout that `dqtsim.dataset.read_split` knows. Raises InputError."""
+    """Both splits of `folder`, in any layout that `dqtsim.dataset` knows."""
     train, test = dataset.read_split(folder, "train"), dataset.read_split(folder, "test")
-    return Dataset(_tensors(train), _tensors(test), train.class_names, train.name)
-
-
-def _tensors(split: dataset.Split) -> Split:
-    return Split(torch.from_numpy(split.images), torch.from_numpy(split.labels))
+    splits = [Split(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in (train, test)]
+    if splits[0].images.shape[1:] != splits[1].images.shape[1:]:
+        raise InputError(f"the pictures of train and test must have one size, but in {folder} they have two.")
+    return Dataset(splits[0], splits[1], train.class_names, train.name)
 
 
 def augment(images: torch.Tensor, generator: torch.Generator, pad: int = 4) -> torch.Tensor:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from dqtsim.train.controller import Controller, decide
-from dqtsim.train.data import INPUT_SCALE, INPUT_ZERO_POINT, Split
-from dqtsim.train.float_resnet import FloatResNet8
-from dqtsim.train.resnet import Mixed, NestedResNet8, Uniform
+from dqtsim.train.data import Split
+from dqtsim.train.layers import Mixed, Uniform
+from dqtsim.train.network import NestedNetwork
+from dqtsim.train.rewrite import INPUT_SCALE, INPUT_ZERO_POINT
+from dqtsim.train.rules import Widths
 
 _BATCH = 250
 _NO_CHOICE = torch.empty((0, 0), dtype=torch.int64)
@@ -29,7 +32,7 @@ def float_pictures(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def evaluate_float(network: FloatResNet8, split: Split) -> Evaluation:
+def evaluate_float(network: nn.Module, split: Split) -> Evaluation:
     """The float network on `split`."""
     network.eval()
     logits = [network(float_pictures(part)) for part in torch.split(split.images, _BATCH)]
@@ -37,18 +40,17 @@ def evaluate_float(network: FloatResNet8, split: Split) -> Evaluation:
 
 
 @torch.no_grad()
-def evaluate_uniform(network: NestedResNet8, split: Split, candidate: int) -> Evaluation:
-    """The network on `split` with every layer at one candidate."""
+def evaluate_uniform(network: NestedNetwork, split: Split, pair: int) -> Evaluation:
+    """The network on `split` with every layer at one of `rules.pairs`."""
     network.eval()
     logits = [
-        network.head(network.features(part, torch.float32), Uniform(candidate))
-        for part in torch.split(split.images, _BATCH)
+        network.head(network.features(part, torch.float32), Uniform(pair)) for part in torch.split(split.images, _BATCH)
     ]
     return _evaluation(torch.cat(logits).argmax(1), _NO_CHOICE, split)
 
 
 @torch.no_grad()
-def evaluate_dynamic(network: NestedResNet8, controller: Controller, split: Split) -> Evaluation:
+def evaluate_dynamic(network: NestedNetwork, controller: Controller, split: Split) -> Evaluation:
     """The network on `split` at its controller's choices."""
     network.eval()
     logits, choices = [], []
@@ -64,7 +66,7 @@ def _evaluation(predictions: torch.Tensor, choices: torch.Tensor, split: Split) 
     return Evaluation(predictions, choices, float((predictions == split.labels).float().mean()))
 
 
-def choice_summary(choices: torch.Tensor, candidates: tuple[tuple[int, int], ...]) -> dict[str, object]:
+def choice_summary(choices: torch.Tensor, candidates: tuple[Widths, ...]) -> dict[str, object]:
     """Mean width, share of each candidate per layer, and mean entropy in bits, of choices int64 [N, L]."""
     counts = torch.stack([(choices == k).float().mean(0) for k in range(len(candidates))], 1)
     widths = torch.tensor([(w + a) / 2 for w, a in candidates])

@@ -1,8 +1,8 @@
-"""The trainer's own reading of a model file: the law in PyTorch, node by node, for one sample.
+"""The trainer's own reading of a model file: the law in PyTorch, node by node.
 
 It shares no arithmetic with `spec`, with the kernels or with the function bodies, which makes its agreement with them
-worth something. Multiply-accumulates run on float64 and are exact there, because every partial sum is an integer far
-below 2^53; everything else is int64. Accumulators are unbounded.
+worth something. Multiply-accumulates run on floats and are exact there, because every partial sum is an integer below
+2^24 (float32) or far below 2^53 (float64); everything else is int64. Accumulators are unbounded.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from dqtsim.errors import ModelError
-from dqtsim.graph.model import Array, Graph, Node
+from dqtsim.graph.model import BITS, Array, Graph, Node
 from dqtsim.spec.rules import Nesting, Rounding
 
 Values = Mapping[str, torch.Tensor]
@@ -28,19 +28,104 @@ def run_graph(graph: Graph, codes: Array) -> dict[str, Array]:
     named: dict[str, Array] = {graph.input.name: codes}
     for node in graph.nodes:
         inputs = [values[name] for name in node.inputs]
-        if node.operator in _LAYERS:
-            p, y = _layer(graph, node, inputs)
+        if node.operator in LAYERS:
+            b_w, b_a = inputs[-1].tolist()
+            p, y = _layer(graph, node, inputs, (b_w, b_a))
             named[f"{node.name}.acc"] = p.numpy()
-        elif node.operator in _OPERATORS:
-            y = _OPERATORS[node.operator](graph, node, inputs)
         else:
-            raise ModelError(f"the PyTorch path does not know the operator of {node.title}.")
+            y = _other(graph, node, inputs)
         values[node.outputs[0]] = y
         named[node.outputs[0]] = y.numpy()
     return named
 
 
-_LAYERS = ("NestedConv", "NestedGemm", "NestedLogits")
+def _other(graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+    if node.operator not in _OPERATORS:
+        raise ModelError(f"the PyTorch path does not know the operator of {node.title}.")
+    return _OPERATORS[node.operator](graph, node, inputs)
+
+
+def run_batch(
+    graph: Graph, codes: torch.Tensor, widths: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits int32 [N, classes] of samples uint8 [N, ...], and the widths int64 [N, layers, 2] used.
+
+    `widths` [layers, 2] or [N, layers, 2] replaces what the controller would decide; a sample's result is the same as
+    alone. The graph must end in logits, and compute its `bits` as GraphBuilder's graphs do.
+    """
+    values = {name: torch.from_numpy(np.array(array)) for name, array in graph.initializers.items()}
+    values[graph.input.name] = codes
+    n, rows = graph.arithmetic.master_width, {name: row for row, name in enumerate(graph.layers)}
+    used = torch.full((len(codes), len(rows), 2), n, dtype=torch.int64)
+    for name, pair in graph.pinned.items():
+        used[:, rows[name]] = torch.tensor(pair)
+    if widths is None and not graph.dynamic:
+        widths = values[BITS]
+    if widths is not None:
+        used[:] = widths
+    output = next(value.name for value in graph.outputs if value.name != BITS)
+    for node in _data_nodes(graph, [output] if widths is not None else [output, graph.controller]):
+        inputs = [values[name] for name in node.inputs if name in values]
+        if node.operator in LAYERS:
+            own = used[:, rows[node.name]] if node.name in rows else torch.full((len(codes), 2), n)
+            values[node.outputs[0]] = _mixed_layer(graph, node, inputs, own)
+        else:
+            values[node.outputs[0]] = _other(graph, node, inputs)
+        if widths is None and node.outputs[0] == graph.controller:
+            free = [rows[name] for name in graph.layers if name not in graph.pinned]
+            table = values[graph.controller].reshape(len(codes), len(free), len(graph.candidates))
+            used[:, free] = torch.tensor(graph.candidates)[_argmax(graph, None, [table])]
+    return values[output], used
+
+
+def _data_nodes(graph: Graph, wanted: list[str]) -> list[Node]:
+    """The nodes that `wanted` tensors depend on, but for what computes widths."""
+    needed, kept = set(wanted), list[Node]()
+    for node in reversed(graph.nodes):
+        if needed & set(node.outputs):
+            kept.append(node)
+            needed.update(node.inputs[:-1] if node.operator in LAYERS else node.inputs)
+    return kept[::-1]
+
+
+def _mixed_layer(graph: Graph, node: Node, inputs: list[torch.Tensor], widths: torch.Tensor) -> torch.Tensor:
+    """A layer's output at each sample's widths int64 [N, 2], one group of samples per pair of widths."""
+    pairs, group = torch.unique(widths, dim=0, return_inverse=True)
+    result: torch.Tensor | None = None
+    # `_layer` takes the tensor of widths last, as a node does, and looks at its argument instead.
+    parts = [*inputs[: len(node.inputs) - 1], widths]
+    for number, (b_w, b_a) in enumerate(pairs.tolist()):
+        members = (group == number).nonzero().squeeze(1)
+        _, y = _layer(graph, node, [parts[0][members], *parts[1:]], (b_w, b_a))
+        if result is None:
+            result = torch.empty((len(widths), *y.shape[1:]), dtype=y.dtype)
+        result[members] = y
+    if result is None:
+        raise ValueError("a batch needs at least one sample")
+    return result
+
+
+def classify(
+    graph: Graph,
+    images: torch.Tensor,
+    widths: torch.Tensor | None = None,
+    size: int = 250,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classes int64 [N] (B7, lowest index on a tie) and widths int64 [N, layers, 2] of many pictures."""
+    classes, used = [], []
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        logits, rows = run_batch(
+            graph, images[part], widths[part] if widths is not None and widths.dim() == 3 else widths
+        )
+        classes.append(_argmax(graph, None, [logits]))
+        used.append(rows)
+        progress(min(start + size, len(images)))
+    return torch.cat(classes), torch.cat(used)
+
+
+LAYERS = ("NestedConv", "NestedGemm", "NestedLogits")
 
 
 def _operand(codes: torch.Tensor, zero_point: int, width: int, n: int, rule: Nesting) -> tuple[torch.Tensor, int]:
@@ -57,14 +142,18 @@ def _operand(codes: torch.Tensor, zero_point: int, width: int, n: int, rule: Nes
     return operand, n - width
 
 
-def _layer(graph: Graph, node: Node, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """B1-B4 and B7: the accumulator P int64 and the layer's output."""
+def _layer(
+    graph: Graph, node: Node, inputs: list[torch.Tensor], widths: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """B1-B4 and B7 at `widths`: the accumulator P int64 and the layer's output, of any number of samples."""
     rules, n = graph.arithmetic, graph.arithmetic.master_width
     x, w, z_x = inputs[:3]
-    b_w, b_a = inputs[-1].tolist()
+    b_w, b_a = widths
     s_w, e_w = _operand(w, 2 ** (n - 1), b_w, n, rules.weight_rule)
     s_a, e_a = _operand(x, int(z_x), b_a, n, rules.activation_rule)
-    a, w = s_a.double(), s_w.double()
+    largest = int(s_w.abs().flatten(1).sum(1).max()) * int(s_a.abs().max()) if s_a.numel() else 0
+    exact = torch.float32 if largest < 2**24 else torch.float64
+    a, w = s_a.to(exact), s_w.to(exact)
     p = (_convolve(node, a, w) if node.operator == "NestedConv" else a @ w.T).to(torch.int64)
     row_widths = node.integers("row_widths")
     row = min(sum(width < min(b_w, b_a) for width in row_widths), len(row_widths) - 1)
@@ -137,12 +226,12 @@ def _max_pool(_graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Te
     return pooled.to(torch.uint8)
 
 
-def _argmax(_graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _argmax(_graph: Graph, node: Node | None, inputs: list[torch.Tensor]) -> torch.Tensor:
     """B7, B8: the lowest index on a tie, by counting the entries before the first largest one."""
     x = inputs[0]
     largest = x == x.max(-1, keepdim=True).values
     index = (largest.to(torch.int64).cumsum(-1) == 0).sum(-1)
-    return index.unsqueeze(-1) if node.integer("keepdims") else index
+    return index.unsqueeze(-1) if node is not None and node.integer("keepdims") else index
 
 
 def _reshape(_graph: Graph, _node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
@@ -172,7 +261,7 @@ _OPERATORS: dict[str, Callable[[Graph, Node, list[torch.Tensor]], torch.Tensor]]
     "MaxPool": _max_pool,
     "ArgMax": _argmax,
     "Concat": lambda _graph, node, inputs: torch.cat(inputs, node.integer("axis")),
-    "Flatten": lambda _graph, node, inputs: inputs[0].flatten(node.integer("axis")).reshape(1, -1),
+    "Flatten": lambda _graph, _node, inputs: inputs[0].flatten(1),
     "Gather": _gather,
     "Identity": lambda _graph, _node, inputs: inputs[0],
     "Reshape": _reshape,

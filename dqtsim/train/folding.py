@@ -1,21 +1,31 @@
-"""From a trained network to integers (folding), and from these to the model file."""
+"""From a trained network to integers: batch norm and steps fold into (B, M, S), and layers become nodes."""
 
 import math
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from dqtsim.errors import ModelError
-from dqtsim.graph import GraphBuilder, Tensor, save
-from dqtsim.train.controller import GRID, Controller, FoldedGemm
-from dqtsim.train.data import INPUT_SCALE, INPUT_ZERO_POINT
-from dqtsim.train.integer import Add, Flatten, Grid, IntegerNetwork, Layer, Operator, Pool, Rows
-from dqtsim.train.nested import NORM_EPSILON, weight_codes
-from dqtsim.train.resnet import NestedBlock, NestedConv, NestedResNet8
+from dqtsim.graph import GraphBuilder
+from dqtsim.graph.builder import Tensor
+from dqtsim.graph.model import Array, Graph
+from dqtsim.train import steps
+from dqtsim.train.controller import Controller, FoldedGemm
+from dqtsim.train.layers import (
+    Nested,
+    NestedAdd,
+    NestedAveragePool,
+    NestedConcat,
+    NestedLayer,
+    NestedLogits,
+    NestedRescale,
+)
+from dqtsim.train.nested import weight_codes
+from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rules import MASTER_WIDTH
+from dqtsim.train.tracing import INPUT
 
 MULTIPLIER_WIDTH = 16
 LARGEST_SHIFT = 62
@@ -37,235 +47,182 @@ def multiplier_and_shift(values: list[float], where: str) -> tuple[list[int], in
     return [round(value * 2.0**shift) for value in values], shift
 
 
-def _per_channel(values: npt.NDArray[np.float64], where: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _per_channel(values: npt.NDArray[np.float64], where: str) -> tuple[Array, Array]:
     pairs = [[multiplier_and_shift([value], where) for value in row] for row in values.tolist()]
     multipliers = [[m[0] for m, _ in row] for row in pairs]
-    return torch.tensor(multipliers), torch.tensor([[s for _, s in row] for row in pairs])
+    return np.array(multipliers, np.int64), np.array([[s for _, s in row] for row in pairs], np.int64)
 
 
-def _bias(real: npt.NDArray[np.float64]) -> torch.Tensor:
+def _bias(real: npt.NDArray[np.float64], limit: int = _BIAS_LIMIT) -> Array:
     """B3: rounded (ties up), then saturated to 32 bits signed."""
-    codes = np.clip(np.floor(real + 0.5), -_BIAS_LIMIT, _BIAS_LIMIT - 1)
-    return torch.from_numpy(codes.astype(np.int64))
+    return np.clip(np.floor(real + 0.5), -limit, limit - 1).astype(np.int64)
 
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float64]:
     return tensor.detach().double().numpy()
 
 
-def _codes(weight: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    return weight_codes(weight.detach(), step.detach()).to(torch.uint8).contiguous()
+def _codes(weight: torch.Tensor, step: torch.Tensor) -> Array:
+    return np.ascontiguousarray(weight_codes(weight.detach(), step.detach()).to(torch.uint8).numpy())
 
 
-def fold_conv(conv: NestedConv, name: str, source: str, input_step: float) -> Layer:
-    """B = (beta * sigma/gamma - mu) / unit and M * 2^-S = unit * gamma / (sigma * step), unit = step_w * step_a."""
-    step_w, step = _numpy(conv.weight_step()), conv.step().item()
-    unit = step_w * input_step
-    sigma = np.sqrt(_numpy(conv.running_var) + NORM_EPSILON * unit**2)
-    slope = _numpy(conv.positive_gamma()) / sigma
-    multiplier, shift = _per_channel(unit * slope / step, name)
-    bias = _bias((_numpy(conv.beta) / slope - _numpy(conv.running_mean)) / unit)
-    return Layer(
-        name,
-        source,
-        _codes(conv.weight, conv.weight_step()),
-        torch.from_numpy(step_w),
-        Rows(conv.row_widths, bias, multiplier, shift),
-        Grid(conv.zero_point, step),
-        conv.stride,
-        conv.padding,
-        pinned=(MASTER_WIDTH, MASTER_WIDTH) if conv.layer is None else None,
-    )
+def folded_rows(layer: NestedLayer, name: str, input_step: float) -> tuple[Array, Array, Array]:
+    """Bias, multiplier and shift [R, O] of a layer.
+
+    With unit = step_w * step_a and slope = gamma / sigma:
+    B = (beta / slope - mu) / unit and M * 2^-S = unit * slope / step.
+    """
+    unit = _numpy(layer.weight_step()) * input_step
+    slope = _numpy(layer.slope(torch.from_numpy(unit)))
+    multiplier, shift = _per_channel(unit * slope / layer.step().item(), name)
+    return _bias((_numpy(layer.beta) / slope - _numpy(layer.running_mean)) / unit), multiplier, shift
 
 
-def _fold_gemm(gemm: FoldedGemm, name: str, source: str, input_step: float, step: float | None) -> Layer:
-    """A controller layer: B = b / unit, M * 2^-S = unit / step; without `step`, logits."""
-    outputs = len(gemm.weight)
-    step_w = np.broadcast_to(_numpy(gemm.step), (outputs,)).copy()
-    unit = step_w * input_step
-    bias = _bias(_numpy(gemm.bias) / unit)[None]
-    nothing = torch.zeros((1, outputs), dtype=torch.int64)
-    multiplier, shift = (nothing, nothing) if step is None else _per_channel((unit / step)[None], name)
-    return Layer(
-        name,
-        source,
-        _codes(gemm.weight, gemm.step),
-        torch.from_numpy(step_w),
-        Rows((MASTER_WIDTH,), bias, multiplier, shift),
-        None if step is None else Grid(0, step),
-        controller=True,
-    )
-
-
-def _fold_classifier(network: NestedResNet8, source: str, input_step: float) -> Layer:
-    fc = network.fc
-    outputs = len(fc.weight)
-    step_w = np.full((outputs,), fc.weight_step().item())
-    bias = _bias(_numpy(fc.bias) / (step_w * input_step))
-    nothing = torch.zeros_like(bias)
-    rows = Rows(network.rules.row_widths, bias, nothing, nothing)
-    return Layer("fc", source, _codes(fc.weight, fc.weight_step()), torch.from_numpy(step_w), rows, None)
-
-
-def _fold_pool(name: str, source: str, window: tuple[int, int], input_step: float, step: float) -> Pool:
-    (multiplier,), shift = multiplier_and_shift([input_step / (window[0] * window[1] * step)], name)
-    return Pool(name, source, window, multiplier, shift, Grid(0, step))
-
-
-def _fold_block(block: NestedBlock, name: str, source: str, input_step: float) -> tuple[list[Operator], float]:
-    """A block's operators and the step of its output, `<name>.add`."""
-    conv1 = fold_conv(block.conv1, f"{name}.conv1", source, input_step)
-    conv2 = fold_conv(block.conv2, f"{name}.conv2", conv1.name, block.conv1.step().item())
-    operators: list[Operator] = [conv1, conv2]
-    shortcut, shortcut_step = source, input_step
-    if block.down is not None:
-        shortcut, shortcut_step = f"{name}.down", block.down.step().item()
-        operators.append(fold_conv(block.down, shortcut, source, input_step))
-    step, y_step = block.step().item(), block.conv2.step().item()
-    ratios, shift = multiplier_and_shift([y_step / step, shortcut_step / step], f"{name}.add")
-    operators.append(Add(f"{name}.add", (conv2.name, shortcut), (ratios[0], ratios[1]), shift, Grid(0, step)))
-    return operators, step
-
-
-def fold(network: NestedResNet8, controller: Controller, size: tuple[int, int]) -> IntegerNetwork:
-    """The trained network as integers, for pictures of `size` (height, width)."""
-    stem = fold_conv(network.stem, "stem", "input", INPUT_SCALE)
-    stem_step = network.stem.step().item()
-    pooled, hidden = controller.pool_step().item(), controller.hidden_step().item()
-    operators: list[Operator] = [
-        stem,
-        _fold_pool("controller.pool", "stem", (size[0] // GRID, size[1] // GRID), stem_step, pooled),
-        Flatten("controller.features", "controller.pool"),
-        _fold_gemm(controller.folded_hidden(), "controller.hidden", "controller.features", pooled, hidden),
-        _fold_gemm(controller.folded_logits(), "controller.logits", "controller.hidden", hidden, None),
-    ]
-    source, step = "stem", stem_step
-    for name in ("block1", "block2", "block3"):
-        block = cast(NestedBlock, network.get_submodule(name))
-        added, step = _fold_block(block, name, source, step)
-        operators += added
-        source = f"{name}.add"
-    window, pool_step = (size[0] // 4, size[1] // 4), network.pool_step().item()
-    operators.append(_fold_pool("pool", source, window, step, pool_step))
-    operators.append(Flatten("features", "pool"))
-    operators.append(_fold_classifier(network, "features", pool_step))
+def fold(
+    network: NestedNetwork,
+    controller: Controller | None = None,
+    *,
+    name: str = "network",
+    class_names: tuple[str, ...] = (),
+    producer: dict[str, str] | None = None,
+) -> Graph:
+    """The network as a model; without `controller` its widths are static, at the master width."""
     rules = network.rules
-    return IntegerNetwork(
-        input_name="input",
-        input_grid=Grid(INPUT_ZERO_POINT, INPUT_SCALE),
-        input_shape=(3, *size),
-        operators=tuple(operators),
-        weight_rule=rules.weight,
-        activation_rule=rules.activation,
-        candidates=rules.candidates,
-        decision="controller.logits",
-        output="fc",
-    )
-
-
-def save_model(
-    network: IntegerNetwork, path: Path, *, name: str, class_names: tuple[str, ...], producer: dict[str, str]
-) -> None:
-    """Write `network` as a nested ONNX model."""
     builder = GraphBuilder(
         name,
         master_width=MASTER_WIDTH,
-        weight_rule=network.weight_rule,
-        activation_rule=network.activation_rule,
+        weight_rule=rules.weight,
+        activation_rule=rules.activation,
         rounding="TIES_UP",
-        candidates=network.candidates,
+        candidates=rules.candidates,
         class_names=class_names,
         producer=producer,
     )
-    grid = network.input_grid
-    tensors: dict[str, Tensor] = {
-        network.input_name: builder.input(
-            network.input_name, (1, *network.input_shape), zero_point=grid.zero_point, scale=grid.scale
-        )
+    x = builder.input(INPUT, (1, *network.shape), zero_point=network.zero_point, scale=network.scale)
+    folding = _Folding(builder, network, {INPUT: x})
+    for step in network.steps:
+        folding.add(step)
+        if step is network.steps[0] and controller is not None:
+            builder.control(_control(builder, controller, folding.tensors[step.name]))
+    builder.output(folding.tensors[network.steps[-1].name], classes=True)
+    return builder.build()
+
+
+def _control(builder: GraphBuilder, controller: Controller, stem: Tensor) -> Tensor:
+    """B8: pool, hidden layer and logits; returns the latter."""
+    pooled, hidden = controller.pool_step().item(), controller.hidden_step().item()
+    area = controller.window[0] * controller.window[1]
+    (multiplier,), shift = multiplier_and_shift([_step(stem) / (area * pooled)], "controller.pool")
+    x = builder.average_pool(
+        "controller.pool", stem, kernel=controller.window, strides=controller.window, multiplier=multiplier,
+        shift=shift, zero_point=controller.zero_point, scale=pooled, clip=(0, 255),
+    )  # fmt: skip
+    x = builder.flatten("controller.features", x)
+    common = _gemm(controller.folded_hidden(), pooled)
+    unit = common["weight_scale"] * pooled
+    rates, shifts = _per_channel((unit / hidden)[None], "controller.hidden")
+    x = builder.gemm(
+        "controller.hidden", x, **common, multiplier=rates, shift=shifts, zero_point=0, scale=hidden,
+        clip=(0, 255), controller=True,
+    )  # fmt: skip
+    return builder.logits("controller.logits", x, **_gemm(controller.folded_logits(), hidden), controller=True)
+
+
+def _gemm(gemm: FoldedGemm, input_step: float) -> dict[str, Any]:
+    step = np.broadcast_to(_numpy(gemm.step), (len(gemm.weight),)).copy()
+    bias = _bias(_numpy(gemm.bias) / (step * input_step))[None]
+    return {
+        "weight": _codes(gemm.weight, gemm.step),
+        "bias": bias,
+        "row_widths": (MASTER_WIDTH,),
+        "weight_scale": step,
     }
-    for op in network.operators:
-        if isinstance(op, Layer):
-            tensors[op.name] = _build_layer(builder, op, tensors[op.source])
-            if op.name == network.decision:
-                builder.control(tensors[op.name])
-        elif isinstance(op, Add):
-            tensors[op.name] = builder.add(
-                op.name,
-                tensors[op.sources[0]],
-                tensors[op.sources[1]],
-                multiplier_a=op.multipliers[0],
-                multiplier_b=op.multipliers[1],
-                shift=op.shift,
-                zero_point=op.grid.zero_point,
-                scale=op.grid.scale,
-                clip=(op.grid.low, op.grid.high),
-            )
-        elif isinstance(op, Pool):
-            tensors[op.name] = builder.average_pool(
-                op.name,
-                tensors[op.source],
-                kernel=op.window,
-                strides=op.window,
-                pads=(0, 0, 0, 0),
-                multiplier=op.multiplier,
-                shift=op.shift,
-                zero_point=op.grid.zero_point,
-                scale=op.grid.scale,
-                clip=(op.grid.low, op.grid.high),
-            )
+
+
+def _step(x: Tensor) -> float:
+    if x.quantization is None:
+        raise RuntimeError(f"{x.name} has no step")
+    return x.quantization.scale[0]
+
+
+class _Folding:
+    """Steps to nodes, one after another; `tensors` holds what each gave."""
+
+    def __init__(self, builder: GraphBuilder, network: NestedNetwork, tensors: dict[str, Tensor]) -> None:
+        self.builder, self.network, self.tensors = builder, network, tensors
+
+    def add(self, step: steps.Step) -> None:
+        """Add the node, or nodes, of one step."""
+        sources = [self.tensors[source] for source in step.sources]
+        x, name = sources[0], step.name
+        if isinstance(step, steps.MaxPool):
+            y = self.builder.max_pool(name, x, kernel=step.kernel, strides=step.stride, pads=step.padding * 2)
+        elif isinstance(step, steps.Flatten):
+            y = self.builder.flatten(name, x)
         else:
-            tensors[op.name] = builder.flatten(op.name, tensors[op.source])
-    builder.output(tensors[network.output], classes=True)
-    save(builder.build(), path)
+            module = self.network.layer(name)
+            if isinstance(module, NestedLayer):
+                y = self._layer(module, name, x)
+            elif isinstance(module, NestedLogits):
+                y = self._logits(module, name, x)
+            elif isinstance(module, NestedAdd):
+                y = self._sum(module, name, sources)
+            elif isinstance(module, NestedAveragePool):
+                y = self._average(module, name, x)
+            elif isinstance(module, NestedConcat):
+                parts = [self._rescale(module, f"{name}.input{i}", part) for i, part in enumerate(sources)]
+                y = self.builder.concat(name, parts)
+            else:
+                y = self._rescale(cast(NestedRescale, module), name, x)
+        self.tensors[name] = y
 
+    def _grid(self, module: Nested) -> dict[str, Any]:
+        return {"zero_point": module.zero_point, "scale": module.step().item(), "clip": (0, module.high())}
 
-def _build_layer(builder: GraphBuilder, layer: Layer, source: Tensor) -> Tensor:
-    weight, bias = layer.weight.numpy(), layer.rows.bias.numpy()
-    scales, row_widths = layer.weight_scale.numpy(), layer.rows.widths
-    if layer.grid is None:
-        return builder.logits(
-            layer.name,
-            source,
-            weight=weight,
-            bias=bias,
-            row_widths=row_widths,
-            weight_scale=scales,
-            pinned=layer.pinned,
-            controller=layer.controller,
+    def _layer(self, module: NestedLayer, name: str, x: Tensor) -> Tensor:
+        bias, multiplier, shift = folded_rows(module, name, _step(x))
+        common: dict[str, Any] = {
+            "weight": _codes(module.weight, module.weight_step()),
+            "bias": bias,
+            "multiplier": multiplier,
+            "shift": shift,
+            "row_widths": module.row_widths,
+            "weight_scale": _numpy(module.weight_step()),
+            "pinned": (MASTER_WIDTH, MASTER_WIDTH) if module.layer is None else None,
+            **self._grid(module),
+        }
+        if module.flat:
+            return self.builder.gemm(name, x, **common)
+        walk = module.geometry
+        return self.builder.conv(
+            name, x, **common, strides=walk.stride, pads=walk.padding * 2, dilations=walk.dilation, group=walk.groups
         )
-    multiplier, shift = layer.rows.multiplier.numpy(), layer.rows.shift.numpy()
-    zero_point, scale, clip = layer.grid.zero_point, layer.grid.scale, (layer.grid.low, layer.grid.high)
-    if weight.ndim == 2:
-        return builder.gemm(
-            layer.name,
-            source,
-            weight=weight,
-            bias=bias,
-            multiplier=multiplier,
-            shift=shift,
-            row_widths=row_widths,
-            zero_point=zero_point,
-            scale=scale,
-            clip=clip,
-            weight_scale=scales,
-            pinned=layer.pinned,
-            controller=layer.controller,
-        )
-    return builder.conv(
-        layer.name,
-        source,
-        weight=weight,
-        bias=bias,
-        multiplier=multiplier,
-        shift=shift,
-        row_widths=row_widths,
-        zero_point=zero_point,
-        scale=scale,
-        clip=clip,
-        strides=(layer.stride, layer.stride),
-        pads=(layer.padding,) * 4,
-        dilations=(1, 1),
-        group=1,
-        weight_scale=scales,
-        pinned=layer.pinned,
-    )
+
+    def _logits(self, module: NestedLogits, name: str, x: Tensor) -> Tensor:
+        step = np.full((len(module.weight),), module.weight_step().item())
+        # The logits are int32 (B7), so the bias leaves room for the largest sum.
+        room = _BIAS_LIMIT - 1 - module.weight[0].numel() * 2 ** (2 * MASTER_WIDTH - 1)
+        return self.builder.logits(
+            name, x, weight=_codes(module.weight, module.weight_step()),
+            bias=_bias(_numpy(module.bias) / (step * _step(x)), room), row_widths=module.row_widths, weight_scale=step,
+        )  # fmt: skip
+
+    def _sum(self, module: NestedAdd, name: str, sources: list[Tensor]) -> Tensor:
+        step = module.step().item()
+        ratios, shift = multiplier_and_shift([_step(source) / step for source in sources], name)
+        return self.builder.add(
+            name, sources[0], sources[1], multiplier_a=ratios[0], multiplier_b=ratios[1], shift=shift,
+            **self._grid(module),
+        )  # fmt: skip
+
+    def _average(self, module: NestedAveragePool, name: str, x: Tensor) -> Tensor:
+        area = module.kernel[0] * module.kernel[1]
+        (multiplier,), shift = multiplier_and_shift([_step(x) / (area * module.step().item())], name)
+        return self.builder.average_pool(
+            name, x, kernel=module.kernel, strides=module.stride, pads=module.padding * 2, multiplier=multiplier,
+            shift=shift, **self._grid(module),
+        )  # fmt: skip
+
+    def _rescale(self, module: Nested, name: str, x: Tensor) -> Tensor:
+        (multiplier,), shift = multiplier_and_shift([_step(x) / module.step().item()], name)
+        return self.builder.requantize(name, x, multiplier=multiplier, shift=shift, **self._grid(module))

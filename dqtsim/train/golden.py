@@ -11,19 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dqtsim.train.data import Split
-from dqtsim.train.integer import IntegerNetwork, run
+from dqtsim.graph import with_bits
+from dqtsim.graph.model import BITS, Graph
+from dqtsim.train.exact import run_batch, run_graph
 
 _SCANNED = 500
 
 
 @dataclass(frozen=True)
 class Request:
-    """One vector to write: the picture's index in the split and widths, int64 [layers, 2], or None for dynamic."""
+    """One vector to write: the picture's index, and the graph whose policy it runs under."""
 
     index: int
     policy: str
-    bits: torch.Tensor | None
+    graph: Graph
 
 
 def sha256(array: npt.NDArray[np.generic]) -> str:
@@ -32,9 +33,9 @@ def sha256(array: npt.NDArray[np.generic]) -> str:
     return hashlib.sha256(little.tobytes()).hexdigest()
 
 
-def diverse_pictures(network: IntegerNetwork, split: Split, count: int) -> list[int]:
-    """Indices of pictures whose dynamic widths differ most: each next one is farthest from those taken."""
-    _, widths = run(network, split.images[:_SCANNED])
+def diverse_pictures(graph: Graph, images: torch.Tensor, count: int) -> list[int]:
+    """Indices of pictures whose widths differ most: each next one is farthest from those taken."""
+    _, widths = run_batch(graph, images[:_SCANNED])
     rows = widths.flatten(1)
     taken = [0]
     distance = (rows != rows[0]).sum(1)
@@ -47,53 +48,57 @@ def diverse_pictures(network: IntegerNetwork, split: Split, count: int) -> list[
     return sorted(taken)
 
 
-def requests(network: IntegerNetwork, split: Split, count: int) -> list[Request]:
-    """`count` pictures at their controller's widths, and the first of them with every layer at each candidate."""
-    chosen = diverse_pictures(network, split, count)
-    found = [Request(index, "dynamic", None) for index in chosen]
-    for pair in network.candidates:
-        rows = [layer.pinned or pair for layer in network.layers]
-        found.append(Request(chosen[0], f"w{pair[0]}a{pair[1]}", torch.tensor(rows)))
+def requests(graph: Graph, images: torch.Tensor, count: int) -> list[Request]:
+    """`count` pictures at the model's own widths, and the first of them with every layer at each candidate."""
+    chosen = diverse_pictures(graph, images, count)
+    found = [Request(index, "dynamic", graph) for index in chosen] if graph.dynamic else []
+    for pair in graph.candidates:
+        static = with_bits(graph, [graph.pinned.get(layer, pair) for layer in graph.layers])
+        pictures = chosen[:1] if graph.dynamic else chosen
+        found += [Request(index, f"w{pair[0]}a{pair[1]}", static) for index in pictures]
     return found
 
 
-def vector(
-    network: IntegerNetwork, picture: torch.Tensor, bits: torch.Tensor | None
-) -> dict[str, npt.NDArray[np.generic]]:
-    """Every named tensor of one picture uint8 [1, C, H, W], and `bits` int64 [layers, 2]."""
-    tensors, used = run(network, picture, bits)
-    arrays: dict[str, npt.NDArray[np.generic]] = {name: value.numpy() for name, value in tensors.items()}
-    arrays["bits"] = used[0].numpy()
+def vector(graph: Graph, picture: torch.Tensor) -> dict[str, npt.NDArray[np.generic]]:
+    """The codes, accumulators and logits of one picture uint8 [1, C, H, W], and `bits` int64 [layers, 2]."""
+    tensors = run_graph(graph, picture.numpy())
+    plumbing = {node.outputs[0] for node in graph.nodes if tensors[node.outputs[0]].dtype == np.int64}
+    # Accumulators fit 32 bits wherever int32 logits do; saying so halves the files.
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        name: array.astype(np.int32) if array.dtype == np.int64 and abs(array).max(initial=0) < 2**31 else array
+        for name, array in tensors.items()
+        if name not in plumbing
+    }
+    arrays[BITS] = tensors[BITS] if BITS in tensors else graph.initializers[BITS]
     return arrays
 
 
 def write_golden(
-    network: IntegerNetwork, split: Split, folder: Path, *, model: Path, source: str, command: str, count: int
-) -> list[Path]:
+    graph: Graph, images: torch.Tensor, labels: torch.Tensor | None, folder: Path, *,
+    model: Path, source: str, command: str, count: int,
+) -> list[Path]:  # fmt: skip
     """Write `<picture>.npz` files and manifest.json into `folder`, replacing it whole.
 
-    `source` says what the pictures are, `command` what produced them.
+    `source` says what the pictures uint8 [N, C, H, W] are, `command` what produced the vectors.
     """
     aside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     entries, files = [], []
-    for request in requests(network, split, count):
+    for request in requests(graph, images, count):
         name = f"test-{request.index:05d}-{request.policy}.npz"
-        arrays = vector(network, split.images[request.index : request.index + 1], request.bits)
+        arrays = vector(request.graph, images[request.index : request.index + 1])
         # A plain mapping of arrays: numpy never pickles those.
         np.savez_compressed(aside / name, **arrays)  # type: ignore[arg-type]
         hashes = {key: sha256(array) for key, array in arrays.items()}
-        entries.append(
-            {
-                "file": name,
-                "picture": f"{source} test index {request.index}",
-                "label": int(split.labels[request.index]),
-                "bits_policy": request.policy,
-                "input_sha256": hashes[network.input_name],
-                "sha256": hashes,
-            }
-        )
+        entry: dict[str, object] = {
+            "file": name,
+            "picture": f"{source} index {request.index}",
+            "bits_policy": request.policy,
+            "input_sha256": hashes[graph.input.name],
+            "sha256": hashes,
+        }
+        entries.append(entry | ({} if labels is None else {"label": int(labels[request.index])}))
         files.append(folder / name)
     manifest = {
         "model": model.name,

@@ -1,22 +1,20 @@
-"""The training run: float, then nested with the whole network at each candidate, then with the controller."""
+"""The training run: float, then nested with the whole network at each pair of widths, then with the controller."""
 
 import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from dqtsim.errors import InputError
+from dqtsim.train import networks
 from dqtsim.train.config import RunDir, TrainConfig
-from dqtsim.train.controller import Controller, sample
-from dqtsim.train.data import Dataset, Split, augment, read_dataset
+from dqtsim.train.controller import HIDDEN, Controller, mix, sample
+from dqtsim.train.data import Dataset, augment, read_dataset
 from dqtsim.train.evaluate import (
     choice_summary,
     evaluate_dynamic,
@@ -24,22 +22,24 @@ from dqtsim.train.evaluate import (
     evaluate_uniform,
     float_pictures,
 )
-from dqtsim.train.float_resnet import CHANNELS, FloatResNet8
-from dqtsim.train.loss import cost_loss, information, task_loss
-from dqtsim.train.resnet import Codes, NestedResNet8, NestingRules, Uniform, float_activations
+from dqtsim.train.layers import Codes, Mixed, Uniform
+from dqtsim.train.loss import CostModel, bitops_cost, bits_cost, information, task_loss
+from dqtsim.train.network import NestedNetwork
+from dqtsim.train.phases import Average, Phase, load_state, save_state
+from dqtsim.train.rewrite import NestedConfig, prepare
+from dqtsim.train.rules import MASTER_WIDTH
 
 _CALIBRATION_PICTURES = 512
-Step = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
+# Pictures uint8, labels, and the share of the phase's steps that are done.
+Step = Callable[[torch.Tensor, torch.Tensor, float], dict[str, float]]
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
-    """Train ResNet-8 as `config` says into the folder `config.out`; `resume` continues after its last epoch."""
+    """Train as `config` says into the folder `config.out`; `resume` continues after its last epoch."""
     config.check()
     run = RunDir(config.out)
     dataset = read_dataset(config.data)
-    if config.pictures is not None:
-        kept = Split(dataset.train.images[: config.pictures], dataset.train.labels[: config.pictures])
-        dataset = dataclasses.replace(dataset, train=kept)
+    dataset = dataclasses.replace(dataset, train=dataset.train.first(config.pictures))
     if len(dataset.train) < config.batch_size:
         raise InputError(
             f"There must be at least one batch of {config.batch_size} training pictures, "
@@ -50,21 +50,48 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
     return run
 
 
-def load_networks(run: RunDir, classes: int) -> tuple[FloatResNet8, NestedResNet8, Controller]:
-    """The float network, the nested one and its controller as a finished run left them."""
+def load_networks(run: RunDir, dataset: Dataset) -> tuple[nn.Module, NestedNetwork, Controller | None]:
+    """The float network, the nested one and its controller (None without dynamic epochs) of a finished run."""
     config = run.read_config()
-    state = _load(run.checkpoint)
-    if state["phase"] != "dynamic" or state["epoch"] != config.dynamic_epochs:
+    state = load_state(run.checkpoint)
+    phase, epochs = ("dynamic", config.dynamic_epochs) if config.dynamic_epochs else ("uniform", config.uniform_epochs)
+    if state["phase"] != phase or state["epoch"] != epochs:
         raise InputError(
             f"A run must be finished, but {run.path} stopped after epoch {state['epoch']} of its "
             f"{state['phase']} phase."
         )
-    source = FloatResNet8(classes)
-    source.load_state_dict(_load(run.float_network))
-    network, controller = _nested(source, config)
-    network.load_state_dict(state["network"])
-    controller.load_state_dict(state["controller"])
-    return source.eval(), network.eval(), controller.eval()
+    source = _load_float(run, config, dataset)
+    network = prepare(source, NestedConfig(config.rules, dataset.shape))
+    controller = network.new_controller()
+    states = state["average"] or state
+    network.load_state_dict(states["network"])
+    if not config.dynamic_epochs:
+        return source, network.eval(), None
+    controller.load_state_dict(states["controller"])
+    return source, network.eval(), controller.eval()
+
+
+def cost_model(network: NestedNetwork, controller: Controller, config: TrainConfig) -> CostModel:
+    """J_cost as `config` wants it; BitOPs include those of the pinned convolution and of the controller."""
+    if config.cost == "bits":
+        return bits_cost(len(network.layer_names), config.candidates, config.budget)
+    pinned, layers = network.macs()
+    own = HIDDEN * (controller.hidden.in_features + controller.logits.out_features)
+    macs = [layers[name] for name in network.layer_names]
+    return bitops_cost(macs, (pinned + own) * MASTER_WIDTH**2, config.candidates, config.budget)
+
+
+def _load_float(run: RunDir, config: TrainConfig, dataset: Dataset) -> nn.Module:
+    source = networks.build(config.network, len(dataset.class_names), config.width)
+    state = load_state(run.float_network)
+    described = (state.get("network"), state.get("width"))
+    if described != (config.network, config.width) or "state" not in state:
+        raise InputError(
+            f"float.pt must hold network {config.network} of width {config.width}, but {run.float_network} says "
+            f"{described[0]} of width {described[1]}."
+        )
+    source.load_state_dict(state["state"])
+    return source.eval()
 
 
 def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
@@ -79,63 +106,9 @@ def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
     run.config.write_text(config.to_json())
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"A run must have {path.name}, but {path.parent} has none.")
-    return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    """Write aside, then rename, so that a kill leaves either the old file or the new one."""
-    aside = path.with_suffix(".tmp")
-    torch.save(state, aside)
-    aside.replace(path)
-
-
-def _nested(source: FloatResNet8, config: TrainConfig) -> tuple[NestedResNet8, Controller]:
-    rules = NestingRules(config.weight_rule, config.activation_rule, config.candidates)
-    network = NestedResNet8(source, rules)
-    return network, Controller(CHANNELS[0], len(network.layer_names), len(config.candidates))
-
-
 def _channels_last(module: nn.Module) -> None:
     """The layout in which bfloat16 convolutions are fast on a CPU."""
     cast(Any, module).to(memory_format=torch.channels_last)
-
-
-class _Phase:
-    """One phase's optimizers and schedules, stepped together."""
-
-    def __init__(self, optimizers: list[torch.optim.Optimizer], total: int, warm: float) -> None:
-        self.optimizers = optimizers
-        ramp = max(1, round(warm * total))
-
-        def factor(step: int) -> float:
-            """Linear up over the warm part, then half a cosine down to 0."""
-            if step < ramp:
-                return (step + 1) / (ramp + 1)
-            return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
-
-        self.schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
-
-    def zero(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-
-    def step(self) -> None:
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-
-    def _items(self) -> list[Any]:
-        return [*self.optimizers, *self.schedules]
-
-    def state(self) -> list[Any]:
-        return [item.state_dict() for item in self._items()]
-
-    def load(self, states: list[Any]) -> None:
-        for item, state in zip(self._items(), states, strict=True):
-            item.load_state_dict(state)
 
 
 class _Trainer:
@@ -143,41 +116,42 @@ class _Trainer:
         self.config, self.run_dir, self.dataset = config, run, dataset
         self.batches = len(dataset.train) // config.batch_size
         self.generator = torch.Generator().manual_seed(config.seed)
-        torch.manual_seed(config.seed)
-        self.float_network = FloatResNet8(len(dataset.class_names))
-        _channels_last(self.float_network)
-        self.state: dict[str, Any] = _load(run.checkpoint) if run.checkpoint.exists() else {}
+        self.state: dict[str, Any] = load_state(run.checkpoint) if run.checkpoint.exists() else {}
 
     def run(self) -> None:
         phase = self.state.get("phase", "float")
         if phase == "float" and not self.run_dir.float_network.exists():
             self._float_phase()
-        self.float_network.load_state_dict(_load(self.run_dir.float_network))
-        self.float_network.eval()
+        self.float_network = _load_float(self.run_dir, self.config, self.dataset)
+        _channels_last(self.float_network)
         # Seeded here too, so that a run that starts from a float network it did not train is the same run.
         torch.manual_seed(self.config.seed + 1)
-        self.network, self.controller = _nested(self.float_network, self.config)
+        self.network = prepare(self.float_network, NestedConfig(self.config.rules, self.dataset.shape))
+        self.controller = self.network.new_controller()
+        self.cost = cost_model(self.network, self.controller, self.config)
         _channels_last(self.network)
         if "network" in self.state:
             self.network.load_state_dict(self.state["network"])
             self.controller.load_state_dict(self.state["controller"])
         else:
             self.generator.manual_seed(self.config.seed + 1)
-            pictures = float_pictures(self.dataset.train.images[:_CALIBRATION_PICTURES])
-            with torch.no_grad():
-                self.network.set_steps(float_activations(self.float_network, pictures))
-        if phase != "dynamic":
+            self.network.set_steps(self.dataset.train.images[:_CALIBRATION_PICTURES])
+        if phase != "dynamic" and self.config.uniform_epochs:
             self._uniform_phase()
-        self._dynamic_phase()
+        if self.config.dynamic_epochs:
+            self._dynamic_phase()
 
     def _float_phase(self) -> None:
-        config, network = self.config, self.float_network
+        config = self.config
+        torch.manual_seed(config.seed)
+        network = networks.build(config.network, len(self.dataset.class_names), config.width)
+        _channels_last(network)
         optimizer = torch.optim.SGD(
             network.parameters(), config.float_rate, 0.9, weight_decay=config.weight_decay, nesterov=True
         )
-        phase = _Phase([optimizer], config.float_epochs * self.batches, 0.2)
+        phase = Phase([optimizer], config.float_epochs * self.batches, 0.2)
 
-        def step(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             network.train()
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(float_pictures(images))
@@ -189,7 +163,8 @@ class _Trainer:
             return {"float": round(evaluate_float(network, self.dataset.test).accuracy, 4)}
 
         self._epochs("float", config.float_epochs, phase, step, report, {"float_network": network})
-        _save(network.state_dict(), self.run_dir.float_network)
+        described = {"network": config.network, "width": config.width, "state": network.state_dict()}
+        save_state(described, self.run_dir.float_network)
 
     def _nested_optimizers(self, rate: float, controller: bool) -> list[torch.optim.Optimizer]:
         steps: list[nn.Parameter] = []
@@ -209,12 +184,12 @@ class _Trainer:
 
     def _uniform_phase(self) -> None:
         config = self.config
-        phase = _Phase(self._nested_optimizers(config.nested_rate, False), config.uniform_epochs * self.batches, 0.1)
+        phase = Phase(self._nested_optimizers(config.nested_rate, False), config.uniform_epochs * self.batches, 0.1)
 
-        def step(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             self.network.train()
             stem, leaf = self._stem(images)
-            losses = self._consistency(leaf, labels)
+            losses = self._consistency(leaf, labels, self._teach(images))
             self._finish(stem, leaf)
             return losses
 
@@ -222,25 +197,25 @@ class _Trainer:
 
     def _dynamic_phase(self) -> None:
         config = self.config
-        phase = _Phase(self._nested_optimizers(config.dynamic_rate, True), config.dynamic_epochs * self.batches, 0.1)
+        phase = Phase(self._nested_optimizers(config.dynamic_rate, True), config.dynamic_epochs * self.batches, 0.1)
         if self.state.get("phase") != "dynamic":
             self.network.eval()
             pictures = self.dataset.train.images[:_CALIBRATION_PICTURES]
             with torch.no_grad():
                 self.controller.calibrate(self.network.features(pictures, torch.float32))
 
-        def step(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             self.network.train()
             stem, leaf = self._stem(images)
+            teacher = self._teach(images)
             logits = self.controller(leaf)
-            mixed = sample(logits, config.temperature, self.generator)
-            task = task_loss(self.network.head(leaf, mixed), labels, config.smoothing)
-            cost = cost_loss(logits, config.candidates, config.budget)
+            task = self._loss(self.network.head(leaf, self._mixed(logits, done)), labels, teacher)
+            cost = self.cost.loss(logits)
             told = information(logits)
             loss = task + config.beta * cost - config.information * told
             torch.autograd.backward(loss)
             values = {"task": task.item(), "cost": cost.item(), "information": told.item()}
-            values |= self._consistency(leaf, labels)
+            values |= self._consistency(leaf, labels, teacher)
             self._finish(stem, leaf)
             return values
 
@@ -248,6 +223,25 @@ class _Trainer:
             self.network.freeze_norm(epoch >= config.dynamic_epochs - config.frozen_epochs)
 
         self._epochs("dynamic", config.dynamic_epochs, phase, step, self._report_dynamic, self._modules(), begin)
+
+    def _mixed(self, logits: torch.Tensor, done: float) -> Mixed:
+        """What the controller's logits mean in training, after the share `done` of the steps."""
+        config = self.config
+        if config.relaxation == "softmax":
+            return mix(logits)
+        last = config.final_temperature or config.temperature
+        return sample(logits, config.temperature * (last / config.temperature) ** done, self.generator)
+
+    def _teach(self, images: torch.Tensor) -> torch.Tensor | None:
+        """The float network's logits, if it is to be imitated."""
+        if not self.config.distill:
+            return None
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logits: torch.Tensor = self.float_network(float_pictures(images))
+        return logits.float()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
+        return task_loss(logits, labels, self.config.smoothing, teacher, self.config.distill)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"network": self.network, "controller": self.controller}
@@ -263,18 +257,21 @@ class _Trainer:
         weights = [p for name, p in self.network.named_parameters() if not name.endswith("logarithm")]
         nn.utils.clip_grad_norm_(weights, self.config.gradient_limit)
 
-    def _consistency(self, leaf: Codes, labels: torch.Tensor) -> dict[str, float]:
-        """J_consistency's backward passes, one candidate at a time."""
-        losses = {}
-        for k, (width_w, width_a) in enumerate(self.config.candidates):
-            loss = task_loss(self.network.head(leaf, Uniform(k)), labels, self.config.smoothing)
-            torch.autograd.backward(self.config.alpha * loss)
-            losses[f"w{width_w}a{width_a}"] = loss.item()
+    def _consistency(self, leaf: Codes, labels: torch.Tensor, teacher: torch.Tensor | None) -> dict[str, float]:
+        """J_consistency's backward passes, one pair at a time; where alpha is 0, only for batch norm's statistics."""
+        losses, alpha = {}, self.config.alpha
+        with torch.set_grad_enabled(alpha > 0):
+            for width_w, width_a in self.config.uniform_pairs:
+                policy = Uniform(self.network.rules.pairs.index((width_w, width_a)))
+                loss = self._loss(self.network.head(leaf, policy), labels, teacher)
+                if alpha > 0:
+                    torch.autograd.backward(alpha * loss)
+                losses[f"w{width_w}a{width_a}"] = loss.item()
         return losses
 
     def _report(self) -> dict[str, object]:
         test, found = self.dataset.test, cast(dict[str, object], {})
-        for k, (width_w, width_a) in enumerate(self.config.candidates):
+        for k, (width_w, width_a) in enumerate(self.network.rules.pairs):
             found[f"w{width_w}a{width_a}"] = round(evaluate_uniform(self.network, test, k).accuracy, 4)
         return found
 
@@ -294,39 +291,46 @@ class _Trainer:
         self,
         name: str,
         epochs: int,
-        phase: _Phase,
+        phase: Phase,
         step: Step,
         report: Callable[[], dict[str, object]],
         modules: dict[str, nn.Module],
         begin: Callable[[int], None] = lambda epoch: None,
     ) -> None:
+        """Train `modules` for the epochs that are left; at the end they have their averages, where there are any."""
         first = 0
+        average = Average(modules, self.config.ema)
         if self.state.get("phase") == name:
             first = self.state["epoch"]
             for key, module in modules.items():
                 module.load_state_dict(self.state[key])
             phase.load(self.state["optimizers"])
             self.generator.set_state(self.state["generator"])
+            average.states = self.state["average"]
         for epoch in range(first, epochs):
             begin(epoch)
             started, sums = time.monotonic(), dict[str, float]()
             for batch, (images, labels) in enumerate(self._order()):
                 phase.zero()
-                values = step(images, labels)
+                values = step(images, labels, (epoch + batch / self.batches) / epochs)
                 phase.step()
+                average.update()
                 sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
                 _progress(f"{name} {epoch + 1}/{epochs}", batch + 1, self.batches, started)
             row: dict[str, object] = {"phase": name, "epoch": epoch + 1}
             row |= {f"loss_{key}": round(value / self.batches, 4) for key, value in sums.items()}
-            row |= report()
+            with average.applied():
+                row |= report()
             row["seconds"] = round(time.monotonic() - started, 1)
-            self.state = {"phase": name, "epoch": epoch + 1, "optimizers": phase.state()}
+            self.state = {"phase": name, "epoch": epoch + 1, "optimizers": phase.state(), "average": average.states}
             self.state |= {key: module.state_dict() for key, module in modules.items()}
             self.state["generator"] = self.generator.get_state()
-            _save(self.state, self.run_dir.checkpoint)
+            save_state(self.state, self.run_dir.checkpoint)
             with self.run_dir.log.open("a") as log:
                 log.write(json.dumps(row) + "\n")
+            self.run_dir.write_table()
             print(json.dumps(row), file=sys.stderr, flush=True)
+        average.keep()
 
 
 def _progress(title: str, done: int, total: int, started: float) -> None:

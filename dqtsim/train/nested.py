@@ -6,6 +6,7 @@ simulating anything; scales are applied once, per channel, afterwards.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -115,13 +116,14 @@ class _QuantizeNormalised(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, accumulator: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, step: torch.Tensor,
-        zero_point: int,
+        zero_point: int, high: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         scaled_gamma = gamma / step
         values, mean, deviation = torch.native_batch_norm(
             accumulator, scaled_gamma, beta / step + zero_point, None, None, True, 0.0, NORM_EPSILON
         )
-        codes = round_codes(values, 0, TOP_CODE)
+        codes = round_codes(values, 0, high)
+        ctx.high = high
         ctx.save_for_backward(accumulator, codes, gamma, beta, step, scaled_gamma, mean, deviation)
         variance = deviation.pow(-2) - NORM_EPSILON
         ctx.mark_non_differentiable(mean, variance)
@@ -130,7 +132,7 @@ class _QuantizeNormalised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         accumulator, codes, gamma, beta, step, scaled_gamma, mean, deviation = ctx.saved_tensors
-        masked = _inside(grads[0], codes, 0, TOP_CODE)
+        masked = _inside(grads[0], codes, 0, ctx.high)
         to_accumulator, to_gamma, to_beta = torch.ops.aten.native_batch_norm_backward(
             masked,
             accumulator,
@@ -145,18 +147,18 @@ class _QuantizeNormalised(torch.autograd.Function):
         )
         # A code is y/step + z with y = gamma * x + beta, so the step's gradient is -sum(g * y) / step^2.
         to_step = -(gamma * to_gamma + beta * to_beta).sum() / step.square()
-        return to_accumulator, to_gamma / step, to_beta / step, to_step, None
+        return to_accumulator, to_gamma / step, to_beta / step, to_step, None, None
 
 
 def quantize_normalised(
-    accumulator: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, step: torch.Tensor, zero_point: int
+    accumulator: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, step: torch.Tensor, zero_point: int, high: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes of the normalised accumulator [N, C, H, W] under batch statistics, and these: mean, variance [C].
 
     Batch statistics cancel the accumulator's own scale, which is therefore neither needed nor differentiated.
     """
     result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _applied(_QuantizeNormalised)(
-        accumulator, gamma, beta, step, zero_point
+        accumulator, gamma, beta, step, zero_point, high
     )
     return result
 
@@ -165,19 +167,20 @@ class _AddCodes(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, a: torch.Tensor, b: torch.Tensor, ratio_a: torch.Tensor, ratio_b: torch.Tensor,
-        zero_a: int, zero_b: int,
+        zeros: tuple[int, int, int], high: int,
     ) -> torch.Tensor:  # fmt: skip
-        offset = float(zero_a * ratio_a + zero_b * ratio_b)
-        codes = round_codes((a * float(ratio_a)).add_(b, alpha=float(ratio_b)).sub_(offset), 0, TOP_CODE)
+        zero_a, zero_b, zero = zeros
+        offset = float(zero_a * ratio_a + zero_b * ratio_b) - zero
+        codes = round_codes((a * float(ratio_a)).add_(b, alpha=float(ratio_b)).sub_(offset), 0, high)
         ctx.save_for_backward(a, b, ratio_a, ratio_b, codes)
-        ctx.zeros = zero_a, zero_b
+        ctx.zeros, ctx.high = zeros, high
         return codes
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         a, b, ratio_a, ratio_b, codes = ctx.saved_tensors
-        zero_a, zero_b = ctx.zeros
-        masked = _inside(grads[0], codes, 0, TOP_CODE)
+        zero_a, zero_b, _ = ctx.zeros
+        masked = _inside(grads[0], codes, 0, ctx.high)
         total = masked.sum(dtype=torch.float32)
         to_ratio_a = (masked * a).sum(dtype=torch.float32) - zero_a * total
         to_ratio_b = (masked * b).sum(dtype=torch.float32) - zero_b * total
@@ -186,29 +189,30 @@ class _AddCodes(torch.autograd.Function):
 
 def add_codes(
     a: torch.Tensor, b: torch.Tensor, step_a: torch.Tensor, step_b: torch.Tensor, step: torch.Tensor,
-    zero_a: int, zero_b: int,
+    zeros: tuple[int, int, int], high: int = TOP_CODE,
 ) -> torch.Tensor:  # fmt: skip
-    """B5 and ReLU: codes of step_a*(a - zero_a) + step_b*(b - zero_b) at `step`, zero point 0."""
-    result: torch.Tensor = _applied(_AddCodes)(a, b, step_a / step, step_b / step, zero_a, zero_b)
+    """B5: codes 0 to `high` of step_a*(a - zeros[0]) + step_b*(b - zeros[1]) at `step`, zero point zeros[2]."""
+    result: torch.Tensor = _applied(_AddCodes)(a, b, step_a / step, step_b / step, zeros, high)
     return result
 
 
 class _Quantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        codes = round_codes(values.clone(), 0, TOP_CODE)
+    def forward(ctx: Any, values: torch.Tensor, high: int) -> torch.Tensor:
+        codes = round_codes(values.clone(), 0, high)
         ctx.save_for_backward(values)
+        ctx.high = high
         return codes
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         (values,) = ctx.saved_tensors
-        return (_inside(grads[0], values, 0, TOP_CODE),)
+        return _inside(grads[0], values, 0, ctx.high), None
 
 
-def quantize(values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Codes of small float32 `values` [N, C] at `step`, zero point 0, LSQ step gradient."""
-    result: torch.Tensor = _applied(_Quantize)(values / step)
+def quantize(values: torch.Tensor, step: torch.Tensor, zero_point: int = 0, high: int = TOP_CODE) -> torch.Tensor:
+    """Codes 0 to `high` of float32 `values` at `step`, LSQ step gradient."""
+    result: torch.Tensor = _applied(_Quantize)(values / step + zero_point, high)
     return result
 
 
@@ -217,12 +221,34 @@ def _samples(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution walks: stride, padding (rows, columns), dilation, groups."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """[N, I, H, W] with [O, I/groups, kh, kw] to [N, O, H', W']."""
+        return functional.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def gradients(self, grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `grad` [N, O, H', W'] means for x and weight."""
+        to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, self.stride, self.padding, self.dilation, False, [0, 0], self.groups,
+            [True, True, False],
+        )  # fmt: skip
+        return to_x, to_weight
+
+
 class _MixedConv(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, codes: torch.Tensor, probabilities: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor,
         choice: torch.Tensor, widths: tuple[int, ...], zero_point: int, rule: ActivationRule,
-        stride: int, padding: int, explore: bool, *weights: torch.Tensor,
+        geometry: Geometry, high: int, explore: bool, *weights: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         saved: list[torch.Tensor] = []
         branches: list[torch.Tensor] = []
@@ -231,9 +257,9 @@ class _MixedConv(torch.autograd.Function):
             index = (choice == k).nonzero().squeeze(1)
             source = codes if explore else _samples(codes, index)
             operand = nested_values(source, widths[k], zero_point, rule)
-            accumulator = functional.conv2d(operand, weight, None, stride, padding)
+            accumulator = geometry.convolve(operand, weight)
             values = accumulator * scale[k].to(codes.dtype)[:, None, None] + offset[k].to(codes.dtype)[:, None, None]
-            branch = round_codes(values, 0, TOP_CODE)
+            branch = round_codes(values, 0, high)
             if result is None:
                 shape = (len(codes), *branch.shape[1:])
                 result = codes.new_empty(shape).contiguous(memory_format=torch.channels_last)
@@ -245,13 +271,13 @@ class _MixedConv(torch.autograd.Function):
         if result is None:
             raise ValueError("a mixed convolution needs at least one candidate")
         ctx.save_for_backward(scale, result, *saved, *branches)
-        ctx.layout = len(weights), stride, padding, codes.shape
+        ctx.layout = len(weights), geometry, high, codes.shape
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         grad = grads[0].contiguous(memory_format=torch.channels_last)
-        count, stride, padding, shape = ctx.layout
+        count, geometry, high, shape = ctx.layout
         scale, result, *rest = ctx.saved_tensors
         branches = rest[5 * count :]
         to_codes = grad.new_zeros(shape).contiguous(memory_format=torch.channels_last)
@@ -262,13 +288,11 @@ class _MixedConv(torch.autograd.Function):
             if not len(index):
                 to_weights.append(torch.zeros_like(weight))
                 continue
-            masked = _inside(_samples(grad, index), branch, 0, TOP_CODE)
+            masked = _inside(_samples(grad, index), branch, 0, high)
             to_scale[k] = (masked * accumulator).sum((0, 2, 3), dtype=torch.float32)
             to_offset[k] = masked.sum((0, 2, 3), dtype=torch.float32)
-            to_operand, to_weight, _ = torch.ops.aten.convolution_backward(
-                masked * scale[k].to(masked.dtype)[:, None, None], operand, weight, None, [stride, stride],
-                [padding, padding], [1, 1], False, [0, 0], 1, [True, True, False],
-            )  # fmt: skip
+            scaled = masked * scale[k].to(masked.dtype)[:, None, None]
+            to_operand, to_weight = geometry.gradients(scaled, operand, weight)
             to_codes.permute(0, 2, 3, 1).index_copy_(0, index, to_operand.permute(0, 2, 3, 1))
             to_weights.append(to_weight)
         to_probabilities = None
@@ -282,27 +306,16 @@ class _MixedConv(torch.autograd.Function):
 def mixed_conv(
     codes: torch.Tensor, probabilities: torch.Tensor, choice: torch.Tensor, weights: list[torch.Tensor],
     scale: torch.Tensor, offset: torch.Tensor, *, widths: tuple[int, ...], zero_point: int,
-    rule: ActivationRule, stride: int, padding: int, explore: bool,
+    rule: ActivationRule, geometry: Geometry, high: int, explore: bool,
 ) -> torch.Tensor:  # fmt: skip
     """One convolution in which every picture has its own widths: codes [N, C, H, W] to codes [N, O, H', W'].
 
     `probabilities` [N, K] is one-hot forward and soft backward; `choice` int64 [N]; `weights`, one operand
-    [O, C, k, k] per candidate; `scale`, `offset` float32 [K, O] turn accumulators into code units. With
-    `explore` all branches are computed, so that each probability receives the gradient of its branch's codes;
-    weights and inputs receive gradients only through the branch chosen.
+    [O, C/groups, kh, kw] per candidate; `scale`, `offset` float32 [K, O] turn accumulators into code units, 0 to
+    `high`. With `explore` all branches are computed, so that each probability receives the gradient of its branch's
+    codes; weights and inputs receive gradients only through the branch chosen.
     """
     result: torch.Tensor = _applied(_MixedConv)(
-        codes,
-        probabilities,
-        scale,
-        offset,
-        choice,
-        widths,
-        zero_point,
-        rule,
-        stride,
-        padding,
-        explore,
-        *weights,
+        codes, probabilities, scale, offset, choice, widths, zero_point, rule, geometry, high, explore, *weights
     )
     return result

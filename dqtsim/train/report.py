@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
+from dqtsim.graph.model import Graph
 from dqtsim.train.controller import Controller
 from dqtsim.train.data import Split
 from dqtsim.train.evaluate import choice_summary, evaluate_dynamic, evaluate_float, evaluate_uniform
-from dqtsim.train.float_resnet import FloatResNet8
-from dqtsim.train.integer import IntegerNetwork, run_batches
-from dqtsim.train.resnet import NestedResNet8
+from dqtsim.train.exact import classify
+from dqtsim.train.network import NestedNetwork
 
 
 def _line(text: str) -> Callable[[int], None]:
@@ -22,31 +23,29 @@ def _line(text: str) -> Callable[[int], None]:
 
 
 def measure(
-    source: FloatResNet8,
-    network: NestedResNet8,
-    controller: Controller,
-    integers: IntegerNetwork,
-    split: Split,
+    source: nn.Module, network: NestedNetwork, controller: Controller | None, graph: Graph, split: Split
 ) -> dict[str, object]:
     """Top-1 of the float network and of each policy on `split`: integer, fake-quantized, and how often they agree."""
     found: dict[str, object] = {
         "pictures": len(split),
         "float": round(evaluate_float(source, split).accuracy, 4),
     }
-    for k, pair in enumerate(integers.candidates):
+    for k, pair in enumerate(network.rules.pairs):
         name = f"w{pair[0]}a{pair[1]}"
-        bits = torch.tensor([layer.pinned or pair for layer in integers.layers])
-        classes, _ = run_batches(integers, split.images, bits, progress=_line(name))
+        rows = torch.tensor([graph.pinned.get(layer, pair) for layer in graph.layers])
+        classes, _ = classify(graph, split.images, rows, progress=_line(name))
         found[name] = _compare(classes, evaluate_uniform(network, split, k).predictions, split)
-    classes, widths = run_batches(integers, split.images, progress=_line("dynamic"))
+    if controller is None:
+        return found
+    classes, widths = classify(graph, split.images, progress=_line("dynamic"))
     fake = evaluate_dynamic(network, controller, split)
-    free = [row for row, layer in enumerate(integers.layers) if layer.pinned is None]
+    free = [row for row, layer in enumerate(graph.layers) if layer not in graph.pinned]
     # Candidates are distinct, so exactly one matches each pair of widths.
-    choices = (widths[:, free, None] == torch.tensor(integers.candidates)).all(-1).to(torch.int64).argmax(-1)
+    choices = (widths[:, free, None] == torch.tensor(graph.candidates)).all(-1).to(torch.int64).argmax(-1)
     found["dynamic"] = _compare(classes, fake.predictions, split) | {
         "choices_agree": round(float((choices == fake.choices).float().mean()), 4),
         "distinct_choices": len(torch.unique(choices, dim=0)),
-        **choice_summary(choices, integers.candidates),
+        **choice_summary(choices, graph.candidates),
     }
     return found
 

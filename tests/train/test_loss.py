@@ -5,16 +5,15 @@ pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 
 import torch
 
 from dqtsim.train.controller import decide, sample
-from dqtsim.train.loss import cost_loss, expected_bits, information
+from dqtsim.train.loss import bits_cost, information
 
 CANDIDATES = ((2, 2), (4, 4), (8, 8))
 
 
 def test_expected_bits_is_the_mean_of_probability_times_width() -> None:
     logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25]], [[0.25, 0.25, 0.5]]]))
-    assert float(expected_bits(logits, CANDIDATES)) == pytest.approx((4.0 + 5.5) / 2)
-    assert float(cost_loss(logits, CANDIDATES, None)) == pytest.approx(4.75)
-    assert float(cost_loss(logits, CANDIDATES, 4.0)) == pytest.approx(0.75)
+    assert float(bits_cost(1, CANDIDATES, None).loss(logits)) == pytest.approx((4.0 + 5.5) / 2)
+    assert float(bits_cost(1, CANDIDATES, 4.0).loss(logits)) == pytest.approx(0.75)
 
 
 def test_information_rewards_choices_that_differ_between_pictures() -> None:

@@ -5,8 +5,10 @@ pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 
 import torch
 from torch.nn import functional
 
-from dqtsim.train import integer
+from dqtsim.spec import exponent, operand
+from dqtsim.spec.rules import Nesting
 from dqtsim.train.nested import (
+    Geometry,
     add_codes,
     mixed_conv,
     nest_activation,
@@ -25,28 +27,10 @@ CODES = torch.arange(256)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("zero_point", [0, 37, 128])
 def test_fake_nesting_is_integer_nesting(rule: WeightRule, width: int, dtype: torch.dtype, zero_point: int) -> None:
-    signed, exponent = integer.operand(CODES, width, zero_point, rule)
+    signed = [operand(code, zero_point, width, 8, Nesting(rule)) for code in range(256)]
     fake = nested_values(CODES.to(dtype), width, zero_point, rule)
     assert fake.dtype == dtype
-    assert torch.equal(fake.to(torch.int64), signed * 2**exponent)
-
-
-def test_the_law_by_hand() -> None:
-    codes = torch.tensor([0, 7, 8, 127, 128, 136, 247, 248, 255])
-    assert integer.nest(codes, 4, "TIES_UP").tolist() == [0, 0, 1, 8, 8, 9, 15, 15, 15]
-    assert integer.nest(codes, 4, "FLOOR").tolist() == [0, 0, 0, 7, 8, 8, 15, 15, 15]
-    signed, exponent = integer.operand(codes, 2, 128, "MIDPOINT")
-    assert (signed.tolist(), exponent) == ([-3, -3, -3, -1, 1, 1, 3, 3, 3], 5)
-    signed, exponent = integer.operand(codes, 8, 128, "MIDPOINT")
-    assert (signed.tolist(), exponent) == ((codes - 128).tolist(), 0)
-
-
-def test_requantize_rounds_ties_up_and_adds_nothing_at_shift_zero() -> None:
-    value = torch.tensor([[-3, -2, -1, 1, 2, 3, 5]]).T
-    one, grid = torch.tensor(1), integer.Grid(128, 1.0)
-    halves = integer.requantize(value, one, torch.tensor(1), grid).flatten().tolist()
-    assert halves == [127, 127, 128, 129, 129, 130, 131]
-    assert integer.requantize(value, one, torch.tensor(0), grid).flatten().tolist() == (value + 128).flatten().tolist()
+    assert fake.tolist() == [s * 2 ** exponent(width, 8, Nesting(rule)) for s in signed]
 
 
 def test_weights_clip_and_pass_gradients_straight_through() -> None:
@@ -87,7 +71,7 @@ def test_fused_batch_norm_equals_the_plain_one_with_its_gradients() -> None:
         beta = torch.tensor([0.1, -0.3, 0.0, 1.0], requires_grad=True)
         step = torch.tensor(0.02, requires_grad=True)
         if fused:
-            codes, mean, variance = quantize_normalised(x, gamma, beta, step, 128)
+            codes, mean, variance = quantize_normalised(x, gamma, beta, step, 128, 255)
             assert torch.allclose(mean, source.mean((0, 2, 3)), atol=1e-2)
             assert torch.allclose(variance, source.var((0, 2, 3), unbiased=False), rtol=1e-4)
         else:
@@ -108,7 +92,7 @@ def test_fused_add_equals_the_plain_one_with_its_gradients() -> None:
         a, b = (c.clone().requires_grad_() for c in codes)
         steps = [torch.tensor(value, requires_grad=True) for value in (0.02, 0.013, 0.021)]
         if fused:
-            y = add_codes(a, b, steps[0], steps[1], steps[2], 128, 0)
+            y = add_codes(a, b, steps[0], steps[1], steps[2], (128, 0, 0))
         else:
             y = _straight_through(((a - 128) * steps[0] + b * steps[1]) / steps[2])
         torch.autograd.backward((y * weight).sum())
@@ -131,8 +115,8 @@ def test_a_mixed_convolution_is_each_picture_at_its_own_widths(explore: bool) ->
         p = functional.one_hot(choice, 2).float().requires_grad_()
         if fused:
             y = mixed_conv(
-                x, p, choice, [w0, w1], s, o, widths=(4, 8), zero_point=0, rule="TIES_UP", stride=1, padding=1,
-                explore=explore,
+                x, p, choice, [w0, w1], s, o, widths=(4, 8), zero_point=0, rule="TIES_UP",
+                geometry=Geometry(padding=(1, 1)), high=255, explore=explore,
             )  # fmt: skip
         else:
             branches = []

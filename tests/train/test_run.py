@@ -12,16 +12,14 @@ from click.testing import CliRunner
 
 from dqtsim.cli.training import train_command
 from dqtsim.errors import InputError
-from dqtsim.train import ExportConfig, export, loop, train
+from dqtsim.train import ExportConfig, export_run, loop, train
 from dqtsim.train.config import RunDir
 from dqtsim.train.controller import sample
 from dqtsim.train.data import read_dataset
 from dqtsim.train.evaluate import evaluate_dynamic
-from dqtsim.train.float_resnet import GAMMA_FLOOR, PositiveBatchNorm2d
+from dqtsim.train.exact import classify, run_batch, run_graph
 from dqtsim.train.folding import fold, multiplier_and_shift
-from dqtsim.train.integer import Layer, run, run_batches
 from dqtsim.train.loss import task_loss
-from dqtsim.train.resnet import NestedConv
 
 from .conftest import tiny_config
 
@@ -71,7 +69,8 @@ def test_starting_over_or_with_another_configuration_is_refused(finished: RunDir
 
 def test_the_loss_reaches_controller_steps_weights_and_stem(finished: RunDir, cifar: Path) -> None:
     split = read_dataset(cifar).train
-    _, network, controller = loop.load_networks(finished, 10)
+    _, network, controller = loop.load_networks(finished, read_dataset(cifar))
+    assert controller is not None
     network.train()
     stem = network.features(split.images[:16], torch.bfloat16)
     logits = controller(stem)
@@ -80,21 +79,13 @@ def test_the_loss_reaches_controller_steps_weights_and_stem(finished: RunDir, ci
     for name, parameter in [*network.named_parameters(), *controller.named_parameters()]:
         assert parameter.grad is not None, name
         assert bool(torch.isfinite(parameter.grad).all()), name
-    for name in ("stem.weight", "block2.down.weight", "block3.conv1.step.logarithm", "fc.weight_step.logarithm"):
-        assert _total_gradient(network.get_parameter(name)) > 0, name
+    for name in ("stem.weight", "block2/down.weight", "block3/conv1.step.logarithm", "fc.weight_step.logarithm"):
+        assert _total_gradient(network.get_parameter(f"layers.{name}")) > 0, name
     assert _total_gradient(controller.hidden.weight) > 0
 
 
 def _total_gradient(parameter: torch.Tensor) -> float:
     return 0.0 if parameter.grad is None else float(parameter.grad.abs().sum())
-
-
-def test_gamma_stays_positive() -> None:
-    norm = PositiveBatchNorm2d(3)
-    with torch.no_grad():
-        norm.weight.copy_(torch.tensor([-0.5, 0.0, 2.0]))
-    assert torch.equal(norm.positive_weight(), torch.tensor([0.5, GAMMA_FLOOR, 2.0]))
-    assert norm(torch.randn(8, 3, 2, 2))[:, 0].std().item() == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("value", [1e-9, 0.3, 0.5, 0.99999999, 1.0, 1.00001, 40000.0])
@@ -107,16 +98,17 @@ def test_multipliers_are_normalised(value: float) -> None:
 
 def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) -> None:
     split = read_dataset(cifar).test
-    _, network, controller = loop.load_networks(finished, 10)
-    integers = fold(network, controller, (32, 32))
-    for operator in integers.operators:
-        if isinstance(operator, Layer) and operator.grid is not None:
-            assert int(operator.rows.multiplier.min()) >= 32768
-            assert int(operator.rows.multiplier.max()) <= 65535
-            assert int(operator.rows.shift.max()) <= 62
-    classes, widths = run_batches(integers, split.images, size=10)
+    _, network, controller = loop.load_networks(finished, read_dataset(cifar))
+    assert controller is not None
+    graph = fold(network, controller)
+    for node in graph.nodes:
+        if node.operator in ("NestedConv", "NestedGemm"):
+            multiplier = graph.initializers[f"{node.name}.multiplier"]
+            assert 32768 <= multiplier.min() <= multiplier.max() <= 65535
+            assert graph.initializers[f"{node.name}.shift"].max() <= 62
+    classes, widths = classify(graph, split.images, size=10)
     fake = evaluate_dynamic(network, controller, split)
-    chosen = torch.tensor(integers.candidates)[fake.choices]
+    chosen = torch.tensor(graph.candidates)[fake.choices]
     assert float((widths[:, 1:] == chosen).float().mean()) > 0.98
     assert float((classes == fake.predictions).float().mean()) > 0.9
     assert torch.equal(widths[:, 0], torch.full((32, 2), 8))
@@ -124,33 +116,14 @@ def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) ->
 
 def test_a_sample_does_not_depend_on_its_batch(finished: RunDir, cifar: Path) -> None:
     split = read_dataset(cifar).test
-    _, network, controller = loop.load_networks(finished, 10)
-    integers = fold(network, controller, (32, 32))
-    together, used = run(integers, split.images[:4])
-    for i in range(4):
-        alone, row = run(integers, split.images[i : i + 1])
-        assert torch.equal(row[0], used[i])
-        for name, value in alone.items():
-            assert torch.equal(value[0], together[name][i]), name
-
-
-def test_folding_is_the_running_batch_norm() -> None:
-    from dqtsim.train.float_resnet import FloatConv
-    from dqtsim.train.folding import fold_conv
-    from dqtsim.train.resnet import NestingRules
-
-    torch.manual_seed(0)
-    rules = NestingRules("MIDPOINT", "TIES_UP", ((2, 2), (4, 4), (8, 8)))
-    conv = NestedConv(FloatConv(3, 5, 3, 1), rules, rectified=False, layer=0)
-    with torch.no_grad():
-        conv.running_mean.normal_()
-        conv.running_var.uniform_(0.5, 2)
-        conv.beta.normal_()
-    layer = fold_conv(conv, "layer", "input", 0.01)
-    scale, offset = conv.folded(torch.tensor(0.01))
-    real = layer.rows.multiplier / 2.0**layer.rows.shift
-    assert torch.allclose(real.float(), scale, rtol=1e-4)
-    assert torch.allclose((layer.rows.bias * real + 128).float(), offset, atol=1e-2)
+    _, network, controller = loop.load_networks(finished, read_dataset(cifar))
+    graph = fold(network, controller)
+    together, used = run_batch(graph, split.images[:6])
+    assert len(torch.unique(used, dim=0)) > 1
+    for i in range(6):
+        alone = run_graph(graph, split.images[i : i + 1].numpy())
+        assert used[i].tolist() == alone["bits"].tolist()
+        assert together[i].tolist() == alone["fc"][0].tolist()
 
 
 def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(finished: RunDir, tmp_path: Path) -> None:
@@ -159,7 +132,7 @@ def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(fin
     from dqtsim.golden import verify
 
     model, folder = tmp_path / "tiny.onnx", tmp_path / "golden" / "tiny"
-    report = export(ExportConfig(finished.path, model, folder, data_name="noise", golden_pictures=3))
+    report = export_run(ExportConfig(finished.path, model, folder, data_name="noise", golden_pictures=3))
     assert report["pictures"] == 32
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["model"] == "tiny.onnx"
@@ -178,7 +151,7 @@ def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(fin
 
 def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
-        export(ExportConfig(tmp_path, tmp_path / "model.onnx"))
+        export_run(ExportConfig(tmp_path, tmp_path / "model.onnx"))
     assert str(raised.value) == f"A run must be a folder with config.json, but {tmp_path} has none."
 
 
@@ -190,6 +163,7 @@ def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch,
     result = CliRunner().invoke(train_command, arguments)
     assert result.exit_code == 0, result.output
     config, resume = seen[0]
+    assert config.network == "resnet8"
     assert config.candidates == ((4, 8), (8, 8))
     assert resume
     assert config.budget == 3.75

@@ -1,0 +1,71 @@
+"""`dqtsim plan`: the best static widths under a budget."""
+
+from pathlib import Path
+
+import click
+
+from ..errors import InputError
+from .common import check_writable, model_argument, progress, target_option, written_aside
+
+
+@click.command("plan")
+@model_argument
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of CIFAR-10 or of images.")
+@click.option("--budget", "budget_text", required=True, help="Per picture: 4.0bits, 120MBitOPs, 8uJ or 90000cycles.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan file, .toml.")
+@click.option("--pictures", type=click.IntRange(1), default=256, show_default=True, help="Training pictures to use.")
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
+@click.option(
+    "--energy", "energy_name", default="horowitz-45nm", show_default=True, help="Energy table, or a .toml file."
+)
+@target_option
+def plan_command(
+    model: Path,
+    data: Path,
+    budget_text: str,
+    output: Path,
+    pictures: int,
+    threads: int,
+    energy_name: str,
+    target_name: str,
+) -> None:
+    """Search the best static widths of MODEL under a budget, on training pictures; `--bits PLAN` then uses them.
+
+    Every layer's sensitivity is measured with the integer engine; the choice is solved exactly.
+    """
+    import numpy as np
+
+    from .. import budget as search
+    from ..dataset import read_split
+    from ..energy import load_energy
+    from ..graph import load
+    from ..target import load_target
+
+    check_writable(output, "-o", ".toml")
+    budget = search.Budget.read(budget_text)
+    graph, target = load(model), load_target(target_name)
+    split = read_split(data, "train")
+    if graph.class_names and graph.class_names != split.class_names:
+        raise InputError(f"the classes of '{data}' are {split.class_names}; the model's are {graph.class_names}.")
+    priced = search.costs(graph, target, load_energy(energy_name), budget.unit)
+    layers = search.free_layers(graph)
+    if not layers:
+        raise InputError(f"a plan chooses the widths of layers that are not pinned; model '{graph.name}' has none.")
+    # spread over the whole split, which may be sorted by class
+    taken = range(0, len(split), max(1, len(split) // pictures))[:pictures]
+    images, labels = split.images[list(taken)], split.labels[list(taken)]
+    # refuse an impossible budget before the long part
+    search.best_choice(np.zeros((len(layers), len(graph.candidates))), priced, budget)
+    with progress(1 + len(layers) * (len(graph.candidates) - 1), "measurements") as count:
+        table = search.sensitivities(graph, target, images, labels, threads=threads, progress=count)
+    choice = search.best_choice(table, priced, budget)
+    loss, accuracy = search.cross_entropy(graph, target, choice, images, labels, threads)
+    cost = f"{float(priced.total(choice)):.6g} {budget.unit}"
+    notes = [
+        f"best static plan for {model.name} within {budget} per picture: {cost}",
+        f"sensitivities from {len(images)} training pictures; on these, top-1 {100 * accuracy:.2f} %, loss {loss:.4f}",
+    ]
+    with written_aside(output) as aside:
+        aside.write_text(search.as_toml(graph, choice, notes), encoding="utf-8")
+    click.echo(f"{output}: {notes[0]}")
+    click.echo(notes[1])

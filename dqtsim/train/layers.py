@@ -1,0 +1,312 @@
+"""Nested layers: what training optimises and what export folds.
+
+Every activation tensor is a master code at its producer; each consumer nests it to its own width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dqtsim.train import steps
+from dqtsim.train.nested import (
+    NORM_EPSILON,
+    Geometry,
+    add_codes,
+    mixed_conv,
+    nest_activation,
+    nest_weight,
+    quantize,
+    quantize_normalised,
+)
+from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, NestingRules
+
+# A batch norm's scale is at least this: a folded multiplier M (B4) is unsigned, and a smaller one would be lost.
+GAMMA_FLOOR = 1e-3
+# A four-level nesting of Gaussian weights is best when the 8-bit grid reaches about 2.7 standard deviations,
+# and of rectified activations about 3.5 root mean squares; training moves both from there.
+_WEIGHT_REACH = 2.7
+_RECTIFIED_REACH = 3.5
+# Signed tensors mostly meet a residual add, which reads all their bits.
+_SIGNED_REACH = 4.5
+_MASTER = (MASTER_WIDTH, MASTER_WIDTH)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The whole network at `rules.pairs[pair]`; in training, batch norm uses and updates batch statistics."""
+
+    pair: int
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Every picture and layer its own candidate: probabilities [N, L, K], one-hot forward; choice int64 [N, L].
+
+    With `soft` the probabilities are not one-hot, and a layer's output is the mean of its branches.
+    """
+
+    probabilities: torch.Tensor
+    choice: torch.Tensor
+    explore: bool
+    soft: bool = False
+
+
+Policy = Uniform | Mixed
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Master codes in a float dtype, with their step [] and zero point."""
+
+    values: torch.Tensor
+    step: torch.Tensor
+    zero_point: int
+
+    def real(self) -> torch.Tensor:
+        """What the codes stand for, float32."""
+        return (self.values.float() - self.zero_point) * self.step
+
+
+class LearnedStep(nn.Module):
+    """A quantizer's step, positive because its logarithm is what is learned."""
+
+    def __init__(self, initial: torch.Tensor) -> None:
+        super().__init__()
+        self.logarithm = nn.Parameter(initial.detach().clamp_min(1e-8).log())
+
+    def forward(self) -> torch.Tensor:
+        """The step: float32 [] or [O]."""
+        return self.logarithm.exp()
+
+    def set(self, value: torch.Tensor) -> None:
+        """Replace the step."""
+        with torch.no_grad():
+            self.logarithm.copy_(value.clamp_min(1e-8).log())
+
+
+class Nested(nn.Module):
+    """What all nested steps have: the grid of their output."""
+
+    def __init__(self, positive: bool, activation: steps.Activation | None = None) -> None:
+        super().__init__()
+        self.zero_point = 0 if positive else WEIGHT_ZERO_POINT
+        self.ceiling: float | None = activation.ceiling if activation is not None else None
+        self.step = LearnedStep(torch.tensor(1.0))
+
+    def high(self) -> int:
+        """The largest code (B4): that of the ceiling, where there is one."""
+        if self.ceiling is None:
+            return TOP_CODE
+        code: int = math.floor(self.ceiling / self.step().item() + 0.5)
+        return min(TOP_CODE, max(1, code))
+
+    def initialise(self, value: torch.Tensor) -> None:
+        """Set the step from the float tensor that the output stands for."""
+        value = value.detach()
+        reach = value.std() * _SIGNED_REACH if self.zero_point else value.square().mean().sqrt() * _RECTIFIED_REACH
+        self.step.set(reach / (TOP_CODE - self.zero_point))
+
+
+class NestedLayer(Nested):
+    """Convolution or fully connected layer, batch norm (one row per width), quantization to a master code.
+
+    Without a batch norm in the source there is a bias per row instead. `layer` is the layer's row among those that the
+    controller decides, None if it is pinned.
+    """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, source: steps.Layer, rules: NestingRules, layer: int | None) -> None:
+        super().__init__(source.positive, source.activation)
+        self.rules, self.layer = rules, layer
+        self.frozen, self.momentum = False, 0.1
+        self.pairs = rules.pairs if layer is not None else (_MASTER,)
+        self.rows = tuple(rules.row(pair) for pair in self.pairs) if layer is not None else (0,)
+        self.row_widths = rules.row_widths if layer is not None else (MASTER_WIDTH,)
+        module = source.module
+        self.flat = isinstance(module, nn.Linear)
+        self.geometry = Geometry()
+        if isinstance(module, nn.Conv2d):
+            stride, dilation = (module.stride[0], module.stride[1]), (module.dilation[0], module.dilation[1])
+            self.geometry = Geometry(stride, source.padding, dilation, module.groups)
+        self.normalised = source.norm is not None
+        weight, gamma, beta, mean, variance = _folded_source(module, source.norm)
+        count = len(self.row_widths)
+        self.weight = nn.Parameter(weight)
+        spread = weight.flatten(1).std(1, unbiased=False).clamp_min(1e-4)
+        self.weight_step = LearnedStep(spread * _WEIGHT_REACH / WEIGHT_ZERO_POINT)
+        if self.normalised:
+            self.gamma = nn.Parameter(gamma.repeat(count, 1))
+        self.beta = nn.Parameter(beta.repeat(count, 1))
+        self.register_buffer("running_mean", mean.repeat(count, 1))
+        self.register_buffer("running_var", variance.repeat(count, 1))
+
+    def positive_gamma(self) -> torch.Tensor:
+        """Batch norm scales as they are used: float32 [R, O], positive, because M is unsigned (B4)."""
+        return self.gamma.abs().clamp_min(GAMMA_FLOOR)
+
+    def slope(self, unit: torch.Tensor) -> torch.Tensor:
+        """Real output per real accumulator, [R, O], where one accumulator step is worth `unit` [O]."""
+        if not self.normalised:
+            return torch.ones_like(self.beta)
+        return self.positive_gamma() / (self.running_var + NORM_EPSILON * unit.square()).sqrt()
+
+    def folded(self, input_step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Running batch norm and quantization as one affine map per row: scale and offset [R, O] in codes."""
+        unit = self.weight_step() * input_step
+        slope, step = self.slope(unit), self.step()
+        return slope * unit / step, (self.beta - self.running_mean * slope) / step + self.zero_point
+
+    def forward(self, x: Codes, policy: Policy) -> Codes:
+        """Codes [N, I, H, W] or [N, I] to codes [N, O, ...] at the widths that `policy` gives this layer."""
+        step, values = self.step(), x.values
+        if self.flat:
+            x = Codes(values[:, :, None, None], x.step, x.zero_point)
+        if self.normalised and self.training and isinstance(policy, Uniform) and not self.frozen:
+            values = self._batch_statistics(x, policy.pair if self.layer is not None else 0, step)
+        else:
+            values = self._running_statistics(x, policy)
+        return Codes(values.flatten(1) if self.flat else values, step, self.zero_point)
+
+    def _operand(self, pair: int, dtype: torch.dtype) -> torch.Tensor:
+        operand = nest_weight(self.weight, self.weight_step(), self.pairs[pair][0], self.rules.weight)
+        operand = operand[:, :, None, None] if self.flat else operand
+        return operand.to(dtype, memory_format=torch.channels_last)
+
+    def _batch_statistics(self, x: Codes, pair: int, step: torch.Tensor) -> torch.Tensor:
+        operand = nest_activation(x.values, self.pairs[pair][1], x.zero_point, self.rules.activation)
+        accumulator = self.geometry.convolve(operand, self._operand(pair, operand.dtype))
+        row = self.rows[pair]
+        values, mean, variance = quantize_normalised(
+            accumulator, self.positive_gamma()[row], self.beta[row], step, self.zero_point, self.high()
+        )
+        with torch.no_grad():
+            unit = self.weight_step() * x.step
+            self.running_mean[row].lerp_(mean * unit, self.momentum)
+            self.running_var[row].lerp_(variance * unit.square(), self.momentum)
+        return values
+
+    def _running_statistics(self, x: Codes, policy: Policy) -> torch.Tensor:
+        count = len(x.values)
+        if self.layer is None or isinstance(policy, Uniform):
+            pair = policy.pair if isinstance(policy, Uniform) and self.layer is not None else 0
+            nothing = x.values.new_zeros((count, 1))
+            return self._mixed(x, (pair,), nothing, torch.zeros(count, dtype=torch.int64), explore=False)
+        probabilities = policy.probabilities[:, self.layer]
+        candidates = range(len(self.rules.candidates))
+        if policy.soft:
+            branches = [self._running_statistics(x, Uniform(k)) for k in candidates]
+            weights = probabilities.to(x.values.dtype)[:, :, None, None, None]
+            return (torch.stack(branches, 1) * weights).sum(1)
+        choice = policy.choice[:, self.layer]
+        return self._mixed(x, tuple(candidates), probabilities, choice, explore=policy.explore)
+
+    def _mixed(
+        self, x: Codes, pairs: tuple[int, ...], probabilities: torch.Tensor, choice: torch.Tensor, *, explore: bool
+    ) -> torch.Tensor:
+        scale, offset = self.folded(x.step)
+        rows = torch.tensor([self.rows[pair] for pair in pairs])
+        return mixed_conv(
+            x.values, probabilities, choice, [self._operand(pair, x.values.dtype) for pair in pairs],
+            scale[rows], offset[rows], widths=tuple(self.pairs[pair][1] for pair in pairs),
+            zero_point=x.zero_point, rule=self.rules.activation, geometry=self.geometry, high=self.high(),
+            explore=explore,
+        )  # fmt: skip
+
+
+def _folded_source(
+    module: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weight, gamma, beta, mean and variance; a negative gamma turns its weights, a bias goes into the mean."""
+    weight = module.weight.detach().clone()
+    zeros = torch.zeros(len(weight))
+    bias = module.bias.detach().clone() if module.bias is not None else zeros
+    if norm is None or norm.running_mean is None or norm.running_var is None:
+        return weight, torch.ones_like(zeros), bias, zeros, torch.ones_like(zeros)
+    gamma = norm.weight.detach().clone() if norm.affine else torch.ones_like(zeros)
+    beta = norm.bias.detach().clone() if norm.affine else zeros
+    sign = torch.where(gamma < 0, -1.0, 1.0)
+    weight = weight * sign.reshape(-1, *([1] * (weight.dim() - 1)))
+    return weight, gamma.abs(), beta, (norm.running_mean - bias) * sign, norm.running_var + norm.eps
+
+
+class NestedLogits(nn.Module):
+    """Classifier (B7): one weight step for all classes, whose logits are compared; one bias row per width."""
+
+    def __init__(self, source: steps.Logits, rules: NestingRules, layer: int) -> None:
+        super().__init__()
+        self.rules, self.layer = rules, layer
+        self.row_widths = rules.row_widths
+        self.weight = nn.Parameter(source.module.weight.detach().clone())
+        self.weight_step = LearnedStep(self.weight.std() * _WEIGHT_REACH / WEIGHT_ZERO_POINT)
+        bias = torch.zeros(len(self.weight)) if source.module.bias is None else source.module.bias.detach()
+        self.bias = nn.Parameter(bias.repeat(len(rules.row_widths), 1))
+
+    def forward(self, x: Codes, policy: Policy) -> torch.Tensor:
+        """Codes [N, I] to float32 logits [N, classes]."""
+        if isinstance(policy, Uniform):
+            return self._at(x, policy.pair)
+        branches = torch.stack([self._at(x, k) for k in range(len(self.rules.candidates))], 1)
+        return (policy.probabilities[:, self.layer, :, None] * branches).sum(1)
+
+    def _at(self, x: Codes, pair: int) -> torch.Tensor:
+        width_w, width_a = self.rules.pairs[pair]
+        step = self.weight_step()
+        weight = nest_weight(self.weight, step, width_w, self.rules.weight)
+        operand = nest_activation(x.values.float(), width_a, x.zero_point, self.rules.activation)
+        product: torch.Tensor = functional.linear(operand, weight)
+        result: torch.Tensor = product * (step * x.step) + self.bias[self.rules.row((width_w, width_a))]
+        return result
+
+
+class NestedAdd(Nested):
+    """Residual add (B5) and its activation."""
+
+    def __init__(self, source: steps.Add) -> None:
+        super().__init__(source.positive, source.activation)
+
+    def forward(self, a: Codes, b: Codes) -> Codes:
+        """Codes of one shape to codes of that shape."""
+        step, zeros = self.step(), (a.zero_point, b.zero_point, self.zero_point)
+        return Codes(add_codes(a.values, b.values, a.step, b.step, step, zeros, self.high()), step, self.zero_point)
+
+
+class NestedRescale(Nested):
+    """B4 on codes: the same values on another grid, for a Concat or an activation that stands alone."""
+
+    def forward(self, x: Codes) -> Codes:
+        """Codes to codes of the same shape."""
+        step = self.step()
+        codes = quantize(x.real(), step, self.zero_point, self.high())
+        return Codes(codes.to(x.values.dtype), step, self.zero_point)
+
+
+class NestedAveragePool(Nested):
+    """B6: average over windows, on a grid of its own."""
+
+    def __init__(self, source: steps.AveragePool) -> None:
+        super().__init__(source.positive)
+        self.kernel, self.stride, self.padding = source.kernel, source.stride, source.padding
+
+    def forward(self, x: Codes) -> Codes:
+        """Codes [N, C, H, W] to codes [N, C, H', W']."""
+        step = self.step()
+        mean = functional.avg_pool2d(x.real(), self.kernel, self.stride, self.padding)
+        return Codes(quantize(mean, step, self.zero_point).to(x.values.dtype), step, self.zero_point)
+
+
+class NestedConcat(Nested):
+    """B6: every input on the common grid of the output, then side by side."""
+
+    def __init__(self, source: steps.Concat) -> None:
+        super().__init__(source.positive)
+
+    def forward(self, parts: list[Codes]) -> Codes:
+        """Codes [N, C, ...] each to codes of all their channels."""
+        step = self.step()
+        codes = [quantize(part.real(), step, self.zero_point).to(part.values.dtype) for part in parts]
+        return Codes(torch.cat(codes, 1), step, self.zero_point)

@@ -1,0 +1,47 @@
+"""`prepare`: an ordinary PyTorch classifier becomes a nested one."""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from dqtsim.errors import InputError
+from dqtsim.train.network import NestedNetwork
+from dqtsim.train.rules import TOP_CODE, NestingRules
+from dqtsim.train.tracing import trace
+
+INPUT_ZERO_POINT = 128
+INPUT_SCALE = 1 / 64
+
+
+@dataclass(frozen=True)
+class NestedConfig:
+    """What `prepare` needs besides the network: the rules, a picture's shape, and what its codes stand for.
+
+    A code q of a picture stands for input_scale * (q - input_zero_point), as in the float network's training.
+    """
+
+    rules: NestingRules = field(default_factory=NestingRules)
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    input_zero_point: int = INPUT_ZERO_POINT
+    input_scale: float = INPUT_SCALE
+
+    def check(self) -> None:
+        """Refuse what no network can use."""
+        self.rules.check()
+        if not 0 <= self.input_zero_point <= TOP_CODE or not self.input_scale > 0:
+            raise InputError(
+                f"A picture's zero point must be a code and its scale positive, but they are {self.input_zero_point} "
+                f"and {self.input_scale}."
+            )
+
+
+def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwork:
+    """`model` with nested layers, on copies of its parameters; `model` itself is left as it is.
+
+    Steps of activations need `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError naming the module or
+    operation that has no nested counterpart.
+    """
+    config = config or NestedConfig()
+    config.check()
+    traced = trace(model, config.input_shape)
+    return NestedNetwork(traced, config.rules, config.input_shape, config.input_zero_point, config.input_scale)

@@ -1,0 +1,104 @@
+"""Every built-in architecture: a short real training, export, and the engine bit for bit against the exact path."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 'train'")
+
+import torch
+
+from dqtsim import load, load_target
+from dqtsim.errors import InputError
+from dqtsim.golden import verify
+from dqtsim.structures import STRUCTURES, build
+from dqtsim.train import NestedConfig, export, networks, prepare
+from dqtsim.train.controller import sample
+from dqtsim.train.evaluate import float_pictures
+from dqtsim.train.layers import Codes, NestedLayer, NestedLogits, Uniform
+from dqtsim.train.loss import task_loss
+from dqtsim.train.rules import NETWORK_NAMES
+
+WIDTHS = {"resnet8": 1.0, "resnet20": 0.5}
+
+
+def float_steps(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            # Six steps are too few for the usual average of statistics.
+            module.momentum = 0.7
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = task_loss(network(float_pictures(images)), labels, 0.0)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_it_trains_and_exports_and_runs_bit_for_bit(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.arange(16) % 4
+    source = networks.build(name, 4, WIDTHS.get(name, 0.125))
+    losses = float_steps(source, images, labels)
+    assert min(losses[1:]) < losses[0]
+
+    network = prepare(source, NestedConfig())
+    network.set_steps(images)
+    controller = network.new_controller()
+    with torch.no_grad():
+        controller.calibrate(network.features(images))
+    optimizer = torch.optim.SGD([*network.parameters(), *controller.parameters()], 0.01)
+    network.train()
+    before = {key: value.detach().clone() for key, value in network.named_parameters()}
+    stem = network.features(images, torch.bfloat16)
+    leaf = Codes(stem.values.detach().requires_grad_(), stem.step.detach().requires_grad_(), stem.zero_point)
+    mixed = sample(controller(leaf), 1.0, torch.Generator().manual_seed(0))
+    for policy in (Uniform(0), Uniform(2), mixed):
+        torch.autograd.backward(task_loss(network.head(leaf, policy), labels, 0.0))
+    torch.autograd.backward([stem.values, stem.step], [leaf.values.grad, leaf.step.grad])
+    optimizer.step()
+    changed = [key for key, value in network.named_parameters() if not torch.equal(value, before[key])]
+    # Every layer's weights have moved; a parameter may have no gradient where all its codes are clipped.
+    assert {key for key in before if key.endswith(".weight")} <= set(changed)
+
+    graph = export(network, images[:1], tmp_path / "net.onnx", controller=controller)
+    verdicts = list(verify(tmp_path / "net.onnx", load(tmp_path / "net.onnx"), load_target("default"), "jit",
+                           [tmp_path / "net-golden"]))  # fmt: skip
+    assert [verdict.first for verdict in verdicts] == [None] * 4
+    assert graph.dynamic
+    assert graph.pinned == {"stem": (8, 8)}
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_it_has_the_published_shapes(name: str) -> None:
+    """As the structures of `dqtsim new` have, which were checked against the papers."""
+    assert NETWORK_NAMES == STRUCTURES
+    published = build(name, input_size=32, classes=10)
+    network = prepare(networks.build(name, 10))
+    shapes = [published.initializers[f"{layer}.weight"].shape for layer in published.layers]
+    traced = [
+        tuple(module.weight.shape)
+        for module in network.by_name().values()
+        if isinstance(module, NestedLayer | NestedLogits)
+    ]
+    assert sorted(traced, key=str) == sorted(shapes, key=str)
+
+
+def test_macs_are_those_of_the_engine() -> None:
+    import dqtsim
+
+    network = prepare(networks.build("resnet8", 10))
+    pinned, layers = network.macs()
+    plan = dqtsim.plan(build("resnet8"), load_target("default"))
+    assert pinned + sum(layers.values()) == sum(step.macs for step in plan.layer_steps())
+
+
+def test_an_unknown_network_is_refused() -> None:
+    with pytest.raises(InputError) as raised:
+        networks.build("vgg", 10)
+    assert str(raised.value) == f"A network must be one of {', '.join(NETWORK_NAMES)}, but is 'vgg'."
