@@ -12,6 +12,7 @@ from .count import count_command, new_command
 from .evaluate import evaluate_command
 from .inspect import info_command, target_group
 from .report import report_command
+from .rtl import cosim_command, vectors_command
 from .run import run_command
 from .training import export_command, train_command
 from .verify import compare_command, verify_command
@@ -33,6 +34,8 @@ for command in (
     report_command,
     info_command,
     target_group,
+    vectors_command,
+    cosim_command,
     train_command,
     export_command,
 ):
