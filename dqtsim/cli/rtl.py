@@ -71,7 +71,7 @@ def vectors_command(
 def cosim_command(
     model: Path, input_path: Path, bits: str | None, target_name: str, simulator: str, layers: str | None
 ) -> None:
-    """Run every layer of MODEL through the circuit and compare, bit by bit. Exit 0: same; 1: different; 2: wrong use."""
+    """Run MODEL's layers through the circuit and compare, bit by bit. Exit 0: same; 1: different; 2: wrong use."""
     from ..control import apply_bits
     from ..executor import check_codes
     from ..graph import load
@@ -105,8 +105,8 @@ def cosim_command(
             click.echo(f"{where}{vector.name} w{w}a{a}: {verdict}, {finding.cycles:,} cycles")
             count()
     click.echo(
-        f"bits {policy}, target {target.name}, {simulator}: {counted(len(recorded), 'layer')}, {outputs:,} accumulators "
-        f"and outputs compared, {failed or 0} layers different; {cycles:,} cycles, "
+        f"bits {policy}, target {target.name}, {simulator}: {counted(len(recorded), 'layer')}, {outputs:,} "
+        f"accumulators and outputs compared, {counted(failed, 'layer') if failed else 0} different; {cycles:,} cycles, "
         f"{(perf_counter() - started) * 1000:.0f} ms"
     )
     sys.exit(1 if failed else 0)

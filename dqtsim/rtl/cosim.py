@@ -20,8 +20,10 @@ from .vectors import Vector, parameters, write
 SIMULATORS = {"verilator": ("verilator", "g++", "make"), "icarus": ("iverilog", "vvp")}
 FOLDER = Path(__file__).parent
 # a package comes before its users
-SOURCES = ("dqt", "dqt_nest", "dqt_row_edge", "dqt_column_edge", "dqt_pe", "dqt_narrow", "dqt_requant", "dqt_tile")
-SOURCES += ("dqt_address", "dqt_layer", "dqt_bench")
+SOURCES = (
+    *("dqt", "dqt_nest", "dqt_row_edge", "dqt_column_edge", "dqt_pe", "dqt_narrow", "dqt_requant", "dqt_tile"),
+    *("dqt_address", "dqt_layer", "dqt_bench"),
+)
 TOP = "dqt_bench"
 _RESULT = re.compile(r"^RESULT words=(\d+) bad=(\d+) cycles=(\d+) overflows=(\d+)$", re.M)
 _FIRST = re.compile(r"^FIRST index=(\d+) acc=(\w+) expected=(\w+) y=(\w+) expected=(\w+)$", re.M)

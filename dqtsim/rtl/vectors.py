@@ -187,12 +187,12 @@ def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False) 
     lo, hi = sorted(int(z) for z in rng.integers(0, top, 2, endpoint=True)) if rng.integers(2) else (0, top)
     logits, channels = bool(vector.config["logits"]), w.shape[0]
     half = 1 << (min(machine.bias_width, 30 if logits else 48) - 1)
-    bias = _mixed(rng, np.array([-half, half - 1, 0, 1, -1]), rng.integers(-half, half, channels))
+    bias = _mixed(rng, np.array([-half, half - 1, 0, 1, -1]), rng.integers(-half, half, (channels,)))
     full = (1 << plan.target.multiplier_width) - 1
-    m = _mixed(rng, np.array([0, 1, full, full // 2 + 1]), rng.integers(0, full, channels, endpoint=True))
-    s = _mixed(rng, np.array([0, 1, 2, 61, 62]), rng.integers(0, 63, channels))
+    m = _mixed(rng, np.array([0, 1, full, full // 2 + 1]), rng.integers(0, full, (channels,), endpoint=True))
+    s = _mixed(rng, np.array([0, 1, 2, 61, 62]), rng.integers(0, 63, (channels,)))
     if plain_shift:
-        m, s, bias = np.ones(channels, np.int64), rng.integers(0, 12, channels), rng.integers(-512, 512, channels)
+        m, s, bias = np.ones((channels,), np.int64), rng.integers(0, 12, (channels,)), rng.integers(-512, 512, (channels,))
     bounds = {vector.widths: layer_bound(w, z_x, 0, top, vector.widths, machine)}
     call = Call(step.node, machine, step.call.type, bounds)
     rows = len(step.node.integers("row_widths"))
