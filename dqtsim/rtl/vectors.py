@@ -192,7 +192,11 @@ def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False) 
     m = _mixed(rng, np.array([0, 1, full, full // 2 + 1]), rng.integers(0, full, (channels,), endpoint=True))
     s = _mixed(rng, np.array([0, 1, 2, 61, 62]), rng.integers(0, 63, (channels,)))
     if plain_shift:
-        m, s, bias = np.ones((channels,), np.int64), rng.integers(0, 12, (channels,)), rng.integers(-512, 512, (channels,))
+        m, s, bias = (
+            np.ones((channels,), np.int64),
+            rng.integers(0, 12, (channels,)),
+            rng.integers(-512, 512, (channels,)),
+        )
     bounds = {vector.widths: layer_bound(w, z_x, 0, top, vector.widths, machine)}
     call = Call(step.node, machine, step.call.type, bounds)
     rows = len(step.node.integers("row_widths"))
@@ -211,7 +215,13 @@ def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False) 
         totals = [spec.add_bias(p << align, int(bias[o]), machine.bias_width) for p in acc[o].reshape(-1).tolist()]
         y[o] = np.reshape(totals if logits else [spec.requantize(t, *factors) for t in totals], acc.shape[1:])
     limits = {} if logits else {"z_y": z_y, "lo": lo, "hi": hi}
-    arrays = {"x": x, "w": w, "bias": bias, "m": old["m"] if logits else m, "s": old["s"] if logits else s}
+    arrays = {
+        "x": x,
+        "w": w,
+        "bias": saturated(bias, machine),
+        "m": old["m"] if logits else m,
+        "s": old["s"] if logits else s,
+    }
     config = {**vector.config, **limits, "z_x": z_x}
     return replace(vector, config=config, arrays={**arrays, "acc": acc, "y": y}, flags=outcome.flags)
 

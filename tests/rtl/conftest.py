@@ -1,5 +1,7 @@
-"""Skips where a simulator is missing; builds go into a folder of the test run."""
+"""Skips where a simulator is missing, unless DQTSIM_SIMULATORS=required; builds go into a folder of the test run."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,18 +10,21 @@ from dqtsim.rtl import cosim
 
 
 @pytest.fixture(scope="session", autouse=True)
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of builds, which tests of one run share."""
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield the folder of builds, which tests of one run share."""
     folder = tmp_path_factory.mktemp("builds")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 def need(simulator: str) -> None:
     lacking = cosim.missing(simulator)
     if lacking:
-        pytest.skip(f"simulator {simulator} is not installed: {' and '.join(lacking)} missing")
+        sentence = f"simulator {simulator} is not installed: {' and '.join(lacking)} missing"
+        if os.environ.get("DQTSIM_SIMULATORS") == "required":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
 
 
 @pytest.fixture

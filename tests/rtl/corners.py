@@ -70,7 +70,7 @@ CIRCUITS: dict[str, Circuit] = {
     "digits saturate": circuit(_D, Overflow.SATURATE, 15, Rounding.TIES_EVEN),
     "digits wrap": circuit(_D, Overflow.WRAP, 20, Rounding.TIES_AWAY, **_MIDPOINT, bias_width=20),
     "digits each": circuit(_D, Overflow.SATURATE_EACH, 13, Rounding.TIES_UP, **_MIDPOINT, **_NHWC),
-    "one element": circuit(_P, Overflow.WRAP, 8, Rounding.TIES_UP, rows=1, columns=1, multiplier_width=2),
+    "one element": circuit(_P, Overflow.WRAP, 8, Rounding.TIES_UP, rows=1, columns=1, multiplier_width=2, bias_width=8),
     "master 5": circuit(
         *(_D, Overflow.SATURATE, 10, Rounding.FLOOR), master_width=5, pairs=((5, 5), (1, 3), (4, 2)), rows=5, columns=4
     ),
@@ -89,7 +89,8 @@ def layers(name: str) -> tuple[dict[str, int], tuple[Vector, ...]]:
             hardware = vectors.parameters(compiled)
             shape = compiled.graph.input.shape
             (vector,) = vectors.record(compiled, np.zeros(shape, np.uint8))
-            seeds = range(10 * number, 10 * number + 2)
+            first = 100 * list(CIRCUITS).index(name) + 10 * number + 2 * (kind == "conv")
+            seeds = range(first, first + 2)
             found += [vectors.corner(compiled, vector, seed, plain_shift=seed % 2 == 1) for seed in seeds]
     return hardware, tuple(found)
 

@@ -77,4 +77,6 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     ("dqt_layer", "start <= done &&", "start <= valid &&"),
 )
 # what changes no bit and no cycle, and why
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    ("dqt_pe", "next > MOST", "next >= MOST"): "a sum that equals the limit is the limit",
+}
