@@ -49,7 +49,9 @@ def circuit(
     mode: ArrayMode, overflow: Overflow, width: int, rounding: Rounding, *, rows: int = 3, columns: int = 2, **more: Any
 ) -> Circuit:
     """Return a circuit; entries of `more` that are rules of models go there, others to the target."""
-    rules = {name: more.pop(name) for name in ("weight_rule", "activation_rule", "master_width") if name in more}
+    rules: dict[str, Any] = {
+        name: more.pop(name) for name in ("weight_rule", "activation_rule", "master_width") if name in more
+    }
     pairs = more.pop("pairs", PAIRS)
     changes = {"mode": mode, "overflow": overflow, "accumulator_width": width, "rounding": rounding}
     return Circuit({**changes, "rows": rows, "columns": columns, **more}, rules, pairs)
@@ -68,7 +70,7 @@ CIRCUITS: dict[str, Circuit] = {
     "bits wrap": circuit(_A, Overflow.WRAP, 16, Rounding.TIES_UP, **_MIDPOINT, activation_rule=Nesting.FLOOR),
     "bits each": circuit(_A, Overflow.SATURATE_EACH, 15, Rounding.TIES_EVEN, **_MIDPOINT),
     "digits saturate": circuit(_D, Overflow.SATURATE, 15, Rounding.TIES_EVEN),
-    "digits wrap": circuit(_D, Overflow.WRAP, 20, Rounding.TIES_AWAY, **_MIDPOINT, bias_width=20),
+    "digits wrap": circuit(_D, Overflow.WRAP, 17, Rounding.TIES_AWAY, **_MIDPOINT, bias_width=20),
     "digits each": circuit(_D, Overflow.SATURATE_EACH, 13, Rounding.TIES_UP, **_MIDPOINT, **_NHWC),
     "one element": circuit(_P, Overflow.WRAP, 8, Rounding.TIES_UP, rows=1, columns=1, multiplier_width=2, bias_width=8),
     "master 5": circuit(

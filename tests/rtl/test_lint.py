@@ -24,7 +24,9 @@ def test_slang() -> None:
     pyslang = pytest.importorskip("pyslang", reason="pyslang is not installed")
     driver = pyslang.driver.Driver() if hasattr(pyslang, "driver") else pyslang.Driver()
     driver.addStandardArgs()
-    assert driver.parseCommandLine(" ".join(["slang", "-Wextra", "-Werror", "--top", "dqt_layer", *FILES]))
+    # casts to a parameter's width are useless for some values of it
+    warnings = ["-Wextra", "-Werror", "-Wno-useless-cast"]
+    assert driver.parseCommandLine(" ".join(["slang", *warnings, "--top", "dqt_layer", *FILES]))
     assert driver.processOptions()
     assert driver.parseAllSources()
     assert driver.runFullCompilation(True)
