@@ -31,3 +31,7 @@ class AccumulatorError(DqtsimError):
 
 class GoldenError(DqtsimError):
     """Golden vectors are missing, corrupt or belong to another model."""
+
+
+class ToolError(DqtsimError):
+    """A program that dqtsim starts is not installed, or failed."""

@@ -13,6 +13,7 @@ from .evaluate import evaluate_command
 from .inspect import info_command, target_group
 from .plan import plan_command
 from .report import report_command
+from .rtl import cosim_command, vectors_command
 from .run import run_command
 from .training import export_command, train_command
 from .verify import compare_command, verify_command
@@ -35,6 +36,8 @@ for command in (
     plan_command,
     info_command,
     target_group,
+    vectors_command,
+    cosim_command,
     train_command,
     export_command,
 ):

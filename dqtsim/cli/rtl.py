@@ -1,0 +1,112 @@
+"""`dqtsim vectors` and `dqtsim cosim`: the circuit beside the simulator."""
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import click
+
+from ..errors import DqtsimError, InputError
+from .common import bits_option, counted, input_option, model_argument, progress, target_option
+
+
+@click.command("vectors")
+@model_argument
+@input_option
+@bits_option
+@target_option
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder; a subfolder a layer.")
+@click.option("--layer", "layers", multiple=True, help="Only this layer; may be repeated.")
+@click.option("--seed", type=int, help="Corner cases from this seed in place of the model's codes and tables.")
+def vectors_command(
+    model: Path,
+    input_path: Path,
+    bits: str | None,
+    target_name: str,
+    output: Path,
+    layers: tuple[str, ...],
+    seed: int | None,
+) -> None:
+    """Write what goes into and comes out of each layer of MODEL, for any test bench."""
+    from ..control import apply_bits
+    from ..executor import check_codes
+    from ..golden import hash_file
+    from ..graph import load
+    from ..picture import read_input
+    from ..planner import plan
+    from ..rtl import vectors
+    from ..target import load_target
+
+    target = load_target(target_name)
+    graph, policy = apply_bits(load(model), bits)
+    codes = read_input(input_path, graph)
+    compiled = plan(graph, target)
+    check_codes(compiled, codes)
+    if len(codes) != 1:
+        raise InputError(f"vectors are made from one picture; found {len(codes)}.")
+    hardware = vectors.parameters(compiled)
+    recorded = vectors.record(compiled, codes, layers)
+    names = []
+    try:
+        for index, vector in enumerate(recorded):
+            names.append(vectors.folder_name(index, vector))
+            made = vector if seed is None else vectors.corner(compiled, vector, seed + index)
+            vectors.write(made, hardware, output / names[-1])
+        manifest = {"format": vectors.FORMAT, "model": model.name, "model_sha256": hash_file(model), "bits": policy}
+        manifest |= {"target": target.name, "seed": seed, "layers": names}
+        (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DqtsimError(f"'{output}' cannot be written: {(error.strerror or str(error)).lower()}.") from None
+    click.echo(f"{counted(len(names), 'layer')} of '{graph.name}' on target {target.name}, bits {policy}: {output}")
+
+
+@click.command("cosim")
+@model_argument
+@input_option
+@bits_option
+@target_option
+@click.option("--simulator", type=click.Choice(["verilator", "icarus"]), default="verilator", show_default=True)
+@click.option("--layers", help="Comma list of layers. [default: all]")
+def cosim_command(
+    model: Path, input_path: Path, bits: str | None, target_name: str, simulator: str, layers: str | None
+) -> None:
+    """Run MODEL's layers through the circuit and compare, bit by bit. Exit 0: same; 1: different; 2: wrong use."""
+    from ..control import apply_bits
+    from ..executor import check_codes
+    from ..graph import load
+    from ..picture import read_input
+    from ..planner import plan
+    from ..rtl import cosim, vectors
+    from ..target import load_target
+
+    target = load_target(target_name)
+    graph, policy = apply_bits(load(model), bits)
+    codes = read_input(input_path, graph)
+    compiled = plan(graph, target)
+    check_codes(compiled, codes)
+    hardware = vectors.parameters(compiled)
+    names = layers.split(",") if layers else []
+    recorded = [
+        (index, vector) for index in range(len(codes)) for vector in vectors.record(compiled, codes[[index]], names)
+    ]
+    bench = cosim.build(hardware, [vector for _, vector in recorded], simulator)
+    started = perf_counter()
+    outputs = cycles = failed = 0
+    with progress(len(recorded), "layers") as count:
+        for index, vector in recorded:
+            finding = cosim.simulate(bench, hardware, vector)
+            outputs += finding.words
+            cycles += finding.cycles
+            failed += bool(finding.fault)
+            verdict = f"DIFFERENT, {finding.fault}" if finding.fault else f"same, {finding.words:,} outputs"
+            where = f"picture {index}: " if len(codes) > 1 else ""
+            w, a = vector.widths
+            click.echo(f"{where}{vector.name} w{w}a{a}: {verdict}, {finding.cycles:,} cycles")
+            count()
+    click.echo(
+        f"bits {policy}, target {target.name}, {simulator}: {counted(len(recorded), 'layer')}, {outputs:,} "
+        f"accumulators and outputs compared, {counted(failed, 'layer') if failed else 0} different; {cycles:,} cycles, "
+        f"{(perf_counter() - started) * 1000:.0f} ms"
+    )
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,15 @@
+// The named choices of the law, as the parameters of the modules spell them.
+/* verilator lint_off UNUSEDPARAM */
+package dqt;
+  // how a code of width b is taken from the master code (A1-A3)
+  localparam int NEST_TIES_UP = 0, NEST_FLOOR = 1, NEST_MIDPOINT = 2;
+  // how a processing element multiplies
+  localparam int PARALLEL = 0, ACTIVATION_SERIAL = 1, DIGIT_SERIAL = 2;
+  // what the accumulator does with a sum that does not fit (B1)
+  localparam int ERROR = 0, WRAP = 1, SATURATE = 2, SATURATE_EACH = 3;
+  // what the requantizer does with dropped bits (B4)
+  localparam int TIES_UP = 0, FLOOR = 1, TIES_AWAY = 2, TIES_EVEN = 3;
+  // which axis of the taps is outermost (C8)
+  localparam int CHANNEL_ROW_COLUMN = 0, ROW_COLUMN_CHANNEL = 1;
+endpackage
+/* verilator lint_on UNUSEDPARAM */

@@ -1,0 +1,82 @@
+"""Faults to plant in the circuit: (file, what is there, what is put in its place)."""
+
+FAULTS: tuple[tuple[str, str, str], ...] = (
+    # nesting
+    ("dqt_nest", "+ N'(shifted[0])", ""),
+    ("dqt_nest", "shifted[N:1] == top ? top : ", ""),
+    ("dqt_nest", "{q, 1'b0} >> k", "{q, 1'b1} >> k"),
+    ("dqt_nest", "assign code = q >> k", "assign code = q >> (k - 4'd1)"),
+    ("dqt_nest", "RULE == dqt::NEST_TIES_UP", "RULE != dqt::NEST_FLOOR"),
+    # operands
+    ("dqt_row_edge", "tapped ? nested : zero", "nested"),
+    ("dqt_row_edge", "tapped ? nested : zero", "tapped ? nested : '0"),
+    ("dqt_row_edge", "assign a = $signed({1'b0, code}) -", "assign a = $signed(A_W'($signed(code))) -"),
+    ("dqt_row_edge", "$signed({1'b0, 1'(zero >> digit)})", "2'sd0"),
+    ("dqt_row_edge", "$signed({1'b0, 2'(zero >> {digit, 1'b0})})", "3'sd0"),
+    ("dqt_column_edge", "{d[N-2:0], 1'b1}", "{d[N-2:0], 1'b0}"),
+    ("dqt_column_edge", "&& b != 4'(N)", ""),
+    ("dqt_column_edge", "$signed({d, digit == 2'd0})", "$signed({d, 1'b1})"),
+    ("dqt_column_edge", "assign d = code - zero", "assign d = code"),
+    # element
+    ("dqt_pe", "P_W'(a) * P_W'(w)", "P_W'(a) * P_W'($unsigned(w))"),
+    ("dqt_pe", "<<< place", "<<< (place >> 1)"),
+    ("dqt_pe", "first_step ? term : digits + term", "digits + term"),
+    ("dqt_pe", "first_step ? term : digits + term", "term"),
+    ("dqt_pe", "en && last_step", "en"),
+    ("dqt_pe", "next > MOST", "next >= MOST"),
+    ("dqt_pe", "next > MOST ? SUM_W'(MOST) : ", ""),
+    ("dqt_pe", "next < LEAST ? SUM_W'(LEAST)", "next < LEAST ? -SUM_W'(MOST)"),
+    ("dqt_pe", "first_tap && first_step ? '0 : sum", "sum"),
+    ("dqt_pe", "first_tap && first_step ? '0 : sum", "first_tap ? '0 : sum"),
+    # register
+    ("dqt_narrow", "sum[SUM_W-1] ? ~MOST : MOST", "sum[SUM_W-1] ? MOST : ~MOST"),
+    ("dqt_narrow", "? ~MOST : MOST", "? -MOST : MOST"),
+    ("dqt_narrow", "!overflow ? sum[ACC_W-1:0] : ", ""),
+    # requantizer
+    ("dqt_requant", "<<< align", "<<< align[2:0]"),
+    ("dqt_requant", "ACC_W + 14", "ACC_W + 10"),
+    ("dqt_requant", "T_W'(bias)", "T_W'($unsigned(bias))"),
+    ("dqt_requant", "X_W'($signed({1'b0, m}))", "X_W'($signed(m))"),
+    ("dqt_requant", "FULL > 64 ? FULL : 64", "64"),
+    ("dqt_requant", "FULL > 64 ? FULL : 64", "48"),
+    ("dqt_requant", "assign whole = x >>> s", "assign whole = $unsigned(x) >>> s"),
+    ("dqt_requant", "(s - 6'd1)", "s"),
+    ("dqt_requant", "s != 6'd0 && dropped", "dropped"),
+    ("dqt_requant", "dropped > half", "dropped >= half"),
+    ("dqt_requant", "assign up = above || tie;", "assign up = above;"),
+    ("dqt_requant", "tie && !x[X_W-1]", "tie && x[X_W-1]"),
+    ("dqt_requant", "tie && whole[0]", "tie && !whole[0]"),
+    ("dqt_requant", "assign up = 1'b0;", "assign up = above;"),
+    ("dqt_requant", "$signed({1'b0, zero})", "$signed(zero)"),
+    ("dqt_requant", "$signed({1'b0, hi})) ? hi", "$signed({1'b0, hi})) ? hi - N'(1)"),
+    ("dqt_requant", "$signed({1'b0, lo})) ? lo", "$signed({1'b0, lo})) ? '0"),
+    # tile
+    ("dqt_tile", "k_w != 4'd0 ? k_w - 4'd1 : k_w", "k_w != 4'd0 ? k_w : k_w"),
+    ("dqt_tile", "+ (4'(N) - b_a)", "+ (4'd7 - b_a)"),
+    ("dqt_tile", ".q(z_x), .b(b_a)", ".q(z_x), .b(4'(N))"),
+    ("dqt_tile", "N'(1) << (b_w - 4'd1)", "N'(1) << (b_a - 4'd1)"),
+    ("dqt_tile", "3'(b_a - 4'd1)", "3'(b_w - 4'd1)"),
+    ("dqt_tile", "3'((b_a - 4'd1) >> 1)", "3'(b_a >> 1)"),
+    ("dqt_tile", "2'((b_w - 4'd1) >> 1)", "2'(b_w >> 1)"),
+    ("dqt_tile", "{1'b0, digit_a}) << 1", "{1'b0, digit_a})"),
+    ("dqt_tile", "last_step && last_tap", "last_tap"),
+    ("dqt_tile", "16'(R - 1)", "16'(R)"),
+    ("dqt_tile", "ACC_W < 32 ? 32 : ACC_W", "ACC_W"),
+    # addresses
+    ("dqt_address", "- pad_top", "- pad_left"),
+    ("dqt_address", "iy >= 32'sd0 && ", ""),
+    ("dqt_address", "ix < width", "ix <= width"),
+    ("dqt_address", "oy * stride_y", "oy * stride_x"),
+    ("dqt_address", "kx * dilation_x", "kx * dilation_y"),
+    ("dqt_address", "group * channels + channel", "channel"),
+    ("dqt_address", "TAP_ORDER == dqt::CHANNEL_ROW_COLUMN", "TAP_ORDER != dqt::CHANNEL_ROW_COLUMN"),
+    ("dqt_address", "after_x == out_width - 32'sd1 ? 32'sd0", "after_x == out_width ? 32'sd0"),
+    # layer
+    ("dqt_layer", "after_y >= out_height", "after_y > out_height"),
+    ("dqt_layer", "column + 32'(C) >= outputs", "column + 32'(C) > outputs"),
+    ("dqt_layer", "start <= done &&", "start <= valid &&"),
+)
+# what changes no bit and no cycle, and why
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    ("dqt_pe", "next > MOST", "next >= MOST"): "a sum that equals the limit is the limit",
+}

@@ -1,0 +1,32 @@
+"""The circuit is clean in Verilator with every warning on, and in slang."""
+
+import subprocess
+from itertools import product
+
+import pytest
+
+from dqtsim.rtl import cosim
+
+FILES = [str(cosim.FOLDER / f"{name}.sv") for name in cosim.SOURCES]
+
+
+@pytest.mark.parametrize(("mode", "overflow"), list(product(range(3), range(4))))
+def test_verilator(mode: int, overflow: int, verilator: str) -> None:
+    settings = {"MODE": mode, "OVERFLOW": overflow, "ROUNDING": overflow, "WEIGHT_RULE": (mode + overflow) % 3}
+    settings |= {"TAP_ORDER": overflow % 2, "R": 3 + mode, "C": 1 + overflow}
+    chosen = [f"-G{name}={value}" for name, value in settings.items()]
+    command = [verilator, "--lint-only", "-Wall", "--top-module", "dqt_layer", *chosen, *FILES[:-1]]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_slang() -> None:
+    pyslang = pytest.importorskip("pyslang", reason="pyslang is not installed")
+    driver = pyslang.driver.Driver() if hasattr(pyslang, "driver") else pyslang.Driver()
+    driver.addStandardArgs()
+    # casts to a parameter's width are useless for some values of it
+    warnings = ["-Wextra", "-Werror", "-Wno-useless-cast"]
+    assert driver.parseCommandLine(" ".join(["slang", *warnings, "--top", "dqt_layer", *FILES]))
+    assert driver.processOptions()
+    assert driver.parseAllSources()
+    assert driver.runFullCompilation(True)
