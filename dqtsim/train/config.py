@@ -79,9 +79,9 @@ class TrainConfig:
 
     def check(self) -> None:
         """Refuse values that no run can use."""
-        self.rules.check()
         if self.consistency is not None:
             check_pairs(self.consistency, "Consistency pairs")
+        self.rules.check()
         for name, allowed in (("network", NETWORK_NAMES), ("cost", COSTS), ("relaxation", RELAXATIONS)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
@@ -94,10 +94,10 @@ class TrainConfig:
         for name in ("temperature", "final_temperature", "width", "budget"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, but is {getattr(self, name)}.")
-        for name in ("distill", "ema"):
-            if not 0 <= getattr(self, name) < 1 + (name == "distill"):
-                raise InputError(f"{name} must be from 0 to 1, but is {getattr(self, name)}.")
-        if not 0 <= self.frozen_epochs <= max(self.dynamic_epochs, self.frozen_epochs * (not self.dynamic_epochs)):
+        for name, most in (("distill", 1.0), ("ema", 0.99999)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"{name} must be from 0 to {most}, but is {getattr(self, name)}.")
+        if self.dynamic_epochs and not 0 <= self.frozen_epochs <= self.dynamic_epochs:
             raise InputError(
                 f"frozen_epochs must be from 0 to dynamic_epochs, {self.dynamic_epochs}, but is {self.frozen_epochs}."
             )
