@@ -47,9 +47,7 @@ def missing(simulator: str) -> list[str]:
     return [program for program in SIMULATORS[simulator] if shutil.which(program) is None]
 
 
-def build(
-    hardware: Mapping[str, int], vectors: Sequence[Vector], simulator: str, sources: Path = FOLDER, cache: bool = True
-) -> list[str]:
+def build(hardware: Mapping[str, int], vectors: Sequence[Vector], simulator: str, sources: Path = FOLDER) -> list[str]:
     """Return the command that runs the bench for `hardware`, with room for all `vectors`; built at most once.
 
     Raises ToolError where a program is missing or the build fails.
@@ -68,7 +66,7 @@ def build(
         key.update(file.read_bytes())
     folder = _cache()
     target = folder / f"{simulator}-{key.hexdigest()[:24]}"
-    if not (cache and target.is_file()):
+    if not target.is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as aside:

@@ -104,7 +104,8 @@ module dqt_bench;
             found = is_logits ? logits[c*32+:32] : 32'(y[c*N+:N]);
             words = words + 1;
             overflows = overflows + 32'(overflow[c]);
-            if (seen[index] !== 1'b0 || acc[c*ACC_W+:ACC_W] !== expected_acc[index] || found !== expected_y[index]) begin
+            if (seen[index] !== 1'b0 || acc[c*ACC_W+:ACC_W] !== expected_acc[index]
+                || found !== expected_y[index]) begin
               if (bad == 0)
                 $display("FIRST index=%0d acc=%h expected=%h y=%h expected=%h", index, acc[c*ACC_W+:ACC_W],
                          expected_acc[index], found, expected_y[index]);

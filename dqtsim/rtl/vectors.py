@@ -170,20 +170,22 @@ def _geometry(node: Node, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, 
     }
 
 
-def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False) -> Vector:
+def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False, extreme: bool = False) -> Vector:
     """Return `vector` with the corners of every range in place of its codes and tables; same shapes and widths.
 
     Accumulators come from the layer's kernel, outputs from the law. `plain_shift` makes every multiplier a power of
-    two and keeps shifts small, which meets ties all the time.
+    two and keeps shifts small, which meets ties all the time. `extreme` brings the sums as far from 0 as they get.
     """
     rng, n, machine = np.random.default_rng(seed), plan.machine.n, plan.machine
     step = next(step for step in plan.layer_steps() if step.node.name == vector.name)
     top, old = (1 << n) - 1, vector.arrays
     codes = np.array([0, 1, top // 2, top // 2 + 1, top - 1, top], np.uint8)
     x, w = (_mixed(rng, codes, rng.integers(0, top, old[name].shape, np.uint8, endpoint=True)) for name in "xw")
-    if rng.integers(2):  # sums as far from 0 as they get
-        w[: len(w) // 2] = rng.choice(np.array([0, top], np.uint8))
+    if extreme or rng.integers(2):
+        w[: len(w) // 2] = 0 if extreme else rng.choice(np.array([0, top], np.uint8))
     z_x, z_y = (int(rng.choice([0, 1 << (n - 1), int(rng.integers(top + 1))])) for _ in range(2))
+    if extreme:
+        x[:], z_x = top, 0
     lo, hi = sorted(int(z) for z in rng.integers(0, top, 2, endpoint=True)) if rng.integers(2) else (0, top)
     logits, channels = bool(vector.config["logits"]), w.shape[0]
     half = 1 << (min(machine.bias_width, 30 if logits else 48) - 1)

@@ -72,7 +72,14 @@ CIRCUITS: dict[str, Circuit] = {
     "digits saturate": circuit(_D, Overflow.SATURATE, 15, Rounding.TIES_EVEN),
     "digits wrap": circuit(_D, Overflow.WRAP, 17, Rounding.TIES_AWAY, **_MIDPOINT, bias_width=20),
     "digits each": circuit(_D, Overflow.SATURATE_EACH, 13, Rounding.TIES_UP, **_MIDPOINT, **_NHWC),
-    "one element": circuit(_P, Overflow.WRAP, 8, Rounding.TIES_UP, rows=1, columns=1, multiplier_width=2, bias_width=8),
+    "one element": circuit(
+        *(_P, Overflow.WRAP, 8, Rounding.TIES_UP),
+        rows=1,
+        columns=1,
+        multiplier_width=2,
+        bias_width=8,
+        pairs=((8, 8), (1, 1), (2, 2), (2, 1), (8, 1), (4, 4)),
+    ),
     "master 5": circuit(
         *(_D, Overflow.SATURATE, 10, Rounding.FLOOR), master_width=5, pairs=((5, 5), (1, 3), (4, 2)), rows=5, columns=4
     ),
@@ -91,9 +98,9 @@ def layers(name: str) -> tuple[dict[str, int], tuple[Vector, ...]]:
             hardware = vectors.parameters(compiled)
             shape = compiled.graph.input.shape
             (vector,) = vectors.record(compiled, np.zeros(shape, np.uint8))
-            first = 100 * list(CIRCUITS).index(name) + 10 * number + 2 * (kind == "conv")
-            seeds = range(first, first + 2)
-            found += [vectors.corner(compiled, vector, seed, plain_shift=seed % 2 == 1) for seed in seeds]
+            first = 100 * list(CIRCUITS).index(name) + 10 * number + 3 * (kind == "conv")
+            kinds: tuple[dict[str, bool], ...] = ({}, {"plain_shift": True}, {"extreme": True})
+            found += [vectors.corner(compiled, vector, first + k, **how) for k, how in enumerate(kinds)]
     return hardware, tuple(found)
 
 
