@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import ModelError, TargetError
-from .graph.model import Array, Graph, Node, Widths
+from .graph.model import Arithmetic, Array, Graph, Node, Widths
 from .graph.schema import NESTED_LAYERS, SCHEMAS
 from .ops import Bound, Bounds, Call, Machine, Operator, TensorType, operator_of
 from .ops.nested import layer_bound
@@ -68,7 +68,7 @@ def plan(graph: Graph, target: Target) -> Plan:
 
     Raises ModelError where shapes do not fit together, TargetError where the model needs more than the target has.
     """
-    machine = machine_of(graph, target)
+    machine = machine_of(graph.arithmetic, target)
     types: dict[str, TensorType] = {
         value.name: TensorType(value.dtype, value.shape, 0, (1 << machine.n) - 1) for value in graph.inputs
     }
@@ -100,9 +100,8 @@ def plan(graph: Graph, target: Target) -> Plan:
     return Plan(graph, target, machine, tuple(steps), types, saturated)
 
 
-def machine_of(graph: Graph, target: Target) -> Machine:
-    """Return the arithmetic of `graph` on `target`."""
-    rules = graph.arithmetic
+def machine_of(rules: Arithmetic, target: Target) -> Machine:
+    """Return the arithmetic of a model with these rules on `target`."""
     return Machine(
         n=rules.master_width,
         weight_rule=rules.weight_rule,

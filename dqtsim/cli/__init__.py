@@ -13,7 +13,7 @@ from .evaluate import evaluate_command
 from .inspect import info_command, target_group
 from .plan import plan_command
 from .report import report_command
-from .rtl import cosim_command, vectors_command
+from .rtl import cosim_command, rtl_group, vectors_command
 from .run import run_command
 from .training import export_command, train_command
 from .verify import compare_command, verify_command
@@ -38,6 +38,7 @@ for command in (
     target_group,
     vectors_command,
     cosim_command,
+    rtl_group,
     train_command,
     export_command,
 ):

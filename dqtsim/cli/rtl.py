@@ -8,7 +8,7 @@ from time import perf_counter
 import click
 
 from ..errors import DqtsimError, InputError
-from .common import bits_option, counted, input_option, model_argument, progress, target_option
+from .common import ErrorGroup, bits_option, counted, input_option, model_argument, progress, target_option
 
 
 @click.command("vectors")
@@ -110,3 +110,28 @@ def cosim_command(
         f"{(perf_counter() - started) * 1000:.0f} ms"
     )
     sys.exit(1 if failed else 0)
+
+
+@click.group("rtl", cls=ErrorGroup)
+def rtl_group() -> None:
+    """The circuit: what a target makes of it."""
+
+
+@rtl_group.command("params")
+@click.argument("target_name", metavar="TARGET")
+@click.option("--model", type=click.Path(path_type=Path), help="Take master width and rules from this model.")
+def params_command(target_name: str, model: Path | None) -> None:
+    """Print the parameters of the module dqt_layer for TARGET as SystemVerilog, one a line.
+
+    Without --model: master width 8, MIDPOINT weights, TIES_UP activations and rounding.
+    """
+    from ..graph import Arithmetic, load
+    from ..planner import machine_of
+    from ..rtl import vectors
+    from ..spec.rules import Nesting
+    from ..target import load_target
+
+    target = load_target(target_name)
+    rules = load(model).arithmetic if model else Arithmetic(weight_rule=Nesting.MIDPOINT)
+    for name, value in vectors.parameters_of(machine_of(rules, target), target).items():
+        click.echo(f"localparam int {name} = {value};")

@@ -19,12 +19,12 @@ from ..errors import InputError, TargetError
 from ..executor import traced
 from ..graph.model import Array, Node, Widths
 from ..ops.nested import layer_bound, saturated
-from ..ops.operator import Call
+from ..ops.operator import Call, Machine
 from ..planner import Plan, Step
 from ..report.counts import cycles
 from ..spec.mac import Flags
 from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
-from ..target import ArrayMode
+from ..target import ArrayMode, Target
 
 MOST_TAPS, MOST_CHANNELS, MOST_ELEMENTS = (1 << 16) - 1, 4096, 4096
 FORMAT = 1
@@ -68,7 +68,11 @@ class Vector:
 
 def parameters(plan: Plan) -> dict[str, int]:
     """Return the parameters of `dqt_layer` for a plan. Raises TargetError for arrays too large to simulate."""
-    machine, target = plan.machine, plan.target
+    return parameters_of(plan.machine, plan.target)
+
+
+def parameters_of(machine: Machine, target: Target) -> dict[str, int]:
+    """Return the parameters of `dqt_layer` for one arithmetic on a target. Raises TargetError as `parameters` does."""
     if target.rows * target.columns > MOST_ELEMENTS:
         raise TargetError(
             f"a simulated tile has at most {MOST_ELEMENTS} elements; target '{target.name}' has "

@@ -166,3 +166,24 @@ def test_vectors_take_one_picture(command: Command, tmp_path: Path) -> None:
     np.save(tmp_path / "two.npy", np.zeros((2, *np.load(PICTURE).shape[-3:]), np.uint8))
     result = command("vectors", MODEL, "--input", tmp_path / "two.npy", "-o", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (2, "error: vectors are made from one picture; found 2.\n")
+
+
+def test_parameters_of_a_target_are_those_of_its_vectors(command: Command) -> None:
+    from dqtsim.graph import load
+    from dqtsim.planner import plan
+    from dqtsim.target import load_target, target_names
+
+    graph = load(MODEL)
+    for name in target_names():
+        result = command("rtl", "params", name, "--model", MODEL)
+        expected = vectors.parameters(plan(graph, load_target(name)))
+        assert result.stdout.splitlines() == [f"localparam int {key} = {value};" for key, value in expected.items()]
+        assert command("rtl", "params", name).stdout == result.stdout
+    module = (Path(vectors.__file__).parent / "dqt_layer.sv").read_text(encoding="utf-8")
+    assert all(re.search(rf"parameter\s+int\s+(unsigned\s+)?{key}\b", module) for key in expected)
+
+
+def test_parameters_of_an_unknown_target(command: Command) -> None:
+    result = command("rtl", "params", "nothing")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: a target is one of acc16-wrap, ")
