@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from ..graph.model import Array
+    from ..planner import Plan
+
 ENGINE_NAMES = ("jit", "spec", "onnxruntime", "torch")
 WIDEST = 200
 Decorator = Callable[[Any], Any]
@@ -57,6 +60,23 @@ target_option: Decorator = click.option(
 engine_option: Decorator = click.option(
     "--engine", "engine_name", type=click.Choice(ENGINE_NAMES), default="jit", show_default=True, help="Who computes."
 )
+
+
+def planned_input(model: Path, input_path: Path, bits: str | None, target_name: str) -> "tuple[Plan, Array, str]":
+    """Return the plan of MODEL on a target, the samples of `--input` as codes for it, and the policy of its widths."""
+    from ..control import apply_bits
+    from ..executor import check_codes
+    from ..graph import load
+    from ..picture import read_input
+    from ..planner import plan
+    from ..target import load_target
+
+    target = load_target(target_name)
+    graph, policy = apply_bits(load(model), bits)
+    codes = read_input(input_path, graph)
+    compiled = plan(graph, target)
+    check_codes(compiled, codes)
+    return compiled, codes, policy
 
 
 def console() -> "Console":

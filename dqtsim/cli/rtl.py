@@ -8,7 +8,16 @@ from time import perf_counter
 import click
 
 from ..errors import DqtsimError, InputError
-from .common import ErrorGroup, bits_option, counted, input_option, model_argument, progress, target_option
+from .common import (
+    ErrorGroup,
+    bits_option,
+    counted,
+    input_option,
+    model_argument,
+    planned_input,
+    progress,
+    target_option,
+)
 
 
 @click.command("vectors")
@@ -29,20 +38,10 @@ def vectors_command(
     seed: int | None,
 ) -> None:
     """Write what goes into and comes out of each layer of MODEL, for any test bench."""
-    from ..control import apply_bits
-    from ..executor import check_codes
     from ..golden import hash_file
-    from ..graph import load
-    from ..picture import read_input
-    from ..planner import plan
     from ..rtl import vectors
-    from ..target import load_target
 
-    target = load_target(target_name)
-    graph, policy = apply_bits(load(model), bits)
-    codes = read_input(input_path, graph)
-    compiled = plan(graph, target)
-    check_codes(compiled, codes)
+    compiled, codes, policy = planned_input(model, input_path, bits, target_name)
     if len(codes) != 1:
         raise InputError(f"vectors are made from one picture; found {len(codes)}.")
     hardware = vectors.parameters(compiled)
@@ -54,11 +53,14 @@ def vectors_command(
             made = vector if seed is None else vectors.corner(compiled, vector, seed + index)
             vectors.write(made, hardware, output / names[-1])
         manifest = {"format": vectors.FORMAT, "model": model.name, "model_sha256": hash_file(model), "bits": policy}
-        manifest |= {"target": target.name, "seed": seed, "layers": names}
+        manifest |= {"target": compiled.target.name, "seed": seed, "layers": names}
         (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DqtsimError(f"'{output}' cannot be written: {(error.strerror or str(error)).lower()}.") from None
-    click.echo(f"{counted(len(names), 'layer')} of '{graph.name}' on target {target.name}, bits {policy}: {output}")
+    click.echo(
+        f"{counted(len(names), 'layer')} of '{compiled.graph.name}' on target {compiled.target.name}, "
+        f"bits {policy}: {output}"
+    )
 
 
 @click.command("cosim")
@@ -72,19 +74,9 @@ def cosim_command(
     model: Path, input_path: Path, bits: str | None, target_name: str, simulator: str, layers: str | None
 ) -> None:
     """Run MODEL's layers through the circuit and compare, bit by bit. Exit 0: same; 1: different; 2: wrong use."""
-    from ..control import apply_bits
-    from ..executor import check_codes
-    from ..graph import load
-    from ..picture import read_input
-    from ..planner import plan
     from ..rtl import cosim, vectors
-    from ..target import load_target
 
-    target = load_target(target_name)
-    graph, policy = apply_bits(load(model), bits)
-    codes = read_input(input_path, graph)
-    compiled = plan(graph, target)
-    check_codes(compiled, codes)
+    compiled, codes, policy = planned_input(model, input_path, bits, target_name)
     hardware = vectors.parameters(compiled)
     names = layers.split(",") if layers else []
     recorded = [
@@ -105,7 +97,7 @@ def cosim_command(
             click.echo(f"{where}{vector.name} w{w}a{a}: {verdict}, {finding.cycles:,} cycles")
             count()
     click.echo(
-        f"bits {policy}, target {target.name}, {simulator}: {counted(len(recorded), 'layer')}, {outputs:,} "
+        f"bits {policy}, target {compiled.target.name}, {simulator}: {counted(len(recorded), 'layer')}, {outputs:,} "
         f"accumulators and outputs compared, {counted(failed, 'layer') if failed else 0} different; {cycles:,} cycles, "
         f"{(perf_counter() - started) * 1000:.0f} ms"
     )

@@ -15,6 +15,7 @@ from .common import (
     engine_option,
     input_option,
     model_argument,
+    planned_input,
     progress,
     target_option,
     written_aside,
@@ -46,21 +47,11 @@ def run_command(
     as_json: bool,
 ) -> None:
     """Run MODEL on a picture or a batch; every bit as the target gives it."""
-    from ..control import apply_bits
-    from ..executor import check_codes
-    from ..graph import load
-    from ..picture import read_input
-    from ..planner import plan
     from ..report import runs
-    from ..target import load_target
 
     if dump is not None:
         check_writable(dump, "--dump", ".npz")
-    target = load_target(target_name)
-    graph, policy = apply_bits(load(model), bits)
-    codes = read_input(input_path, graph)
-    compiled = plan(graph, target)
-    check_codes(compiled, codes)
+    compiled, codes, policy = planned_input(model, input_path, bits, target_name)
     tensors: dict[str, Array] = {}
     results: list[Result] = []
     started = perf_counter()
@@ -87,13 +78,14 @@ def _results(
     compiled: "Plan", codes: "Array", engine_name: str, threads: int, trace: bool
 ) -> "Iterator[tuple[Result, dict[str, Array]]]":
     """Yield the result of every sample and, if it is to be traced, all its tensors by name."""
-    from ..executor import run, traced
+    from ..executor import engine, run, traced
 
     if not trace:
         yield from ((result, {}) for result in run(compiled, codes, engine_name, threads))
         return
+    execute = engine(compiled, engine_name)
     for index in range(len(codes)):
-        yield traced(compiled, codes[index : index + 1], engine_name)
+        yield traced(compiled, codes[index : index + 1], execute)
 
 
 def _write(path: Path, tensors: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from .common import (
     engine_option,
     input_option,
     model_argument,
+    planned_input,
     progress,
     target_option,
 )
@@ -76,21 +77,12 @@ def verify_command(
 def compare_command(model: Path, input_path: Path, bits: str | None, target_name: str, engines: str) -> None:
     """Run MODEL by several engines and compare tensors and flags. Exit 0: same; 1: different; 2: wrong use."""
     from ..compare import compare_tensors
-    from ..control import apply_bits
-    from ..executor import check_codes, engine, traced
-    from ..graph import load
-    from ..picture import read_input
-    from ..planner import plan
-    from ..target import load_target
+    from ..executor import engine, traced
 
     names = engines.split(",")
     if len(names) < 2 or len(set(names)) != len(names) or not set(names) <= set(ENGINE_NAMES):
         raise InputError(f"--engines takes two or more of {', '.join(ENGINE_NAMES)}; found '{engines}'.")
-    target = load_target(target_name)
-    graph, policy = apply_bits(load(model), bits)
-    codes = read_input(input_path, graph)
-    compiled = plan(graph, target)
-    check_codes(compiled, codes)
+    compiled, codes, policy = planned_input(model, input_path, bits, target_name)
     executes = {name: engine(compiled, name) for name in names}
     tensors, elements, failed = (dict.fromkeys(names[1:], 0) for _ in range(3))
     with progress(len(codes), "pictures") as count:
