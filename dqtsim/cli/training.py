@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from ..train.config import COSTS, RELAXATIONS, TrainConfig
+from ..train.config import COSTS, PRECISIONS, RELAXATIONS, TrainConfig
 from ..train.rules import ACTIVATION_RULES, NETWORK_NAMES, WEIGHT_RULES
 from .common import Decorator
 
@@ -129,6 +129,10 @@ def _keep_memory() -> None:
 @click.option("--final-temperature", type=float, help="What it falls to over the dynamic epochs.")
 @_number("distill", "Share of the float network's predictions in the targets.")
 @_number("ema", "Decay of the averaged parameters that are evaluated and exported; 0 is none.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
+    help="What convolutions train in; auto is bfloat16 where the CPU has its instructions.",
+)  # fmt: skip
 @click.option("--pictures", type=click.IntRange(1), help="Use only the first training pictures.")
 def train_command(resume: bool, separately: bool, no_budget: bool, **options: Any) -> None:
     """Train NETWORK nested; the folder --out gets a checkpoint, and a row of log.jsonl and log.csv per epoch.

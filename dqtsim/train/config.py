@@ -13,7 +13,9 @@ from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, Weig
 
 Cost = Literal["bits", "bitops"]
 Relaxation = Literal["gumbel", "softmax"]
+Precision = Literal["auto", "float32", "bfloat16"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 RELAXATIONS: tuple[Relaxation, ...] = get_args(Relaxation)
 
 
@@ -65,6 +67,8 @@ class TrainConfig:
     # Decay of the running average of parameters that is evaluated and exported; 0 is none.
     ema: float = 0.0
     pictures: int | None = None
+    # What convolutions compute in; codes are integers that both hold exactly. "auto" is settled when a run begins.
+    precision: Precision = "auto"
 
     @property
     def rules(self) -> NestingRules:
@@ -82,7 +86,7 @@ class TrainConfig:
         if self.consistency is not None:
             check_pairs(self.consistency, "Consistency pairs")
         self.rules.check()
-        for name, allowed in (("network", NETWORK_NAMES), ("cost", COSTS), ("relaxation", RELAXATIONS)):
+        for name, allowed in (("network", NETWORK_NAMES), ("cost", COSTS), ("relaxation", RELAXATIONS), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
         for name in ("float_epochs", "batch_size"):

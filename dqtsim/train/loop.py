@@ -12,7 +12,7 @@ from torch import nn
 
 from dqtsim.errors import InputError
 from dqtsim.train import networks
-from dqtsim.train.config import RunDir, TrainConfig
+from dqtsim.train.config import Precision, RunDir, TrainConfig
 from dqtsim.train.controller import HIDDEN, Controller, mix, sample
 from dqtsim.train.data import Dataset, augment, read_dataset
 from dqtsim.train.evaluate import (
@@ -38,6 +38,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
     """Train as `config` says into the folder `config.out`; `resume` continues after its last epoch."""
     config.check()
     run = RunDir(config.out)
+    config = dataclasses.replace(config, precision=_precision(config, run, resume))
     dataset = read_dataset(config.data)
     dataset = dataclasses.replace(dataset, train=dataset.train.first(config.pictures))
     if len(dataset.train) < config.batch_size:
@@ -106,8 +107,21 @@ def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
     run.config.write_text(config.to_json())
 
 
+def _precision(config: TrainConfig, run: RunDir, resume: bool) -> Precision:
+    """bfloat16 where the CPU multiplies it by itself; elsewhere it is many times slower than float32.
+
+    A run that resumes goes on in the precision that it began with, whatever the machine.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if resume:
+        return run.read_config().precision
+    native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    return "bfloat16" if native else "float32"
+
+
 def _channels_last(module: nn.Module) -> None:
-    """The layout in which bfloat16 convolutions are fast on a CPU."""
+    """The layout in which convolutions are fast on a CPU."""
     cast(Any, module).to(memory_format=torch.channels_last)
 
 
@@ -116,6 +130,7 @@ class _Trainer:
         self.config, self.run_dir, self.dataset = config, run, dataset
         self.batches = len(dataset.train) // config.batch_size
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.state: dict[str, Any] = load_state(run.checkpoint) if run.checkpoint.exists() else {}
 
     def run(self) -> None:
@@ -141,6 +156,9 @@ class _Trainer:
         if self.config.dynamic_epochs:
             self._dynamic_phase()
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
     def _float_phase(self) -> None:
         config = self.config
         torch.manual_seed(config.seed)
@@ -153,7 +171,7 @@ class _Trainer:
 
         def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             network.train()
-            with torch.autocast("cpu", torch.bfloat16):
+            with self._autocast():
                 logits = network(float_pictures(images))
             loss = task_loss(logits.float(), labels, config.smoothing)
             torch.autograd.backward(loss)
@@ -236,7 +254,7 @@ class _Trainer:
         """The float network's logits, if it is to be imitated."""
         if not self.config.distill:
             return None
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), self._autocast():
             logits: torch.Tensor = self.float_network(float_pictures(images))
         return logits.float()
 
@@ -248,7 +266,7 @@ class _Trainer:
 
     def _stem(self, images: torch.Tensor) -> tuple[Codes, Codes]:
         """The stem's codes, and a copy that gathers the gradients of all passes that start there."""
-        stem = self.network.features(images, torch.bfloat16)
+        stem = self.network.features(images, self.dtype)
         leaf = Codes(stem.values.detach().requires_grad_(), stem.step.detach().requires_grad_(), stem.zero_point)
         return stem, leaf
 
