@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from ..train.config import COSTS, PRECISIONS, RELAXATIONS, TrainConfig
+from ..train.config import COSTS, PRECISIONS, RELAXATIONS, TEACHERS, TrainConfig
 from ..train.rules import ACTIVATION_RULES, NETWORK_NAMES, WEIGHT_RULES
 from .common import Decorator
 
@@ -102,6 +102,7 @@ def _keep_memory() -> None:
 @_number("uniform_epochs", "Epochs with the whole network at each pair of widths.")
 @_number("dynamic_epochs", "Epochs with the controller.")
 @_number("frozen_epochs", "The last of these, with batch norm as inference has it.")
+@_number("settled_epochs", "The last of these, with the controller left as it is.")
 @_number("batch_size", "Pictures per step.")
 @_number("float_rate", "Peak learning rate in floating point.")
 @_number("nested_rate", "Peak learning rate of the uniform epochs.")
@@ -117,6 +118,7 @@ def _keep_memory() -> None:
 @click.option("--candidates", default="2,4,8", show_default=True, callback=_pairs, help="Widths, or pairs such as 4/8.")
 @click.option("--separately", is_flag=True, help="Weights and activations apart: all pairs of the candidates' widths.")
 @click.option("--consistency", callback=_pairs, help="K' of eq. 11. [default: the candidates]")
+@click.option("--pairs-per-step", type=int, help="Pairs of K' per step: the widest, others at random. [default: all]")
 @click.option("--shared-norm", is_flag=True, help="One row of batch norm statistics for all widths.")
 @_number("alpha", "Weight of the consistency term (eq. 11).")
 @_number("beta", "Weight of the cost term (eq. 11).")
@@ -127,7 +129,11 @@ def _keep_memory() -> None:
 @click.option("--relaxation", type=click.Choice(RELAXATIONS), default="gumbel", show_default=True)
 @_number("temperature", "Of Gumbel-softmax.")
 @click.option("--final-temperature", type=float, help="What it falls to over the dynamic epochs.")
-@_number("distill", "Share of the float network's predictions in the targets.")
+@_number("distill", "Share of the teacher's predictions in the targets.")
+@click.option(
+    "--teacher", type=click.Choice(TEACHERS), default="float", show_default=True,
+    help="The float network, or the widest pair of the same step.",
+)  # fmt: skip
 @_number("ema", "Decay of the averaged parameters that are evaluated and exported; 0 is none.")
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,

@@ -14,9 +14,18 @@ from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, Weig
 Cost = Literal["bits", "bitops"]
 Relaxation = Literal["gumbel", "softmax"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Teacher = Literal["float", "master"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TEACHERS: tuple[Teacher, ...] = get_args(Teacher)
 RELAXATIONS: tuple[Relaxation, ...] = get_args(Relaxation)
+_NAMES: dict[str, tuple[str, ...]] = {
+    "network": NETWORK_NAMES,
+    "cost": COSTS,
+    "relaxation": RELAXATIONS,
+    "precision": PRECISIONS,
+    "teacher": TEACHERS,
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class TrainConfig:
     dynamic_epochs: int = 7
     # Of the dynamic epochs, the last ones with batch norm at its running statistics, as inference has it.
     frozen_epochs: int = 2
+    # Of the dynamic epochs, the last ones in which the controller is left as it is and choices are those of inference.
+    settled_epochs: int = 0
     batch_size: int = 256
     float_rate: float = 0.3
     nested_rate: float = 0.03
@@ -50,6 +61,8 @@ class TrainConfig:
     candidates: tuple[Widths, ...] = ((2, 2), (4, 4), (8, 8))
     # K' of eq. 11; None is the candidates. Pairs that are no candidates are allowed.
     consistency: tuple[Widths, ...] | None = None
+    # How many pairs of K' a step takes: the widest, and others drawn at random, weighted up. None is all.
+    pairs_per_step: int | None = None
     # One row of batch norm statistics for all widths instead of one per width.
     shared_norm: bool = False
     alpha: float = 0.5
@@ -62,8 +75,9 @@ class TrainConfig:
     temperature: float = 1.0
     # What the temperature falls to, geometrically, over the dynamic epochs.
     final_temperature: float | None = None
-    # Share of the float network's predictions in the targets.
+    # Share of the predictions of the float network, or of the same step's widest pair, in the targets.
     distill: float = 0.0
+    teacher: Teacher = "float"
     # Decay of the running average of parameters that is evaluated and exported; 0 is none.
     ema: float = 0.0
     pictures: int | None = None
@@ -86,7 +100,7 @@ class TrainConfig:
         if self.consistency is not None:
             check_pairs(self.consistency, "Consistency pairs")
         self.rules.check()
-        for name, allowed in (("network", NETWORK_NAMES), ("cost", COSTS), ("relaxation", RELAXATIONS), ("precision", PRECISIONS)):
+        for name, allowed in _NAMES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
         for name in ("float_epochs", "batch_size"):
@@ -104,6 +118,16 @@ class TrainConfig:
         if self.dynamic_epochs and not 0 <= self.frozen_epochs <= self.dynamic_epochs:
             raise InputError(
                 f"frozen_epochs must be from 0 to dynamic_epochs, {self.dynamic_epochs}, but is {self.frozen_epochs}."
+            )
+        if not 0 <= self.settled_epochs <= self.dynamic_epochs:
+            raise InputError(
+                f"settled_epochs must be from 0 to dynamic_epochs, {self.dynamic_epochs}, but is {self.settled_epochs}."
+            )
+        least = min(2, len(self.uniform_pairs))
+        if self.pairs_per_step is not None and not least <= self.pairs_per_step <= len(self.uniform_pairs):
+            raise InputError(
+                f"pairs_per_step must be from {least} to the number of consistency pairs, {len(self.uniform_pairs)}, "
+                f"but is {self.pairs_per_step}."
             )
         if self.uniform_epochs and not self.alpha:
             raise InputError(

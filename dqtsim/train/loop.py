@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch import nn
 from dqtsim.errors import InputError
 from dqtsim.train import networks
 from dqtsim.train.config import Precision, RunDir, TrainConfig
-from dqtsim.train.controller import HIDDEN, Controller, mix, sample
+from dqtsim.train.controller import HIDDEN, Controller, decide, mix, sample
 from dqtsim.train.data import Dataset, augment, read_dataset
 from dqtsim.train.evaluate import (
     choice_summary,
@@ -27,7 +28,7 @@ from dqtsim.train.loss import CostModel, bitops_cost, bits_cost, information, ta
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.phases import Average, Phase, load_state, save_state
 from dqtsim.train.rewrite import NestedConfig, prepare
-from dqtsim.train.rules import MASTER_WIDTH
+from dqtsim.train.rules import MASTER_WIDTH, Widths
 
 _CALIBRATION_PICTURES = 512
 # Pictures uint8, labels, and the share of the phase's steps that are done.
@@ -130,6 +131,7 @@ class _Trainer:
         self.config, self.run_dir, self.dataset = config, run, dataset
         self.batches = len(dataset.train) // config.batch_size
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.settled = False
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.state: dict[str, Any] = load_state(run.checkpoint) if run.checkpoint.exists() else {}
 
@@ -207,7 +209,7 @@ class _Trainer:
         def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             self.network.train()
             stem, leaf = self._stem(images)
-            losses = self._consistency(leaf, labels, self._teach(images))
+            losses, _ = self._consistency(leaf, labels, self._teach(images))
             self._finish(stem, leaf)
             return losses
 
@@ -225,20 +227,25 @@ class _Trainer:
         def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             self.network.train()
             stem, leaf = self._stem(images)
-            teacher = self._teach(images)
-            logits = self.controller(leaf)
-            task = self._loss(self.network.head(leaf, self._mixed(logits, done)), labels, teacher)
-            cost = self.cost.loss(logits)
-            told = information(logits)
-            loss = task + config.beta * cost - config.information * told
+            values, teacher = self._consistency(leaf, labels, self._teach(images))
+            if self.settled:
+                with torch.no_grad():
+                    logits = self.controller(leaf)
+                loss = task = self._loss(self.network.head(leaf, decide(logits)), labels, teacher)
+            else:
+                logits = self.controller(leaf)
+                task = self._loss(self.network.head(leaf, self._mixed(logits, done)), labels, teacher)
+                loss = task + config.beta * self.cost.loss(logits) - config.information * information(logits)
             torch.autograd.backward(loss)
-            values = {"task": task.item(), "cost": cost.item(), "information": told.item()}
-            values |= self._consistency(leaf, labels, teacher)
+            with torch.no_grad():
+                values |= {"task": task.item(), "cost": self.cost.loss(logits).item()}
+                values |= {"information": information(logits).item()}
             self._finish(stem, leaf)
             return values
 
         def begin(epoch: int) -> None:
             self.network.freeze_norm(epoch >= config.dynamic_epochs - config.frozen_epochs)
+            self.settled = epoch >= config.dynamic_epochs - config.settled_epochs
 
         self._epochs("dynamic", config.dynamic_epochs, phase, step, self._report_dynamic, self._modules(), begin)
 
@@ -252,7 +259,7 @@ class _Trainer:
 
     def _teach(self, images: torch.Tensor) -> torch.Tensor | None:
         """The float network's logits, if it is to be imitated."""
-        if not self.config.distill:
+        if not self.config.distill or self.config.teacher != "float":
             return None
         with torch.no_grad(), self._autocast():
             logits: torch.Tensor = self.float_network(float_pictures(images))
@@ -275,17 +282,34 @@ class _Trainer:
         weights = [p for name, p in self.network.named_parameters() if not name.endswith("logarithm")]
         nn.utils.clip_grad_norm_(weights, self.config.gradient_limit)
 
-    def _consistency(self, leaf: Codes, labels: torch.Tensor, teacher: torch.Tensor | None) -> dict[str, float]:
-        """J_consistency's backward passes, one pair at a time; where alpha is 0, only for batch norm's statistics."""
-        losses, alpha = {}, self.config.alpha
-        with torch.set_grad_enabled(alpha > 0):
-            for width_w, width_a in self.config.uniform_pairs:
-                policy = Uniform(self.network.rules.pairs.index((width_w, width_a)))
-                loss = self._loss(self.network.head(leaf, policy), labels, teacher)
-                if alpha > 0:
-                    torch.autograd.backward(alpha * loss)
-                losses[f"w{width_w}a{width_a}"] = loss.item()
-        return losses
+    def _step_pairs(self) -> list[tuple[Widths, float]]:
+        """The pairs of K' that this step takes, widest first, and their weights, which add up to those of all pairs."""
+        widest, *others = sorted(self.config.uniform_pairs, reverse=True)
+        count = self.config.pairs_per_step
+        if count is None or not others:
+            return [(widest, 1.0), *((pair, 1.0) for pair in others)]
+        drawn = torch.randperm(len(others), generator=self.generator)[: count - 1].tolist()
+        return [(widest, 1.0), *((others[i], len(others) / (count - 1)) for i in drawn)]
+
+    def _consistency(
+        self, leaf: Codes, labels: torch.Tensor, teacher: torch.Tensor | None
+    ) -> tuple[dict[str, float], torch.Tensor | None]:
+        """J_consistency's backward passes, one pair at a time, and whom the rest of the step is to imitate.
+
+        Where alpha is 0 the passes are only for batch norm's statistics.
+        """
+        losses, config = {}, self.config
+        with torch.set_grad_enabled(config.alpha > 0):
+            for pair, weight in self._step_pairs():
+                policy = Uniform(self.network.rules.pairs.index(pair))
+                logits = self.network.head(leaf, policy)
+                loss = self._loss(logits, labels, teacher)
+                if config.alpha > 0:
+                    torch.autograd.backward(config.alpha * weight * loss)
+                losses[f"w{pair[0]}a{pair[1]}"] = loss.item()
+                if teacher is None and config.distill:
+                    teacher = logits.detach()
+        return losses, teacher
 
     def _report(self) -> dict[str, object]:
         test, found = self.dataset.test, cast(dict[str, object], {})
@@ -327,16 +351,18 @@ class _Trainer:
             average.states = self.state["average"]
         for epoch in range(first, epochs):
             begin(epoch)
-            started, sums = time.monotonic(), dict[str, float]()
+            started, sums, counts = time.monotonic(), dict[str, float](), Counter[str]()
             for batch, (images, labels) in enumerate(self._order()):
                 phase.zero()
                 values = step(images, labels, (epoch + batch / self.batches) / epochs)
                 phase.step()
                 average.update()
-                sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
+                for key, value in values.items():
+                    sums[key] = sums.get(key, 0.0) + value
+                counts.update(values.keys())
                 _progress(f"{name} {epoch + 1}/{epochs}", batch + 1, self.batches, started)
             row: dict[str, object] = {"phase": name, "epoch": epoch + 1}
-            row |= {f"loss_{key}": round(value / self.batches, 4) for key, value in sums.items()}
+            row |= {f"loss_{key}": round(value / counts[key], 4) for key, value in sums.items()}
             with average.applied():
                 row |= report()
             row["seconds"] = round(time.monotonic() - started, 1)

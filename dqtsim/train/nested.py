@@ -163,6 +163,13 @@ def quantize_normalised(
     return result
 
 
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Sum of products of two tensors of one layout, float32 []; without a product tensor where that is exact enough."""
+    if a.dtype == torch.float32 and a.dim() == 4:
+        return torch.dot(a.permute(0, 2, 3, 1).reshape(-1), b.permute(0, 2, 3, 1).reshape(-1))
+    return (a * b).sum(dtype=torch.float32)
+
+
 class _AddCodes(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -182,9 +189,9 @@ class _AddCodes(torch.autograd.Function):
         zero_a, zero_b, _ = ctx.zeros
         masked = _inside(grads[0], codes, 0, ctx.high)
         total = masked.sum(dtype=torch.float32)
-        to_ratio_a = (masked * a).sum(dtype=torch.float32) - zero_a * total
-        to_ratio_b = (masked * b).sum(dtype=torch.float32) - zero_b * total
-        return masked * float(ratio_a), masked * float(ratio_b), to_ratio_a, to_ratio_b, None, None
+        to_ratio_a = _dot(masked, a) - zero_a * total
+        to_ratio_b = _dot(masked, b) - zero_b * total
+        return masked * float(ratio_a), masked.mul_(float(ratio_b)), to_ratio_a, to_ratio_b, None, None
 
 
 def add_codes(

@@ -40,6 +40,7 @@ def test_every_option_at_once_trains_exports_and_is_logged(cifar: Path, tmp_path
     config = fast(
         cifar, tmp_path / "run", network="resnet20", candidates=((2, 4), (4, 4)), consistency=((4, 4), (8, 8)),
         shared_norm=True, cost="bitops", budget=30.0, relaxation="softmax", distill=0.5, ema=0.5,
+        precision="bfloat16",
     )  # fmt: skip
     run = train(config)
     rows = list(csv.DictReader(run.table.read_text().splitlines()))
