@@ -12,6 +12,7 @@ from torch import nn
 
 from dqtsim.errors import InputError
 from dqtsim.train import networks
+from dqtsim.train.board import Board
 from dqtsim.train.config import Precision, RunDir, TrainConfig
 from dqtsim.train.controller import HIDDEN, Controller, mix, sample
 from dqtsim.train.data import Dataset, augment, read_dataset
@@ -47,7 +48,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
             f"but there are {len(dataset.train)}."
         )
     _prepare(run, config, resume)
-    _Trainer(config, run, dataset).run()
+    board = Board(run.path, len(run.epochs()))
+    try:
+        _Trainer(config, run, dataset, board).run()
+    finally:
+        board.close()
     return run
 
 
@@ -126,8 +131,8 @@ def _channels_last(module: nn.Module) -> None:
 
 
 class _Trainer:
-    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset) -> None:
-        self.config, self.run_dir, self.dataset = config, run, dataset
+    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset, board: Board) -> None:
+        self.config, self.run_dir, self.dataset, self.board = config, run, dataset, board
         self.batches = len(dataset.train) // config.batch_size
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
@@ -344,6 +349,8 @@ class _Trainer:
             self.state |= {key: module.state_dict() for key, module in modules.items()}
             self.state["generator"] = self.generator.get_state()
             save_state(self.state, self.run_dir.checkpoint)
+            # Before the log, so that a kill in between leaves points that the next start withdraws.
+            self.board.add(row)
             with self.run_dir.log.open("a") as log:
                 log.write(json.dumps(row) + "\n")
             self.run_dir.write_table()
