@@ -57,7 +57,14 @@ def export(
     save(graph, path)
     folder = golden or path.with_name(f"{path.stem}-golden")
     write_golden(
-        graph, example, None, folder, model=path, source="example", command="dqtsim.train.export", count=len(example)
+        graph,
+        example.cpu(),
+        None,
+        folder,
+        model=path,
+        source="example",
+        command="dqtsim.train.export",
+        count=len(example),
     )
     return graph
 

@@ -14,8 +14,10 @@ from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, Weig
 Cost = Literal["bits", "bitops"]
 Relaxation = Literal["gumbel", "softmax"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DEVICES: tuple[Device, ...] = get_args(Device)
 RELAXATIONS: tuple[Relaxation, ...] = get_args(Relaxation)
 
 
@@ -69,6 +71,8 @@ class TrainConfig:
     pictures: int | None = None
     # What convolutions compute in; codes are integers that both hold exactly. "auto" is settled when a run begins.
     precision: Precision = "auto"
+    # Where it computes; "auto" is a GPU where there is one, and settled when a run begins, too.
+    device: Device = "auto"
 
     @property
     def rules(self) -> NestingRules:
@@ -91,6 +95,7 @@ class TrainConfig:
             ("cost", COSTS),
             ("relaxation", RELAXATIONS),
             ("precision", PRECISIONS),
+            ("device", DEVICES),
         ):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
@@ -129,7 +134,8 @@ class TrainConfig:
         for name in ("candidates", "consistency"):
             if values.get(name) is not None:
                 values[name] = tuple(tuple(pair) for pair in values[name])
-        return TrainConfig(**values)
+        # Runs older than the option were on the CPU.
+        return TrainConfig(**{"device": "cpu"} | values)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from torch import nn
 from dqtsim.errors import InputError
 from dqtsim.train import networks
 from dqtsim.train.board import Board
-from dqtsim.train.config import Precision, RunDir, TrainConfig
+from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.controller import HIDDEN, Controller, mix, sample
 from dqtsim.train.data import Dataset, augment, read_dataset
+from dqtsim.train.device import autocast, settled, sound_convolutions
 from dqtsim.train.evaluate import (
     choice_summary,
     evaluate_dynamic,
@@ -39,7 +40,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
     """Train as `config` says into the folder `config.out`; `resume` continues after its last epoch."""
     config.check()
     run = RunDir(config.out)
-    config = dataclasses.replace(config, precision=_precision(config, run, resume))
+    config = settled(config, run.read_config() if resume else None)
     dataset = read_dataset(config.data)
     dataset = dataclasses.replace(dataset, train=dataset.train.first(config.pictures))
     if len(dataset.train) < config.batch_size:
@@ -50,7 +51,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
     _prepare(run, config, resume)
     board = Board(run.path, len(run.epochs()))
     try:
-        _Trainer(config, run, dataset, board).run()
+        with sound_convolutions(config):
+            _Trainer(config, run, dataset, board).run()
     finally:
         board.close()
     return run
@@ -112,29 +114,18 @@ def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
     run.config.write_text(config.to_json())
 
 
-def _precision(config: TrainConfig, run: RunDir, resume: bool) -> Precision:
-    """bfloat16 where the CPU multiplies it by itself; elsewhere it is many times slower than float32.
-
-    A run that resumes goes on in the precision that it began with, whatever the machine.
-    """
-    if config.precision != "auto":
-        return config.precision
-    if resume:
-        return run.read_config().precision
-    native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return "bfloat16" if native else "float32"
-
-
-def _channels_last(module: nn.Module) -> None:
-    """The layout in which convolutions are fast on a CPU."""
-    cast(Any, module).to(memory_format=torch.channels_last)
+def _place(module: nn.Module, device: torch.device) -> None:
+    """Move `module` to its device, in the layout in which convolutions are fast."""
+    cast(Any, module).to(device=device, memory_format=torch.channels_last)
 
 
 class _Trainer:
     def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset, board: Board) -> None:
         self.config, self.run_dir, self.dataset, self.board = config, run, dataset, board
         self.batches = len(dataset.train) // config.batch_size
+        # On the CPU, whatever the device, so that a seed means the same.
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.device = torch.device(config.device)
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.state: dict[str, Any] = load_state(run.checkpoint) if run.checkpoint.exists() else {}
 
@@ -143,13 +134,13 @@ class _Trainer:
         if phase == "float" and not self.run_dir.float_network.exists():
             self._float_phase()
         self.float_network = _load_float(self.run_dir, self.config, self.dataset)
-        _channels_last(self.float_network)
         # Seeded here too, so that a run that starts from a float network it did not train is the same run.
         torch.manual_seed(self.config.seed + 1)
         self.network = prepare(self.float_network, NestedConfig(self.config.rules, self.dataset.shape))
         self.controller = self.network.new_controller()
         self.cost = cost_model(self.network, self.controller, self.config)
-        _channels_last(self.network)
+        for module in (self.float_network, self.network, self.controller):
+            _place(module, self.device)
         if "network" in self.state:
             self.network.load_state_dict(self.state["network"])
             self.controller.load_state_dict(self.state["controller"])
@@ -161,14 +152,11 @@ class _Trainer:
         if self.config.dynamic_epochs:
             self._dynamic_phase()
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-
     def _float_phase(self) -> None:
         config = self.config
         torch.manual_seed(config.seed)
         network = networks.build(config.network, len(self.dataset.class_names), config.width)
-        _channels_last(network)
+        _place(network, self.device)
         optimizer = torch.optim.SGD(
             network.parameters(), config.float_rate, 0.9, weight_decay=config.weight_decay, nesterov=True
         )
@@ -176,7 +164,7 @@ class _Trainer:
 
         def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             network.train()
-            with self._autocast():
+            with autocast(self.device, self.dtype):
                 logits = network(float_pictures(images))
             loss = task_loss(logits.float(), labels, config.smoothing)
             torch.autograd.backward(loss)
@@ -259,7 +247,7 @@ class _Trainer:
         """The float network's logits, if it is to be imitated."""
         if not self.config.distill:
             return None
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), autocast(self.device, self.dtype):
             logits: torch.Tensor = self.float_network(float_pictures(images))
         return logits.float()
 
@@ -308,7 +296,8 @@ class _Trainer:
         order = torch.randperm(len(train), generator=self.generator)
         for batch in range(self.batches):
             index = order[batch * size : (batch + 1) * size]
-            yield augment(train.images[index], self.generator), train.labels[index]
+            images = augment(train.images[index], self.generator)
+            yield images.to(self.device), train.labels[index].to(self.device)
 
     def _epochs(
         self,
@@ -329,7 +318,7 @@ class _Trainer:
                 module.load_state_dict(self.state[key])
             phase.load(self.state["optimizers"])
             self.generator.set_state(self.state["generator"])
-            average.states = self.state["average"]
+            average.load(self.state["average"])
         for epoch in range(first, epochs):
             begin(epoch)
             started, sums = time.monotonic(), dict[str, float]()
