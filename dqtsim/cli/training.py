@@ -138,6 +138,10 @@ def _keep_memory() -> None:
     help="Where to train; auto is a GPU (cuda) where there is one.",
 )  # fmt: skip
 @click.option("--pictures", type=click.IntRange(1), help="Use only the first training pictures.")
+@click.option(
+    "--size", type=click.IntRange(1),
+    help="Crop and scale the pictures of an image folder to this, and read them when needed.  [default: all at once]",
+)  # fmt: skip
 def train_command(resume: bool, separately: bool, no_budget: bool, **options: Any) -> None:
     """Train NETWORK nested; the folder --out gets a checkpoint, and a row of log.jsonl and log.csv per epoch.
 

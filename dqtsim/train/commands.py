@@ -75,7 +75,7 @@ def export_run(config: ExportConfig) -> dict[str, object]:
     trained = run.read_config()
     if config.golden is not None and config.golden_pictures < 1:
         raise InputError(f"There must be at least one golden picture, but {config.golden_pictures} are wanted.")
-    dataset = read_dataset(config.data or trained.data)
+    dataset = read_dataset(config.data or trained.data, trained.size)
     source = config.data_name or dataset.name
     float_network, network, controller = load_networks(run, dataset)
     report = measure(float_network, network, controller, fold(network, controller), dataset.test)

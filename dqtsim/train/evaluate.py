@@ -1,6 +1,5 @@
 """Accuracy of the fake-quantized network, in float32, and what its controller chooses."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +8,12 @@ from torch import nn
 from dqtsim.train.controller import Controller, decide
 from dqtsim.train.data import Split
 from dqtsim.train.device import of
+from dqtsim.train.files import in_parts
 from dqtsim.train.layers import Mixed, Uniform
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rewrite import INPUT_SCALE, INPUT_ZERO_POINT
 from dqtsim.train.rules import Widths
 
-_BATCH = 250
 _NO_CHOICE = torch.empty((0, 0), dtype=torch.int64)
 
 
@@ -36,17 +35,12 @@ def float_pictures(images: torch.Tensor) -> torch.Tensor:
     return values.contiguous(memory_format=torch.channels_last)
 
 
-def _parts(split: Split) -> Iterator[torch.Tensor]:
-    for start in range(0, len(split), _BATCH):
-        yield split.images[start : start + _BATCH]
-
-
 @torch.no_grad()
 def evaluate_float(network: nn.Module, split: Split) -> Evaluation:
     """The float network on `split`."""
     network.eval()
     place = of(network)
-    classes = [network(float_pictures(part.to(place))).argmax(1).cpu() for part in _parts(split)]
+    classes = [network(float_pictures(split.images[part].to(place))).argmax(1).cpu() for part in in_parts(split.images)]
     return _evaluation(torch.cat(classes), _NO_CHOICE, split)
 
 
@@ -55,7 +49,8 @@ def evaluate_uniform(network: NestedNetwork, split: Split, pair: int) -> Evaluat
     """The network on `split` with every layer at one of `rules.pairs`."""
     network.eval()
     classes = [
-        network.head(network.features(part, torch.float32), Uniform(pair)).argmax(1).cpu() for part in _parts(split)
+        network.head(network.features(split.images[part], torch.float32), Uniform(pair)).argmax(1).cpu()
+        for part in in_parts(split.images)
     ]
     return _evaluation(torch.cat(classes), _NO_CHOICE, split)
 
@@ -65,8 +60,8 @@ def evaluate_dynamic(network: NestedNetwork, controller: Controller, split: Spli
     """The network on `split` at its controller's choices."""
     network.eval()
     classes, choices = [], []
-    for part in _parts(split):
-        stem = network.features(part, torch.float32)
+    for part in in_parts(split.images):
+        stem = network.features(split.images[part], torch.float32)
         mixed: Mixed = decide(controller(stem))
         classes.append(network.head(stem, mixed).argmax(1).cpu())
         choices.append(mixed.choice.cpu())

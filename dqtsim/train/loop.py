@@ -15,7 +15,7 @@ from dqtsim.train import networks
 from dqtsim.train.board import Board
 from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.controller import HIDDEN, Controller, mix, sample
-from dqtsim.train.data import Dataset, augment, read_dataset
+from dqtsim.train.data import Dataset, read_dataset
 from dqtsim.train.device import autocast, settled, sound_convolutions
 from dqtsim.train.evaluate import (
     choice_summary,
@@ -31,7 +31,6 @@ from dqtsim.train.phases import Average, Phase, load_state, save_state
 from dqtsim.train.rewrite import NestedConfig, prepare
 from dqtsim.train.rules import MASTER_WIDTH
 
-_CALIBRATION_PICTURES = 512
 # Pictures uint8, labels, and the share of the phase's steps that are done.
 Step = Callable[[torch.Tensor, torch.Tensor, float], dict[str, float]]
 
@@ -41,7 +40,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
     config.check()
     run = RunDir(config.out)
     config = settled(config, run.read_config() if resume else None)
-    dataset = read_dataset(config.data)
+    dataset = read_dataset(config.data, config.size)
     dataset = dataclasses.replace(dataset, train=dataset.train.first(config.pictures))
     if len(dataset.train) < config.batch_size:
         raise InputError(
@@ -146,7 +145,7 @@ class _Trainer:
             self.controller.load_state_dict(self.state["controller"])
         else:
             self.generator.manual_seed(self.config.seed + 1)
-            self.network.set_steps(self.dataset.train.images[:_CALIBRATION_PICTURES])
+            self.network.set_steps(self.dataset.train.calibration())
         if phase != "dynamic" and self.config.uniform_epochs:
             self._uniform_phase()
         if self.config.dynamic_epochs:
@@ -211,9 +210,8 @@ class _Trainer:
         phase = Phase(self._nested_optimizers(config.dynamic_rate, True), config.dynamic_epochs * self.batches, 0.1)
         if self.state.get("phase") != "dynamic":
             self.network.eval()
-            pictures = self.dataset.train.images[:_CALIBRATION_PICTURES]
             with torch.no_grad():
-                self.controller.calibrate(self.network.features(pictures, torch.float32))
+                self.controller.calibrate(self.network.features(self.dataset.train.calibration(), torch.float32))
 
         def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             self.network.train()
@@ -292,12 +290,8 @@ class _Trainer:
         return found | choice_summary(dynamic.choices, self.config.candidates)
 
     def _order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        train, size = self.dataset.train, self.config.batch_size
-        order = torch.randperm(len(train), generator=self.generator)
-        for batch in range(self.batches):
-            index = order[batch * size : (batch + 1) * size]
-            images = augment(train.images[index], self.generator)
-            yield images.to(self.device), train.labels[index].to(self.device)
+        for images, labels in self.dataset.train.batches(self.config.batch_size, self.generator):
+            yield images.to(self.device), labels.to(self.device)
 
     def _epochs(
         self,

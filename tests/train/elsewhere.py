@@ -18,21 +18,21 @@ _COPY = torch.ops.aten.copy_.default
 
 
 class Elsewhere(torch.Tensor):
-    """A tensor on `PLACE`; `inner` has its values."""
+    """A tensor on `PLACE`; `held` has its values."""
 
-    inner: torch.Tensor
+    held: torch.Tensor
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> "Elsewhere":
-        made: Elsewhere = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Elsewhere = torch.Tensor._make_wrapper_subclass(
             cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             device=PLACE,
         )  # fmt: skip
-        made.inner = inner
+        made.held = inner
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _compute(func, args, kwargs or {})
 
 
@@ -48,10 +48,10 @@ def _compute(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
         there = isinstance(args[0], Elsewhere)
 
     def plain(value: Any) -> Any:
-        return value.inner if isinstance(value, Elsewhere) else value
+        return value.held if isinstance(value, Elsewhere) else value
 
     result = func(*tree_map(plain, args), **tree_map(plain, kwargs))
-    known = {id(tensor.inner): tensor for tensor in wrapped}
+    known = {id(tensor.held): tensor for tensor in wrapped}
 
     def wrap(value: Any) -> Any:
         if not there or not isinstance(value, torch.Tensor):
@@ -62,7 +62,7 @@ def _compute(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
     return tree_map(wrap, result) if func is not _TO or there else result
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _compute(func, args, kwargs or {})
 
@@ -70,5 +70,5 @@ class _Mode(TorchDispatchMode):
 @contextmanager
 def elsewhere() -> Iterator[None]:
     """Make `PLACE` a device on which tensors can be made and to which they can be moved."""
-    with _Mode():
+    with _Mode():  # type: ignore[no-untyped-call]
         yield
