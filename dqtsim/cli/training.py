@@ -145,6 +145,8 @@ def _keep_memory() -> None:
 def train_command(resume: bool, separately: bool, no_budget: bool, **options: Any) -> None:
     """Train NETWORK nested; the folder --out gets a checkpoint, and a row of log.jsonl and log.csv per epoch.
 
+    TensorBoard shows that folder: tensorboard --logdir OUT.
+
     A float.pt of the same network that is already in --out is taken as the float network.
     """
     _needs_torch()
