@@ -7,12 +7,15 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pictures = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -155,7 +158,18 @@ def _text_names(path: Path) -> tuple[str, ...]:
     return tuple(path.read_text().split()) if path.is_file() else CIFAR_CLASSES
 
 
-def _image_folder(folder: Path, split: str) -> Split:
+def is_image_folder(folder: Path) -> bool:
+    """Whether `folder` has the layout of image folders, and not one of CIFAR-10's."""
+    homes = (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin")
+    cifar = any((home / name).is_file() for home in homes for name in ("data_batch_1", "data_batch_1.bin"))
+    return not cifar and (folder / "train").is_dir()
+
+
+def list_images(folder: Path, split: str) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
+    """Return the files of a split of an image folder with their labels, by class and name, and the classes' names.
+
+    Nothing is decoded. Raises InputError for a missing folder or a split without pictures.
+    """
     names = tuple(sorted(path.name for path in (folder / "train").iterdir() if path.is_dir()))
     if not names:
         raise InputError(f"an image folder must have one folder per class, but {folder / 'train'} has no folder.")
@@ -163,21 +177,26 @@ def _image_folder(folder: Path, split: str) -> Split:
     if held_out is None:
         raise InputError(f"an image folder must have a folder test or val, but {folder} has neither.")
     where = folder / "train" if split == "train" else held_out
-    size = next(_image_files(folder / "train", names), None)
-    expected = _read_image(size[0]).shape[1:] if size else None
+    files = list(_image_files(where, names))
+    if not files:
+        raise InputError(f"a split must have at least one picture, but {where} has none.")
+    return files, names
+
+
+def _image_folder(folder: Path, split: str) -> Split:
+    files, names = list_images(folder, split)
+    first = files[0] if split == "train" else next(_image_files(folder / "train", names), files[0])
+    height, width = _read_image(first[0]).shape[1:]
     images, labels = [], []
-    for path, label in _image_files(where, names):
+    for path, label in files:
         picture = _read_image(path)
-        if picture.shape[1:] != expected:
-            height, width = expected or (0, 0)
+        if picture.shape[1:] != (height, width):
             raise InputError(
                 f"all pictures must have one size, {width}x{height} as the first, "
                 f"but {path} is {picture.shape[2]}x{picture.shape[1]}."
             )
         images.append(picture)
         labels.append(label)
-    if not images:
-        raise InputError(f"a split must have at least one picture, but {where} has none.")
     return Split(np.stack(images), np.array(labels, np.int64), names, folder.name)
 
 
@@ -191,13 +210,23 @@ def _image_files(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, i
 
 
 def _read_image(path: Path) -> Pictures:
+    return as_codes(open_image(path))
+
+
+def open_image(path: Path) -> "Image.Image":
+    """Return the decoded picture of a file, in RGB. Raises InputError naming a file that is no whole picture."""
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError:
         raise InputError('picture files need Pillow; install it with pip install "dqtsim[picture]".') from None
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"a picture must be readable, but {path} is not: {error}.") from None
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            return image.convert("RGB")
+    # Pillow says SyntaxError of a broken PNG, and ValueError of some other broken files.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"a picture must be readable, but {path} is not: {str(error).rstrip('.')}.") from None
+
+
+def as_codes(image: "Image.Image") -> Pictures:
+    """Return an RGB picture as uint8 (3, H, W)."""
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from ..train.config import COSTS, PRECISIONS, RELAXATIONS, TEACHERS, TrainConfig
+from ..train.config import COSTS, DEVICES, PRECISIONS, RELAXATIONS, TEACHERS, TrainConfig
 from ..train.rules import ACTIVATION_RULES, NETWORK_NAMES, WEIGHT_RULES
 from .common import Decorator
 
@@ -137,11 +137,21 @@ def _keep_memory() -> None:
 @_number("ema", "Decay of the averaged parameters that are evaluated and exported; 0 is none.")
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
-    help="What convolutions train in; auto is bfloat16 where the CPU has its instructions.",
+    help="What convolutions train in; auto is bfloat16 where the device has its instructions.",
+)  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
+    help="Where to train; auto is a GPU (cuda) where there is one.",
 )  # fmt: skip
 @click.option("--pictures", type=click.IntRange(1), help="Use only the first training pictures.")
+@click.option(
+    "--size", type=click.IntRange(1),
+    help="Crop and scale the pictures of an image folder to this, and read them when needed.  [default: all at once]",
+)  # fmt: skip
 def train_command(resume: bool, separately: bool, no_budget: bool, **options: Any) -> None:
     """Train NETWORK nested; the folder --out gets a checkpoint, and a row of log.jsonl and log.csv per epoch.
+
+    TensorBoard shows that folder: tensorboard --logdir OUT.
 
     A float.pt of the same network that is already in --out is taken as the float network.
     """

@@ -60,7 +60,7 @@ def _best(largest: torch.Tensor, error: Callable[[torch.Tensor, int], torch.Tens
     for end in _ENDS.tolist():
         roots = [error(largest * end, width).sqrt() for width in sorted(widths)]
         totals.append(torch.stack(roots).sum(0))
-    return largest * _ENDS[torch.stack(totals).argmin(0)]
+    return largest * _ENDS.to(largest.device)[torch.stack(totals).argmin(0)]
 
 
 def _fit_activations(network: NestedNetwork, pictures: torch.Tensor) -> None:
@@ -72,7 +72,7 @@ def _fit_activations(network: NestedNetwork, pictures: torch.Tensor) -> None:
             continue
         flat = value.flatten()
         if len(flat) > _VALUES:
-            flat = flat[torch.randint(0, len(flat), (_VALUES,), generator=generator)]
+            flat = flat[torch.randint(0, len(flat), (_VALUES,), generator=generator).to(flat.device)]
         if module.ceiling is not None:
             flat = flat.clamp_max(module.ceiling)
         zero = module.zero_point

@@ -57,7 +57,14 @@ def export(
     save(graph, path)
     folder = golden or path.with_name(f"{path.stem}-golden")
     write_golden(
-        graph, example, None, folder, model=path, source="example", command="dqtsim.train.export", count=len(example)
+        graph,
+        example.cpu(),
+        None,
+        folder,
+        model=path,
+        source="example",
+        command="dqtsim.train.export",
+        count=len(example),
     )
     return graph
 
@@ -68,7 +75,7 @@ def export_run(config: ExportConfig) -> dict[str, object]:
     trained = run.read_config()
     if config.golden is not None and config.golden_pictures < 1:
         raise InputError(f"There must be at least one golden picture, but {config.golden_pictures} are wanted.")
-    dataset = read_dataset(config.data or trained.data)
+    dataset = read_dataset(config.data or trained.data, trained.size)
     source = config.data_name or dataset.name
     float_network, network, controller = load_networks(run, dataset)
     report = measure(float_network, network, controller, fold(network, controller), dataset.test)

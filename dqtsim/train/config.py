@@ -14,9 +14,11 @@ from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, Weig
 Cost = Literal["bits", "bitops"]
 Relaxation = Literal["gumbel", "softmax"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
 Teacher = Literal["float", "master"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DEVICES: tuple[Device, ...] = get_args(Device)
 TEACHERS: tuple[Teacher, ...] = get_args(Teacher)
 RELAXATIONS: tuple[Relaxation, ...] = get_args(Relaxation)
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -24,6 +26,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "cost": COSTS,
     "relaxation": RELAXATIONS,
     "precision": PRECISIONS,
+    "device": DEVICES,
     "teacher": TEACHERS,
 }
 
@@ -81,8 +84,12 @@ class TrainConfig:
     # Decay of the running average of parameters that is evaluated and exported; 0 is none.
     ema: float = 0.0
     pictures: int | None = None
+    # Rows and columns of an image folder's pictures, which are then read when needed; None reads them all, as they are.
+    size: int | None = None
     # What convolutions compute in; codes are integers that both hold exactly. "auto" is settled when a run begins.
     precision: Precision = "auto"
+    # Where it computes; "auto" is a GPU where there is one, and settled when a run begins, too.
+    device: Device = "auto"
 
     @property
     def rules(self) -> NestingRules:
@@ -103,8 +110,8 @@ class TrainConfig:
         for name, allowed in _NAMES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
-        for name in ("float_epochs", "batch_size"):
-            if getattr(self, name) < 1:
+        for name in ("float_epochs", "batch_size", "size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         for name in ("uniform_epochs", "dynamic_epochs", "alpha", "beta"):
             if getattr(self, name) < 0:
@@ -148,7 +155,8 @@ class TrainConfig:
         for name in ("candidates", "consistency"):
             if values.get(name) is not None:
                 values[name] = tuple(tuple(pair) for pair in values[name])
-        return TrainConfig(**values)
+        # Runs older than the option were on the CPU.
+        return TrainConfig(**{"device": "cpu"} | values)
 
 
 @dataclass(frozen=True)

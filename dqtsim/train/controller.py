@@ -105,8 +105,11 @@ def mix(logits: torch.Tensor) -> Mixed:
 
 
 def sample(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> Mixed:
-    """Hard Gumbel-softmax choice [N, L] of logits [N, L, K]: one-hot forward, softmax gradient."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
+    """Hard Gumbel-softmax choice [N, L] of logits [N, L, K]: one-hot forward, softmax gradient.
+
+    The noise is drawn where `generator` is, on the CPU, and then moved.
+    """
+    uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7).to(logits.device)
     soft = functional.softmax((logits - (-uniform.log()).log()) / temperature, -1)
     choice = soft.argmax(-1)
     hard = functional.one_hot(choice, logits.shape[-1]).to(soft.dtype)

@@ -7,18 +7,22 @@ from torch import nn
 
 from dqtsim.train.controller import Controller, decide
 from dqtsim.train.data import Split
+from dqtsim.train.device import of
+from dqtsim.train.files import in_parts
 from dqtsim.train.layers import Mixed, Uniform
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rewrite import INPUT_SCALE, INPUT_ZERO_POINT
 from dqtsim.train.rules import Widths
 
-_BATCH = 250
 _NO_CHOICE = torch.empty((0, 0), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Classes int64 [N] that a policy predicts, its choices int64 [N, L] (empty unless dynamic), and its accuracy."""
+    """Classes int64 [N] that a policy predicts, its choices int64 [N, L] (empty unless dynamic), and its accuracy.
+
+    Both tensors are on the CPU.
+    """
 
     predictions: torch.Tensor
     choices: torch.Tensor
@@ -35,31 +39,33 @@ def float_pictures(images: torch.Tensor) -> torch.Tensor:
 def evaluate_float(network: nn.Module, split: Split) -> Evaluation:
     """The float network on `split`."""
     network.eval()
-    logits = [network(float_pictures(part)) for part in torch.split(split.images, _BATCH)]
-    return _evaluation(torch.cat(logits).argmax(1), _NO_CHOICE, split)
+    place = of(network)
+    classes = [network(float_pictures(split.images[part].to(place))).argmax(1).cpu() for part in in_parts(split.images)]
+    return _evaluation(torch.cat(classes), _NO_CHOICE, split)
 
 
 @torch.no_grad()
 def evaluate_uniform(network: NestedNetwork, split: Split, pair: int) -> Evaluation:
     """The network on `split` with every layer at one of `rules.pairs`."""
     network.eval()
-    logits = [
-        network.head(network.features(part, torch.float32), Uniform(pair)) for part in torch.split(split.images, _BATCH)
+    classes = [
+        network.head(network.features(split.images[part], torch.float32), Uniform(pair)).argmax(1).cpu()
+        for part in in_parts(split.images)
     ]
-    return _evaluation(torch.cat(logits).argmax(1), _NO_CHOICE, split)
+    return _evaluation(torch.cat(classes), _NO_CHOICE, split)
 
 
 @torch.no_grad()
 def evaluate_dynamic(network: NestedNetwork, controller: Controller, split: Split) -> Evaluation:
     """The network on `split` at its controller's choices."""
     network.eval()
-    logits, choices = [], []
-    for part in torch.split(split.images, _BATCH):
-        stem = network.features(part, torch.float32)
+    classes, choices = [], []
+    for part in in_parts(split.images):
+        stem = network.features(split.images[part], torch.float32)
         mixed: Mixed = decide(controller(stem))
-        logits.append(network.head(stem, mixed))
-        choices.append(mixed.choice)
-    return _evaluation(torch.cat(logits).argmax(1), torch.cat(choices), split)
+        classes.append(network.head(stem, mixed).argmax(1).cpu())
+        choices.append(mixed.choice.cpu())
+    return _evaluation(torch.cat(classes), torch.cat(choices), split)
 
 
 def _evaluation(predictions: torch.Tensor, choices: torch.Tensor, split: Split) -> Evaluation:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from dqtsim.errors import ModelError
 from dqtsim.graph.model import BITS, Array, Graph, Node
 from dqtsim.spec.rules import Nesting, Rounding
+from dqtsim.train.files import Pictures, in_parts
 
 Values = Mapping[str, torch.Tensor]
 
@@ -107,21 +108,19 @@ def _mixed_layer(graph: Graph, node: Node, inputs: list[torch.Tensor], widths: t
 
 def classify(
     graph: Graph,
-    images: torch.Tensor,
+    images: Pictures,
     widths: torch.Tensor | None = None,
-    size: int = 250,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Classes int64 [N] (B7, lowest index on a tie) and widths int64 [N, layers, 2] of many pictures."""
     classes, used = [], []
-    for start in range(0, len(images), size):
-        part = slice(start, start + size)
+    for part in in_parts(images):
         logits, rows = run_batch(
             graph, images[part], widths[part] if widths is not None and widths.dim() == 3 else widths
         )
         classes.append(_argmax(graph, None, [logits]))
         used.append(rows)
-        progress(min(start + size, len(images)))
+        progress(min(part.stop, len(images)))
     return torch.cat(classes), torch.cat(used)
 
 

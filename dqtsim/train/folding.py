@@ -13,6 +13,7 @@ from dqtsim.graph.builder import Tensor
 from dqtsim.graph.model import Array, Graph
 from dqtsim.train import steps
 from dqtsim.train.controller import Controller, FoldedGemm
+from dqtsim.train.device import on_cpu
 from dqtsim.train.layers import (
     Nested,
     NestedAdd,
@@ -86,7 +87,11 @@ def fold(
     class_names: tuple[str, ...] = (),
     producer: dict[str, str] | None = None,
 ) -> Graph:
-    """The network as a model; without `controller` its widths are static, at the master width."""
+    """The network as a model; without `controller` its widths are static, at the master width.
+
+    Computed on the CPU, wherever the modules are.
+    """
+    network, controller = on_cpu(network), on_cpu(controller) if controller is not None else None
     rules = network.rules
     builder = GraphBuilder(
         name,

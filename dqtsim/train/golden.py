@@ -13,7 +13,8 @@ import torch
 
 from dqtsim.graph import with_bits
 from dqtsim.graph.model import BITS, Graph
-from dqtsim.train.exact import run_batch, run_graph
+from dqtsim.train.exact import classify, run_graph
+from dqtsim.train.files import Pictures
 
 _SCANNED = 500
 
@@ -33,9 +34,9 @@ def sha256(array: npt.NDArray[np.generic]) -> str:
     return hashlib.sha256(little.tobytes()).hexdigest()
 
 
-def diverse_pictures(graph: Graph, images: torch.Tensor, count: int) -> list[int]:
+def diverse_pictures(graph: Graph, images: Pictures, count: int) -> list[int]:
     """Indices of pictures whose widths differ most: each next one is farthest from those taken."""
-    _, widths = run_batch(graph, images[:_SCANNED])
+    _, widths = classify(graph, images[:_SCANNED])
     rows = widths.flatten(1)
     taken = [0]
     distance = (rows != rows[0]).sum(1)
@@ -48,7 +49,7 @@ def diverse_pictures(graph: Graph, images: torch.Tensor, count: int) -> list[int
     return sorted(taken)
 
 
-def requests(graph: Graph, images: torch.Tensor, count: int) -> list[Request]:
+def requests(graph: Graph, images: Pictures, count: int) -> list[Request]:
     """`count` pictures at the model's own widths, and the first of them with every layer at each candidate."""
     chosen = diverse_pictures(graph, images, count)
     found = [Request(index, "dynamic", graph) for index in chosen] if graph.dynamic else []
@@ -74,7 +75,7 @@ def vector(graph: Graph, picture: torch.Tensor) -> dict[str, npt.NDArray[np.gene
 
 
 def write_golden(
-    graph: Graph, images: torch.Tensor, labels: torch.Tensor | None, folder: Path, *,
+    graph: Graph, images: Pictures, labels: torch.Tensor | None, folder: Path, *,
     model: Path, source: str, command: str, count: int,
 ) -> list[Path]:  # fmt: skip
     """Write `<picture>.npz` files and manifest.json into `folder`, replacing it whole.

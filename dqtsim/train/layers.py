@@ -195,7 +195,7 @@ class NestedLayer(Nested):
         if self.layer is None or isinstance(policy, Uniform):
             pair = policy.pair if isinstance(policy, Uniform) and self.layer is not None else 0
             nothing = x.values.new_zeros((count, 1))
-            return self._mixed(x, (pair,), nothing, torch.zeros(count, dtype=torch.int64), explore=False)
+            return self._mixed(x, (pair,), nothing, torch.zeros_like(nothing[:, 0], dtype=torch.int64), explore=False)
         probabilities = policy.probabilities[:, self.layer]
         candidates = range(len(self.rules.candidates))
         if policy.soft:
@@ -209,7 +209,7 @@ class NestedLayer(Nested):
         self, x: Codes, pairs: tuple[int, ...], probabilities: torch.Tensor, choice: torch.Tensor, *, explore: bool
     ) -> torch.Tensor:
         scale, offset = self.folded(x.step)
-        rows = torch.tensor([self.rows[pair] for pair in pairs])
+        rows = torch.tensor([self.rows[pair] for pair in pairs]).to(scale.device)
         return mixed_conv(
             x.values, probabilities, choice, [self._operand(pair, x.values.dtype) for pair in pairs],
             scale[rows], offset[rows], widths=tuple(self.pairs[pair][1] for pair in pairs),
@@ -223,7 +223,7 @@ def _folded_source(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weight, gamma, beta, mean and variance; a negative gamma turns its weights, a bias goes into the mean."""
     weight = module.weight.detach().clone()
-    zeros = torch.zeros(len(weight))
+    zeros = weight.new_zeros(len(weight))
     bias = module.bias.detach().clone() if module.bias is not None else zeros
     if norm is None or norm.running_mean is None or norm.running_var is None:
         return weight, torch.ones_like(zeros), bias, zeros, torch.ones_like(zeros)
@@ -243,7 +243,7 @@ class NestedLogits(nn.Module):
         self.row_widths = rules.row_widths
         self.weight = nn.Parameter(source.module.weight.detach().clone())
         self.weight_step = LearnedStep(self.weight.std() * _WEIGHT_REACH / WEIGHT_ZERO_POINT)
-        bias = torch.zeros(len(self.weight)) if source.module.bias is None else source.module.bias.detach()
+        bias = self.weight.new_zeros(len(self.weight)) if source.module.bias is None else source.module.bias.detach()
         self.bias = nn.Parameter(bias.repeat(len(rules.row_widths), 1))
 
     def forward(self, x: Codes, policy: Policy) -> torch.Tensor:

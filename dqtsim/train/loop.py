@@ -13,9 +13,11 @@ from torch import nn
 
 from dqtsim.errors import InputError
 from dqtsim.train import networks
-from dqtsim.train.config import Precision, RunDir, TrainConfig
+from dqtsim.train.board import Board
+from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.controller import HIDDEN, Controller, decide, mix, sample
-from dqtsim.train.data import Dataset, augment, read_dataset
+from dqtsim.train.data import Dataset, read_dataset
+from dqtsim.train.device import autocast, settled, sound_convolutions
 from dqtsim.train.evaluate import (
     choice_summary,
     evaluate_dynamic,
@@ -30,7 +32,6 @@ from dqtsim.train.phases import Average, Phase, load_state, save_state
 from dqtsim.train.rewrite import NestedConfig, prepare
 from dqtsim.train.rules import MASTER_WIDTH, Widths
 
-_CALIBRATION_PICTURES = 512
 # Pictures uint8, labels, and the share of the phase's steps that are done.
 Step = Callable[[torch.Tensor, torch.Tensor, float], dict[str, float]]
 
@@ -39,8 +40,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
     """Train as `config` says into the folder `config.out`; `resume` continues after its last epoch."""
     config.check()
     run = RunDir(config.out)
-    config = dataclasses.replace(config, precision=_precision(config, run, resume))
-    dataset = read_dataset(config.data)
+    config = settled(config, run.read_config() if resume else None)
+    dataset = read_dataset(config.data, config.size)
     dataset = dataclasses.replace(dataset, train=dataset.train.first(config.pictures))
     if len(dataset.train) < config.batch_size:
         raise InputError(
@@ -48,7 +49,12 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
             f"but there are {len(dataset.train)}."
         )
     _prepare(run, config, resume)
-    _Trainer(config, run, dataset).run()
+    board = Board(run.path, len(run.epochs()))
+    try:
+        with sound_convolutions(config):
+            _Trainer(config, run, dataset, board).run()
+    finally:
+        board.close()
     return run
 
 
@@ -108,30 +114,19 @@ def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
     run.config.write_text(config.to_json())
 
 
-def _precision(config: TrainConfig, run: RunDir, resume: bool) -> Precision:
-    """bfloat16 where the CPU multiplies it by itself; elsewhere it is many times slower than float32.
-
-    A run that resumes goes on in the precision that it began with, whatever the machine.
-    """
-    if config.precision != "auto":
-        return config.precision
-    if resume:
-        return run.read_config().precision
-    native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return "bfloat16" if native else "float32"
-
-
-def _channels_last(module: nn.Module) -> None:
-    """The layout in which convolutions are fast on a CPU."""
-    cast(Any, module).to(memory_format=torch.channels_last)
+def _place(module: nn.Module, device: torch.device) -> None:
+    """Move `module` to its device, in the layout in which convolutions are fast."""
+    cast(Any, module).to(device=device, memory_format=torch.channels_last)
 
 
 class _Trainer:
-    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset) -> None:
-        self.config, self.run_dir, self.dataset = config, run, dataset
+    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset, board: Board) -> None:
+        self.config, self.run_dir, self.dataset, self.board = config, run, dataset, board
         self.batches = len(dataset.train) // config.batch_size
+        # On the CPU, whatever the device, so that a seed means the same.
         self.generator = torch.Generator().manual_seed(config.seed)
         self.settled = False
+        self.device = torch.device(config.device)
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.state: dict[str, Any] = load_state(run.checkpoint) if run.checkpoint.exists() else {}
 
@@ -140,32 +135,29 @@ class _Trainer:
         if phase == "float" and not self.run_dir.float_network.exists():
             self._float_phase()
         self.float_network = _load_float(self.run_dir, self.config, self.dataset)
-        _channels_last(self.float_network)
         # Seeded here too, so that a run that starts from a float network it did not train is the same run.
         torch.manual_seed(self.config.seed + 1)
         self.network = prepare(self.float_network, NestedConfig(self.config.rules, self.dataset.shape))
         self.controller = self.network.new_controller()
         self.cost = cost_model(self.network, self.controller, self.config)
-        _channels_last(self.network)
+        for module in (self.float_network, self.network, self.controller):
+            _place(module, self.device)
         if "network" in self.state:
             self.network.load_state_dict(self.state["network"])
             self.controller.load_state_dict(self.state["controller"])
         else:
             self.generator.manual_seed(self.config.seed + 1)
-            self.network.set_steps(self.dataset.train.images[:_CALIBRATION_PICTURES])
+            self.network.set_steps(self.dataset.train.calibration())
         if phase != "dynamic" and self.config.uniform_epochs:
             self._uniform_phase()
         if self.config.dynamic_epochs:
             self._dynamic_phase()
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-
     def _float_phase(self) -> None:
         config = self.config
         torch.manual_seed(config.seed)
         network = networks.build(config.network, len(self.dataset.class_names), config.width)
-        _channels_last(network)
+        _place(network, self.device)
         optimizer = torch.optim.SGD(
             network.parameters(), config.float_rate, 0.9, weight_decay=config.weight_decay, nesterov=True
         )
@@ -173,7 +165,7 @@ class _Trainer:
 
         def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             network.train()
-            with self._autocast():
+            with autocast(self.device, self.dtype):
                 logits = network(float_pictures(images))
             loss = task_loss(logits.float(), labels, config.smoothing)
             torch.autograd.backward(loss)
@@ -220,9 +212,8 @@ class _Trainer:
         phase = Phase(self._nested_optimizers(config.dynamic_rate, True), config.dynamic_epochs * self.batches, 0.1)
         if self.state.get("phase") != "dynamic":
             self.network.eval()
-            pictures = self.dataset.train.images[:_CALIBRATION_PICTURES]
             with torch.no_grad():
-                self.controller.calibrate(self.network.features(pictures, torch.float32))
+                self.controller.calibrate(self.network.features(self.dataset.train.calibration(), torch.float32))
 
         def step(images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, float]:
             self.network.train()
@@ -261,7 +252,7 @@ class _Trainer:
         """The float network's logits, if it is to be imitated."""
         if not self.config.distill or self.config.teacher != "float":
             return None
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), autocast(self.device, self.dtype):
             logits: torch.Tensor = self.float_network(float_pictures(images))
         return logits.float()
 
@@ -323,11 +314,8 @@ class _Trainer:
         return found | choice_summary(dynamic.choices, self.config.candidates)
 
     def _order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        train, size = self.dataset.train, self.config.batch_size
-        order = torch.randperm(len(train), generator=self.generator)
-        for batch in range(self.batches):
-            index = order[batch * size : (batch + 1) * size]
-            yield augment(train.images[index], self.generator), train.labels[index]
+        for images, labels in self.dataset.train.batches(self.config.batch_size, self.generator):
+            yield images.to(self.device), labels.to(self.device)
 
     def _epochs(
         self,
@@ -348,7 +336,7 @@ class _Trainer:
                 module.load_state_dict(self.state[key])
             phase.load(self.state["optimizers"])
             self.generator.set_state(self.state["generator"])
-            average.states = self.state["average"]
+            average.load(self.state["average"])
         for epoch in range(first, epochs):
             begin(epoch)
             started, sums, counts = time.monotonic(), dict[str, float](), Counter[str]()
@@ -370,6 +358,8 @@ class _Trainer:
             self.state |= {key: module.state_dict() for key, module in modules.items()}
             self.state["generator"] = self.generator.get_state()
             save_state(self.state, self.run_dir.checkpoint)
+            # Before the log, so that a kill in between leaves points that the next start withdraws.
+            self.board.add(row)
             with self.run_dir.log.open("a") as log:
                 log.write(json.dumps(row) + "\n")
             self.run_dir.write_table()

@@ -31,7 +31,7 @@ class CostModel:
 
     def expected(self, logits: torch.Tensor) -> torch.Tensor:
         """The mean over pictures of the expected cost, from logits [N, L, K] or probabilities' logarithms."""
-        return (functional.softmax(logits, -1) * self.table.to(logits.dtype)).sum((1, 2)).mean()
+        return (functional.softmax(logits, -1) * self.table.to(logits)).sum((1, 2)).mean()
 
     def loss(self, logits: torch.Tensor) -> torch.Tensor:
         """J_cost."""

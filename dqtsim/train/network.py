@@ -10,6 +10,7 @@ from torch.nn import functional
 from dqtsim.errors import InputError
 from dqtsim.train import steps
 from dqtsim.train.controller import Controller
+from dqtsim.train.device import of
 from dqtsim.train.layers import (
     Codes,
     Nested,
@@ -70,6 +71,11 @@ class NestedNetwork(nn.Module):
         self.layer_names.append(step.name)
         return len(self.layer_names) - 1
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return of(self)
+
     def layer(self, name: str) -> nn.Module:
         """The module of the step called `name`."""
         return self.layers[key(name)]
@@ -91,13 +97,13 @@ class NestedNetwork(nn.Module):
         return found.pop(self.steps[0].name), found
 
     def features(self, pictures: torch.Tensor, dtype: torch.dtype = torch.float32) -> Codes:
-        """The first convolution's codes of uint8 pictures [N, C, H, W]; they depend on no policy."""
+        """The first convolution's codes of uint8 pictures [N, C, H, W] on any device; they depend on no policy."""
         if tuple(pictures.shape[1:]) != self.shape or pictures.dtype != torch.uint8:
             raise InputError(
                 f"Pictures must be uint8 of shape {self.shape}, but are {pictures.dtype} {tuple(pictures.shape[1:])}."
             )
-        values = pictures.to(dtype).contiguous(memory_format=torch.channels_last)
-        source = Codes(values, torch.tensor(self.scale), self.zero_point)
+        values = pictures.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
+        source = Codes(values, torch.tensor(self.scale).to(self.device), self.zero_point)
         return cast(Codes, self.layer(self.steps[0].name)(source, Uniform(0)))
 
     def head(self, stem: Codes, policy: Policy) -> torch.Tensor:
@@ -141,7 +147,8 @@ class NestedNetwork(nn.Module):
 
     def activations(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the float network that this one was made from computes, by step, for uint8 pictures."""
-        return self._source[0].activations((pictures.float() - self.zero_point) * self.scale)
+        source = self._source[0]
+        return source.activations((pictures.to(of(source.module)).float() - self.zero_point) * self.scale)
 
     def set_steps(self, pictures: torch.Tensor) -> None:
         """Set every activation's step from the float network's activations on a few uint8 pictures."""

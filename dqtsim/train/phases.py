@@ -81,6 +81,12 @@ class Average:
                 else:
                     state[name].copy_(value)
 
+    def load(self, states: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Continue from averages that were saved, on any device."""
+        for key, state in self.states.items():
+            for name, value in state.items():
+                value.copy_(states[key][name])
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the averages into the modules for a while."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from dqtsim.errors import InputError
+from dqtsim.train.device import of
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rules import TOP_CODE, NestingRules
 from dqtsim.train.tracing import trace
@@ -36,7 +37,7 @@ class NestedConfig:
 
 
 def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwork:
-    """`model` with nested layers, on copies of its parameters; `model` itself is left as it is.
+    """`model` with nested layers, on copies of its parameters and on its device; `model` itself is left as it is.
 
     Steps of activations need `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError naming the module or
     operation that has no nested counterpart.
@@ -44,4 +45,5 @@ def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwo
     config = config or NestedConfig()
     config.check()
     traced = trace(model, config.input_shape)
-    return NestedNetwork(traced, config.rules, config.input_shape, config.input_zero_point, config.input_scale)
+    network = NestedNetwork(traced, config.rules, config.input_shape, config.input_zero_point, config.input_scale)
+    return network.to(of(model))

@@ -12,6 +12,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from dqtsim.errors import ModelError
+from dqtsim.train.device import of
 from dqtsim.train.steps import (
     Activation,
     Add,
@@ -81,7 +82,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> Traced:
     try:
         graph = _Tracer().trace(model)
         module = fx.GraphModule(model, graph)
-        ShapeProp(module).propagate(torch.zeros(2, *shape))
+        ShapeProp(module).propagate(torch.zeros(2, *shape, device=of(model)))
     except ModelError:
         raise
     except Exception as error:

@@ -26,22 +26,22 @@ def refusal(folder: Path) -> str:
 def test_all_three_layouts_give_the_same_pictures(cifar: Path, tmp_path: Path) -> None:
     python = read_dataset(cifar)
     assert python.train.images.shape == (160, 3, 32, 32)
-    assert python.train.images.dtype == torch.uint8
+    assert python.train.images[:].dtype == torch.uint8
     assert python.train.labels.dtype == torch.int64
     assert python.class_names[:2] == ("airplane", "automobile")
 
     binary = tmp_path / "cifar-10-batches-bin"
     binary.mkdir()
-    images, labels = python.train.images.numpy(), python.train.labels.numpy()
+    images, labels = python.train.images[:].numpy(), python.train.labels.numpy()
     for i in range(5):
         rows = slice(32 * i, 32 * i + 32)
         records = np.concatenate([labels[rows, None].astype(np.uint8), images[rows].reshape(32, -1)], 1)
         (binary / f"data_batch_{i + 1}.bin").write_bytes(records.tobytes())
-    test = np.concatenate([python.test.labels.numpy()[:, None], python.test.images.numpy().reshape(32, -1)], 1)
+    test = np.concatenate([python.test.labels.numpy()[:, None], python.test.images[:].numpy().reshape(32, -1)], 1)
     (binary / "test_batch.bin").write_bytes(test.astype(np.uint8).tobytes())
     (binary / "batches.meta.txt").write_text("\n".join(python.class_names) + "\n")
     read = read_dataset(tmp_path)
-    assert torch.equal(read.train.images, python.train.images)
+    assert torch.equal(read.train.images[:], python.train.images[:])
     assert torch.equal(read.test.labels, python.test.labels)
     assert read.class_names == python.class_names
 
@@ -49,13 +49,13 @@ def test_all_three_layouts_give_the_same_pictures(cifar: Path, tmp_path: Path) -
         for i, label in enumerate(part.labels.tolist()):
             folder = tmp_path / "images" / split / f"class{label}"
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(part.images[i].permute(1, 2, 0).numpy()).save(folder / f"{i:04d}.png")
+            Image.fromarray(part.images[:][i].permute(1, 2, 0).numpy()).save(folder / f"{i:04d}.png")
     for label in range(10):
         for split in ("train", "val"):
             (tmp_path / "images" / split / f"class{label}").mkdir(exist_ok=True)
     folders = read_dataset(tmp_path / "images")
     order = torch.argsort(python.train.labels, stable=True)
-    assert torch.equal(folders.train.images, python.train.images[order])
+    assert torch.equal(folders.train.images[:], python.train.images[order])
     assert folders.class_names[3] == "class3"
 
 

@@ -106,7 +106,7 @@ def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) ->
             multiplier = graph.initializers[f"{node.name}.multiplier"]
             assert 32768 <= multiplier.min() <= multiplier.max() <= 65535
             assert graph.initializers[f"{node.name}.shift"].max() <= 62
-    classes, widths = classify(graph, split.images, size=10)
+    classes, widths = classify(graph, split.images)
     fake = evaluate_dynamic(network, controller, split)
     chosen = torch.tensor(graph.candidates)[fake.choices]
     assert float((widths[:, 1:] == chosen).float().mean()) > 0.98
