@@ -11,7 +11,7 @@ from typing import Literal, cast, get_args
 from dqtsim.errors import InputError
 from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, WeightRule, Widths, check_pairs
 
-Cost = Literal["bits", "bitops"]
+Cost = Literal["bits", "bitops", "energy", "cycles"]
 Relaxation = Literal["gumbel", "softmax"]
 Precision = Literal["auto", "float32", "bfloat16"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
@@ -55,8 +55,11 @@ class TrainConfig:
     alpha: float = 0.5
     beta: float = 0.2
     cost: Cost = "bits"
-    # Average width with cost bits, millions of BitOPs per picture with cost bitops.
+    # Average width with cost bits; per picture MBitOPs with bitops, uJ with energy, cycles with cycles.
     budget: float | None = 3.75
+    # What `dqtsim count-ops` counts energy and cycles for: names, or TOML files.
+    target: str = "default"
+    energy: str = "horowitz-45nm"
     information: float = 0.1
     relaxation: Relaxation = "gumbel"
     temperature: float = 1.0
@@ -86,7 +89,12 @@ class TrainConfig:
         if self.consistency is not None:
             check_pairs(self.consistency, "Consistency pairs")
         self.rules.check()
-        for name, allowed in (("network", NETWORK_NAMES), ("cost", COSTS), ("relaxation", RELAXATIONS), ("precision", PRECISIONS)):
+        for name, allowed in (
+            ("network", NETWORK_NAMES),
+            ("cost", COSTS),
+            ("relaxation", RELAXATIONS),
+            ("precision", PRECISIONS),
+        ):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
         for name in ("float_epochs", "batch_size"):

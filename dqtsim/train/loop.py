@@ -13,7 +13,7 @@ from torch import nn
 from dqtsim.errors import InputError
 from dqtsim.train import networks
 from dqtsim.train.config import Precision, RunDir, TrainConfig
-from dqtsim.train.controller import HIDDEN, Controller, mix, sample
+from dqtsim.train.controller import Controller, mix, sample
 from dqtsim.train.data import Dataset, augment, read_dataset
 from dqtsim.train.evaluate import (
     choice_summary,
@@ -23,11 +23,11 @@ from dqtsim.train.evaluate import (
     float_pictures,
 )
 from dqtsim.train.layers import Codes, Mixed, Uniform
-from dqtsim.train.loss import CostModel, bitops_cost, bits_cost, information, task_loss
+from dqtsim.train.loss import CostModel, information, task_loss
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.phases import Average, Phase, load_state, save_state
+from dqtsim.train.pricing import cost_model
 from dqtsim.train.rewrite import NestedConfig, prepare
-from dqtsim.train.rules import MASTER_WIDTH
 
 _CALIBRATION_PICTURES = 512
 # Pictures uint8, labels, and the share of the phase's steps that are done.
@@ -46,8 +46,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
             f"There must be at least one batch of {config.batch_size} training pictures, "
             f"but there are {len(dataset.train)}."
         )
+    # Before anything is written: a target may not fit, nor a budget allow the network.
+    cost = _cost(config, dataset)
     _prepare(run, config, resume)
-    _Trainer(config, run, dataset).run()
+    _Trainer(config, run, dataset, cost).run()
     return run
 
 
@@ -72,14 +74,10 @@ def load_networks(run: RunDir, dataset: Dataset) -> tuple[nn.Module, NestedNetwo
     return source, network.eval(), controller.eval()
 
 
-def cost_model(network: NestedNetwork, controller: Controller, config: TrainConfig) -> CostModel:
-    """J_cost as `config` wants it; BitOPs include those of the pinned convolution and of the controller."""
-    if config.cost == "bits":
-        return bits_cost(len(network.layer_names), config.candidates, config.budget)
-    pinned, layers = network.macs()
-    own = HIDDEN * (controller.hidden.in_features + controller.logits.out_features)
-    macs = [layers[name] for name in network.layer_names]
-    return bitops_cost(macs, (pinned + own) * MASTER_WIDTH**2, config.candidates, config.budget)
+def _cost(config: TrainConfig, dataset: Dataset) -> CostModel:
+    """J_cost as `config` wants it; shapes decide it, so an untrained network will do."""
+    source = networks.build(config.network, len(dataset.class_names), config.width)
+    return cost_model(prepare(source, NestedConfig(config.rules, dataset.shape)), config)
 
 
 def _load_float(run: RunDir, config: TrainConfig, dataset: Dataset) -> nn.Module:
@@ -126,8 +124,8 @@ def _channels_last(module: nn.Module) -> None:
 
 
 class _Trainer:
-    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset) -> None:
-        self.config, self.run_dir, self.dataset = config, run, dataset
+    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset, cost: CostModel) -> None:
+        self.config, self.run_dir, self.dataset, self.cost = config, run, dataset, cost
         self.batches = len(dataset.train) // config.batch_size
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
@@ -143,7 +141,6 @@ class _Trainer:
         torch.manual_seed(self.config.seed + 1)
         self.network = prepare(self.float_network, NestedConfig(self.config.rules, self.dataset.shape))
         self.controller = self.network.new_controller()
-        self.cost = cost_model(self.network, self.controller, self.config)
         _channels_last(self.network)
         if "network" in self.state:
             self.network.load_state_dict(self.state["network"])

@@ -85,11 +85,6 @@ class NestedNetwork(nn.Module):
         stem = cast(NestedLayer, self.layer(step.name))
         return Controller(shape, stem.zero_point, len(self.layer_names), len(self.rules.candidates))
 
-    def macs(self) -> tuple[int, dict[str, int]]:
-        """Multiply-accumulates per picture: of the pinned convolution, and of the other layers by name."""
-        found = {step.name: step.macs for step in self.steps if isinstance(step, steps.Layer | steps.Logits)}
-        return found.pop(self.steps[0].name), found
-
     def features(self, pictures: torch.Tensor, dtype: torch.dtype = torch.float32) -> Codes:
         """The first convolution's codes of uint8 pictures [N, C, H, W]; they depend on no policy."""
         if tuple(pictures.shape[1:]) != self.shape or pictures.dtype != torch.uint8:
