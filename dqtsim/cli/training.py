@@ -102,6 +102,7 @@ def _keep_memory() -> None:
 @_number("uniform_epochs", "Epochs with the whole network at each pair of widths.")
 @_number("dynamic_epochs", "Epochs with the controller.")
 @_number("frozen_epochs", "The last of these, with batch norm as inference has it.")
+@_number("exact_epochs", "The last epochs, with the forward values of the exported model.")
 @_number("batch_size", "Pictures per step.")
 @_number("float_rate", "Peak learning rate in floating point.")
 @_number("nested_rate", "Peak learning rate of the uniform epochs.")

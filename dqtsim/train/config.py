@@ -34,6 +34,8 @@ class TrainConfig:
     dynamic_epochs: int = 7
     # Of the dynamic epochs, the last ones with batch norm at its running statistics, as inference has it.
     frozen_epochs: int = 2
+    # The last epochs, dynamic or else uniform, with the forward values of the exported model.
+    exact_epochs: int = 0
     batch_size: int = 256
     float_rate: float = 0.3
     nested_rate: float = 0.03
@@ -112,6 +114,15 @@ class TrainConfig:
         if self.dynamic_epochs and not 0 <= self.frozen_epochs <= self.dynamic_epochs:
             raise InputError(
                 f"frozen_epochs must be from 0 to dynamic_epochs, {self.dynamic_epochs}, but is {self.frozen_epochs}."
+            )
+        last = "dynamic_epochs" if self.dynamic_epochs else "uniform_epochs"
+        if not 0 <= self.exact_epochs <= getattr(self, last):
+            raise InputError(
+                f"exact_epochs must be from 0 to {last}, {getattr(self, last)}, but is {self.exact_epochs}."
+            )
+        if self.exact_epochs and self.relaxation == "softmax":
+            raise InputError(
+                "exact_epochs must be 0 where relaxation is softmax, whose mixed branches no integers compute."
             )
         if self.uniform_epochs and not self.alpha:
             raise InputError(

@@ -22,6 +22,7 @@ from dqtsim.train.evaluate import (
     evaluate_uniform,
     float_pictures,
 )
+from dqtsim.train.integer import set_exact
 from dqtsim.train.layers import Codes, Mixed, Uniform
 from dqtsim.train.loss import CostModel, information, task_loss
 from dqtsim.train.network import NestedNetwork
@@ -302,6 +303,16 @@ class _Trainer:
             index = order[batch * size : (batch + 1) * size]
             yield augment(train.images[index], self.generator), train.labels[index]
 
+    def _integer_exact(self, phase: str, epoch: int) -> None:
+        """Turn integer-exact mode on for the last epochs of the run, off for others."""
+        config = self.config
+        last, epochs = (
+            ("dynamic", config.dynamic_epochs) if config.dynamic_epochs else ("uniform", config.uniform_epochs)
+        )
+        if phase != "float":
+            for module in (self.network, self.controller):
+                set_exact(module, phase == last and epoch >= epochs - config.exact_epochs)
+
     def _epochs(
         self,
         name: str,
@@ -324,6 +335,7 @@ class _Trainer:
             average.states = self.state["average"]
         for epoch in range(first, epochs):
             begin(epoch)
+            self._integer_exact(name, epoch)
             started, sums = time.monotonic(), dict[str, float]()
             for batch, (images, labels) in enumerate(self._order()):
                 phase.zero()

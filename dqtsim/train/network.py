@@ -10,6 +10,7 @@ from torch.nn import functional
 from dqtsim.errors import InputError
 from dqtsim.train import steps
 from dqtsim.train.controller import Controller
+from dqtsim.train.integer import IntegerExact
 from dqtsim.train.layers import (
     Codes,
     Nested,
@@ -31,7 +32,7 @@ def key(name: str) -> str:
     return name.replace(".", "/")
 
 
-class NestedNetwork(nn.Module):
+class NestedNetwork(nn.Module, IntegerExact):
     """The nested network, without a controller. Its first convolution is pinned; `layer_names` are the others.
 
     `shape` is that of a picture, whose codes stand for scale * (code - zero point).
@@ -63,7 +64,7 @@ class NestedNetwork(nn.Module):
         if isinstance(step, steps.Concat):
             return NestedConcat(step)
         if isinstance(step, steps.Rectify):
-            return NestedRescale(True, step.activation)
+            return NestedRescale(step.name, True, step.activation)
         return None
 
     def _number(self, step: steps.Step) -> int:
@@ -91,12 +92,15 @@ class NestedNetwork(nn.Module):
             raise InputError(
                 f"Pictures must be uint8 of shape {self.shape}, but are {pictures.dtype} {tuple(pictures.shape[1:])}."
             )
-        values = pictures.to(dtype).contiguous(memory_format=torch.channels_last)
-        source = Codes(values, torch.tensor(self.scale), self.zero_point)
+        values = pictures.to(torch.float32 if self.exact else dtype).contiguous(memory_format=torch.channels_last)
+        source = Codes(values, torch.tensor(self.scale, dtype=torch.float64), self.zero_point)
         return cast(Codes, self.layer(self.steps[0].name)(source, Uniform(0)))
 
     def head(self, stem: Codes, policy: Policy) -> torch.Tensor:
-        """The first convolution's codes to float32 logits [N, classes] at the widths of `policy`."""
+        """The first convolution's codes to logits [N, classes] at the widths of `policy`.
+
+        Logits are float32, or float64 in integer-exact mode.
+        """
         values = {self.steps[0].name: stem}
         for step in self.steps[1:]:
             result = self._run(step, [values[source] for source in step.sources], policy)
@@ -106,7 +110,7 @@ class NestedNetwork(nn.Module):
         raise RuntimeError("a network without logits")
 
     def forward(self, pictures: torch.Tensor, policy: Policy) -> torch.Tensor:
-        """Pictures uint8 [N, C, H, W] to float32 logits [N, classes]."""
+        """Pictures uint8 [N, C, H, W] to logits [N, classes]."""
         return self.head(self.features(pictures), policy)
 
     def _run(self, step: steps.Step, inputs: list[Codes], policy: Policy) -> Codes | torch.Tensor:

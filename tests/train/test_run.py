@@ -14,11 +14,12 @@ from dqtsim.cli.training import train_command
 from dqtsim.errors import InputError
 from dqtsim.train import ExportConfig, export_run, loop, train
 from dqtsim.train.config import RunDir
+from dqtsim.train.constants import multiplier_and_shift
 from dqtsim.train.controller import sample
 from dqtsim.train.data import read_dataset
 from dqtsim.train.evaluate import evaluate_dynamic
 from dqtsim.train.exact import classify, run_batch, run_graph
-from dqtsim.train.folding import fold, multiplier_and_shift
+from dqtsim.train.folding import fold
 from dqtsim.train.loss import task_loss
 
 from .conftest import tiny_config
