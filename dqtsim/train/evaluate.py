@@ -1,4 +1,4 @@
-"""Accuracy of the fake-quantized network, in float32, and what its controller chooses."""
+"""Accuracy of the nested network, integer-exact, and what its controller chooses."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from torch import nn
 
 from dqtsim.train.controller import Controller, decide
 from dqtsim.train.data import Split
+from dqtsim.train.integer import integer_exact
 from dqtsim.train.layers import Mixed, Uniform
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rewrite import INPUT_SCALE, INPUT_ZERO_POINT
@@ -41,24 +42,24 @@ def evaluate_float(network: nn.Module, split: Split) -> Evaluation:
 
 @torch.no_grad()
 def evaluate_uniform(network: NestedNetwork, split: Split, pair: int) -> Evaluation:
-    """The network on `split` with every layer at one of `rules.pairs`."""
+    """The network on `split` with every layer at one of `rules.pairs`, as its exported model computes it."""
     network.eval()
-    logits = [
-        network.head(network.features(part, torch.float32), Uniform(pair)) for part in torch.split(split.images, _BATCH)
-    ]
+    with integer_exact(network):
+        logits = [network(part, Uniform(pair)) for part in torch.split(split.images, _BATCH)]
     return _evaluation(torch.cat(logits).argmax(1), _NO_CHOICE, split)
 
 
 @torch.no_grad()
 def evaluate_dynamic(network: NestedNetwork, controller: Controller, split: Split) -> Evaluation:
-    """The network on `split` at its controller's choices."""
+    """The network on `split` at its controller's choices, as the exported model computes both."""
     network.eval()
     logits, choices = [], []
-    for part in torch.split(split.images, _BATCH):
-        stem = network.features(part, torch.float32)
-        mixed: Mixed = decide(controller(stem))
-        logits.append(network.head(stem, mixed))
-        choices.append(mixed.choice)
+    with integer_exact(network, controller):
+        for part in torch.split(split.images, _BATCH):
+            stem = network.features(part)
+            mixed: Mixed = decide(controller(stem))
+            logits.append(network.head(stem, mixed))
+            choices.append(mixed.choice)
     return _evaluation(torch.cat(logits).argmax(1), torch.cat(choices), split)
 
 

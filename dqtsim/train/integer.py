@@ -4,7 +4,8 @@ In this mode a layer rounds its constants as export does and computes codes from
 arithmetic with `exact.py`, which runs the exported file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,20 @@ def set_exact(module: nn.Module, exact: bool) -> None:
     """
     for part in module.modules():
         if isinstance(part, IntegerExact):
+            part.exact = exact
+
+
+@contextmanager
+def integer_exact(*modules: nn.Module) -> Iterator[None]:
+    """Set `modules` exact for a while."""
+    parts = [part for module in modules for part in module.modules() if isinstance(part, IntegerExact)]
+    before = [part.exact for part in parts]
+    try:
+        for module in modules:
+            set_exact(module, True)
+        yield
+    finally:
+        for part, exact in zip(parts, before, strict=True):
             part.exact = exact
 
 

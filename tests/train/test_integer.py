@@ -66,6 +66,16 @@ def recorded(network: NestedNetwork) -> Iterator[dict[str, torch.Tensor]]:
         handle.remove()
 
 
+@contextmanager
+def recorded_step(network: NestedNetwork) -> Iterator[list[float]]:
+    """Collect the step of what the first convolution reads; float32 would round it, and export does not."""
+    found: list[float] = []
+    stem = network.layer(network.steps[0].name)
+    handle = stem.register_forward_pre_hook(lambda _module, inputs: found.append(inputs[0].step.item()))
+    yield found
+    handle.remove()
+
+
 def integers(logits: torch.Tensor, network: NestedNetwork) -> torch.Tensor:
     """Return float64 logits as the integers that they are multiples of."""
     last = cast(Any, network.layer(network.steps[-1].name))
@@ -104,6 +114,9 @@ def test_every_code_is_that_of_the_exported_model(weight: WeightRule, shared: bo
     assert len(graph.node(network.layer_names[0]).integers("row_widths")) == (1 if shared else 4)
     for module in (network, controller):
         set_exact(module.train(), True)
+    with recorded_step(network) as steps:
+        network.features(pictures(1))
+    assert steps == [SCALE]
     for k, pair in enumerate(PAIRS):
         rows = torch.tensor([graph.pinned.get(layer, pair) for layer in graph.layers])
         assert compare(network, Uniform(k), rows, graph) > 10000

@@ -97,7 +97,7 @@ def test_multipliers_are_normalised(value: float) -> None:
     assert multiplier / 2**shift == pytest.approx(value, rel=2**-15)
 
 
-def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) -> None:
+def test_integers_are_those_of_the_trained_network(finished: RunDir, cifar: Path) -> None:
     split = read_dataset(cifar).test
     _, network, controller = loop.load_networks(finished, read_dataset(cifar))
     assert controller is not None
@@ -108,10 +108,10 @@ def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) ->
             assert 32768 <= multiplier.min() <= multiplier.max() <= 65535
             assert graph.initializers[f"{node.name}.shift"].max() <= 62
     classes, widths = classify(graph, split.images, size=10)
-    fake = evaluate_dynamic(network, controller, split)
-    chosen = torch.tensor(graph.candidates)[fake.choices]
-    assert float((widths[:, 1:] == chosen).float().mean()) > 0.98
-    assert float((classes == fake.predictions).float().mean()) > 0.9
+    trained = evaluate_dynamic(network, controller, split)
+    assert not network.exact
+    assert torch.equal(widths[:, 1:], torch.tensor(graph.candidates)[trained.choices])
+    assert torch.equal(classes, trained.predictions)
     assert torch.equal(widths[:, 0], torch.full((32, 2), 8))
 
 
@@ -135,6 +135,8 @@ def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(fin
     model, folder = tmp_path / "tiny.onnx", tmp_path / "golden" / "tiny"
     report = export_run(ExportConfig(finished.path, model, folder, data_name="noise", golden_pictures=3))
     assert report["pictures"] == 32
+    agreed = {key: found["agree"] for key, found in report.items() if isinstance(found, dict)}
+    assert agreed == {"w2a2": 1.0, "w4a4": 1.0, "w8a8": 1.0, "dynamic": 1.0}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["model"] == "tiny.onnx"
     assert manifest["producer"] == "dqtsim export RUN -o tiny.onnx --golden tiny"
