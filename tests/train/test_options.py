@@ -209,6 +209,11 @@ def test_weights_and_activations_may_be_chosen_separately(monkeypatch: pytest.Mo
     config, _ = invoke(monkeypatch, *base, "--cost", "bitops", "--budget", "120")
     assert config is not None
     assert (config.cost, config.budget) == ("bitops", 120)
+    options = ("--cost", "energy", "--target", "mult31", "--energy", "own.toml", "--exact-epochs", "2")
+    config, output = invoke(monkeypatch, *base, *options)
+    assert config is not None, output
+    assert (config.cost, config.budget, config.target) == ("energy", None, "mult31")
+    assert (config.energy, config.exact_epochs) == ("own.toml", 2)
     _, output = invoke(monkeypatch, *base, "--no-budget", "--budget", "3")
     assert output == "error: --budget and --no-budget exclude each other.\n"
 

@@ -17,7 +17,7 @@ from dqtsim.train.config import RunDir
 from dqtsim.train.constants import multiplier_and_shift
 from dqtsim.train.controller import sample
 from dqtsim.train.data import read_dataset
-from dqtsim.train.evaluate import evaluate_dynamic
+from dqtsim.train.evaluate import evaluate_dynamic, evaluate_uniform
 from dqtsim.train.exact import classify, run_batch, run_graph
 from dqtsim.train.folding import fold
 from dqtsim.train.loss import task_loss
@@ -108,7 +108,13 @@ def test_integers_are_those_of_the_trained_network(finished: RunDir, cifar: Path
             assert 32768 <= multiplier.min() <= multiplier.max() <= 65535
             assert graph.initializers[f"{node.name}.shift"].max() <= 62
     classes, widths = classify(graph, split.images, size=10)
+    types: list[torch.dtype] = []
+    handle = network.layer("fc").register_forward_hook(lambda _module, _inputs, output: types.append(output.dtype))
     trained = evaluate_dynamic(network, controller, split)
+    evaluate_uniform(network, split, 0)
+    handle.remove()
+    # Logits are float64 where they are exact.
+    assert types == [torch.float64] * 2
     assert not network.exact
     assert torch.equal(widths[:, 1:], torch.tensor(graph.candidates)[trained.choices])
     assert torch.equal(classes, trained.predictions)
