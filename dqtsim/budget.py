@@ -70,19 +70,32 @@ def rows(graph: Graph, choice: Sequence[int]) -> list[Widths]:
     return [graph.pinned[layer] if layer in graph.pinned else graph.candidates[chosen[layer]] for layer in graph.layers]
 
 
-def costs(graph: Graph, target: Target, energy: EnergyTable, unit: str) -> Costs:
-    """Return what each layer costs at each candidate, from the counting of `count-ops`."""
-    layers = free_layers(graph)
+def costs(
+    graph: Graph,
+    target: Target,
+    energy: EnergyTable,
+    unit: str,
+    pairs: Sequence[Widths] = (),
+    *,
+    controller: bool = False,
+) -> Costs:
+    """Return what each layer costs at each of `pairs`, else of the candidates, from the counting of `count-ops`.
+
+    With `controller`, `fixed` has that of a dynamic `graph`; without, it is that of a static one; `unit` bits knows
+    none. Weights count as nested on the fly, so a layer's cost depends on its own widths alone.
+    """
+    layers, pairs = free_layers(graph), pairs or graph.candidates
     if unit == "bits":
         n = len(graph.layers)
         pinned = sum((Fraction(sum(pair), 2 * n) for pair in graph.pinned.values()), Fraction(0))
-        return Costs(pinned, tuple(tuple(Fraction(sum(pair), 2 * n) for pair in graph.candidates) for _ in layers))
+        return Costs(pinned, tuple(tuple(Fraction(sum(pair), 2 * n) for pair in pairs) for _ in layers))
+    if not controller:
+        graph = with_bits(graph, [graph.pinned.get(layer, pairs[0]) for layer in graph.layers])
+    compiled = plan(graph, target)
     columns: list[dict[str, Fraction]] = []
-    for k in range(len(graph.candidates)):
-        static = with_bits(graph, rows(graph, [k] * len(layers)))
-        bits = dict(zip(static.layers, rows(graph, [k] * len(layers)), strict=True))
-        counted = count(plan(static, target), bits, energy)
-        columns.append({item.name: _COST[unit](item) for item in counted})
+    for pair in pairs:
+        bits = {layer: graph.pinned.get(layer, pair) for layer in graph.layers}
+        columns.append({item.name: _COST[unit](item) for item in count(compiled, bits, energy)})
     fixed = sum((cost for name, cost in columns[0].items() if name not in layers), Fraction(0))
     return Costs(fixed, tuple(tuple(column[layer] for column in columns) for layer in layers))
 

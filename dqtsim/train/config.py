@@ -11,7 +11,7 @@ from typing import Literal, cast, get_args
 from dqtsim.errors import InputError
 from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, WeightRule, Widths, check_pairs
 
-Cost = Literal["bits", "bitops"]
+Cost = Literal["bits", "bitops", "energy", "cycles"]
 Relaxation = Literal["gumbel", "softmax"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -48,6 +48,8 @@ class TrainConfig:
     frozen_epochs: int = 2
     # Of the dynamic epochs, the last ones in which the controller is left as it is and choices are those of inference.
     settled_epochs: int = 0
+    # The last epochs, dynamic or else uniform, with the forward values of the exported model.
+    exact_epochs: int = 0
     batch_size: int = 256
     float_rate: float = 0.3
     nested_rate: float = 0.03
@@ -71,8 +73,11 @@ class TrainConfig:
     alpha: float = 0.5
     beta: float = 0.2
     cost: Cost = "bits"
-    # Average width with cost bits, millions of BitOPs per picture with cost bitops.
+    # Average width with cost bits; per picture MBitOPs with bitops, uJ with energy, cycles with cycles.
     budget: float | None = 3.75
+    # What `dqtsim count-ops` counts energy and cycles for: names, or TOML files.
+    target: str = "default"
+    energy: str = "horowitz-45nm"
     information: float = 0.1
     relaxation: Relaxation = "gumbel"
     temperature: float = 1.0
@@ -135,6 +140,15 @@ class TrainConfig:
             raise InputError(
                 f"pairs_per_step must be from {least} to the number of consistency pairs, {len(self.uniform_pairs)}, "
                 f"but is {self.pairs_per_step}."
+            )
+        last = "dynamic_epochs" if self.dynamic_epochs else "uniform_epochs"
+        if not 0 <= self.exact_epochs <= getattr(self, last):
+            raise InputError(
+                f"exact_epochs must be from 0 to {last}, {getattr(self, last)}, but is {self.exact_epochs}."
+            )
+        if self.exact_epochs and self.relaxation == "softmax":
+            raise InputError(
+                "exact_epochs must be 0 where relaxation is softmax, whose mixed branches no integers compute."
             )
         if self.uniform_epochs and not self.alpha:
             raise InputError(

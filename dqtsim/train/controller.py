@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from dqtsim.graph.model import Array
+from dqtsim.train.constants import Reals, multiplier_and_shift, per_channel, reals, rounded_bias
+from dqtsim.train.integer import IntegerExact, Requantizer, exact_dtype, rescale, straight_through
 from dqtsim.train.layers import Codes, LearnedStep, Mixed
 from dqtsim.train.nested import nest_weight, quantize
 from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE
@@ -24,8 +28,22 @@ class FoldedGemm:
     step: torch.Tensor
     bias: torch.Tensor
 
+    def steps(self) -> Reals:
+        """The weight step of each output, float64 [O]."""
+        return np.broadcast_to(reals(self.step), (len(self.weight),)).copy()
 
-class Controller(nn.Module):
+    def integer_bias(self, input_step: float) -> Array:
+        """B, int64 [O] (B3)."""
+        return rounded_bias(reals(self.bias) / (self.steps() * input_step))
+
+    def sums(self, codes: torch.Tensor) -> torch.Tensor:
+        """P int64 [N, O] (B1) of codes less their zero point, integers [N, I] in any dtype."""
+        weight = nest_weight(self.weight.detach(), self.step, MASTER_WIDTH, "FLOOR")
+        dtype = exact_dtype(codes, weight)
+        return functional.linear(codes.to(dtype), weight.to(dtype)).to(torch.int64)
+
+
+class Controller(nn.Module, IntegerExact):
     """Sum-pool to about 4x4, hidden layer of 64 with ReLU, logits [N, layers, candidates], all at eight bits.
 
     Features are standardised by constants measured at calibration; these are folded into the first layer's
@@ -76,20 +94,50 @@ class Controller(nn.Module):
         step = self.logits.weight.detach().abs().max().clamp_min(1e-12) / 127
         return FoldedGemm(self.logits.weight, step, self.logits.bias)
 
+    def pool_constants(self, stem_step: float) -> tuple[int, int]:
+        """M and S of the pool (B6)."""
+        area = self.window[0] * self.window[1]
+        (multiplier,), shift = multiplier_and_shift([stem_step / (area * self.pool_step().item())], "controller.pool")
+        return multiplier, shift
+
+    def hidden_constants(self) -> tuple[Array, Array, Array]:
+        """B, M and S of the hidden layer, int64 [O]."""
+        gemm, pooled = self.folded_hidden(), self.pool_step().item()
+        rates, shifts = per_channel(gemm.steps() * pooled / self.hidden_step().item(), "controller.hidden")
+        return gemm.integer_bias(pooled), rates, shifts
+
     def _pooled(self, stem: Codes) -> torch.Tensor:
         values = stem.values.detach().float() - stem.zero_point
         return functional.avg_pool2d(values, self.window).flatten(1) * stem.step.detach()
 
     def forward(self, stem: Codes) -> torch.Tensor:
-        """The stem's codes [N, C, H, W] to float32 logits [N, layers, candidates].
+        """The stem's codes [N, C, H, W] to float32 logits [N, layers, candidates], float64 in integer-exact mode.
 
         The stem receives no gradient from here: it serves the picture, the controller only reads it.
         """
-        step, hidden_layer = self.pool_step(), self.folded_hidden()
+        step, hidden_layer, logits_layer = self.pool_step(), self.folded_hidden(), self.folded_logits()
         pooled = quantize(self._pooled(stem), step, self.zero_point) - self.zero_point
+        if self.exact:
+            pooled = straight_through(pooled, self._exact_pooled(stem).to(pooled.dtype))
         hidden = quantize(_apply(hidden_layer, pooled, step), self.hidden_step())
-        logits = _apply(self.folded_logits(), hidden, self.hidden_step())
+        if self.exact:
+            requantizer = Requantizer.of(self.hidden_constants(), 0, TOP_CODE, pooled.device)
+            codes = requantizer.codes(hidden_layer.sums(pooled.detach()))
+            hidden = straight_through(hidden, codes.to(hidden.dtype))
+        logits = _apply(logits_layer, hidden, self.hidden_step())
+        if self.exact:
+            scale = self.hidden_step().item()
+            bias = torch.from_numpy(logits_layer.integer_bias(scale)).to(hidden.device)
+            sums = logits_layer.sums(hidden.detach()) + bias
+            logits = straight_through(logits, sums.double() * (scale * logits_layer.step.item()))
         return logits.reshape(-1, self.layers, self.candidates)
+
+    def _exact_pooled(self, stem: Codes) -> torch.Tensor:
+        """Codes of the pool less their zero point, int64 [N, features] (B6)."""
+        values = stem.values.detach().double() - stem.zero_point
+        sums = functional.avg_pool2d(values, self.window, divisor_override=1).flatten(1).to(torch.int64)
+        multiplier, shift = self.pool_constants(stem.step.item())
+        return rescale(sums * multiplier, shift, self.zero_point, TOP_CODE) - self.zero_point
 
 
 def _apply(gemm: FoldedGemm, codes: torch.Tensor, input_step: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Accuracy of the fake-quantized network, in float32, and what its controller chooses."""
+"""Accuracy of the nested network, integer-exact, and what its controller chooses."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from dqtsim.train.controller import Controller, decide
 from dqtsim.train.data import Split
 from dqtsim.train.device import of
 from dqtsim.train.files import in_parts
+from dqtsim.train.integer import integer_exact
 from dqtsim.train.layers import Mixed, Uniform
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rewrite import INPUT_SCALE, INPUT_ZERO_POINT
@@ -46,25 +47,24 @@ def evaluate_float(network: nn.Module, split: Split) -> Evaluation:
 
 @torch.no_grad()
 def evaluate_uniform(network: NestedNetwork, split: Split, pair: int) -> Evaluation:
-    """The network on `split` with every layer at one of `rules.pairs`."""
+    """The network on `split` with every layer at one of `rules.pairs`, as its exported model computes it."""
     network.eval()
-    classes = [
-        network.head(network.features(split.images[part], torch.float32), Uniform(pair)).argmax(1).cpu()
-        for part in in_parts(split.images)
-    ]
+    with integer_exact(network):
+        classes = [network(split.images[part], Uniform(pair)).argmax(1).cpu() for part in in_parts(split.images)]
     return _evaluation(torch.cat(classes), _NO_CHOICE, split)
 
 
 @torch.no_grad()
 def evaluate_dynamic(network: NestedNetwork, controller: Controller, split: Split) -> Evaluation:
-    """The network on `split` at its controller's choices."""
+    """The network on `split` at its controller's choices, as the exported model computes both."""
     network.eval()
     classes, choices = [], []
-    for part in in_parts(split.images):
-        stem = network.features(split.images[part], torch.float32)
-        mixed: Mixed = decide(controller(stem))
-        classes.append(network.head(stem, mixed).argmax(1).cpu())
-        choices.append(mixed.choice.cpu())
+    with integer_exact(network, controller):
+        for part in in_parts(split.images):
+            stem = network.features(split.images[part])
+            mixed: Mixed = decide(controller(stem))
+            classes.append(network.head(stem, mixed).argmax(1).cpu())
+            choices.append(mixed.choice.cpu())
     return _evaluation(torch.cat(classes), torch.cat(choices), split)
 
 

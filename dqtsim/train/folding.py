@@ -1,17 +1,15 @@
 """From a trained network to integers: batch norm and steps fold into (B, M, S), and layers become nodes."""
 
-import math
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from dqtsim.errors import ModelError
 from dqtsim.graph import GraphBuilder
 from dqtsim.graph.builder import Tensor
 from dqtsim.graph.model import Array, Graph
 from dqtsim.train import steps
+from dqtsim.train.constants import reals
 from dqtsim.train.controller import Controller, FoldedGemm
 from dqtsim.train.device import on_cpu
 from dqtsim.train.layers import (
@@ -28,55 +26,9 @@ from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rules import MASTER_WIDTH
 from dqtsim.train.tracing import INPUT
 
-MULTIPLIER_WIDTH = 16
-LARGEST_SHIFT = 62
-_BIAS_LIMIT = 2**31
-
-
-def multiplier_and_shift(values: list[float], where: str) -> tuple[list[int], int]:
-    """Unsigned M and one S with M * 2^-S ~ value, the largest M having its top (16th) bit set (B4, B5)."""
-    largest = max(values)
-    if not 0 < largest < math.inf:
-        raise ModelError(f"A multiplier must be positive and finite, but that of {where} is {largest}.")
-    shift = MULTIPLIER_WIDTH - math.frexp(largest)[1]
-    if round(largest * 2.0**shift) >= 2**MULTIPLIER_WIDTH:
-        shift -= 1
-    if shift < 0:
-        raise ModelError(f"A multiplier must be below {2**MULTIPLIER_WIDTH}, but that of {where} is {largest}.")
-    # A channel so small that its shift would pass 62 is as good as constant; its M loses its top bits instead.
-    shift = min(shift, LARGEST_SHIFT)
-    return [round(value * 2.0**shift) for value in values], shift
-
-
-def _per_channel(values: npt.NDArray[np.float64], where: str) -> tuple[Array, Array]:
-    pairs = [[multiplier_and_shift([value], where) for value in row] for row in values.tolist()]
-    multipliers = [[m[0] for m, _ in row] for row in pairs]
-    return np.array(multipliers, np.int64), np.array([[s for _, s in row] for row in pairs], np.int64)
-
-
-def _bias(real: npt.NDArray[np.float64], limit: int = _BIAS_LIMIT) -> Array:
-    """B3: rounded (ties up), then saturated to 32 bits signed."""
-    return np.clip(np.floor(real + 0.5), -limit, limit - 1).astype(np.int64)
-
-
-def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float64]:
-    return tensor.detach().double().numpy()
-
 
 def _codes(weight: torch.Tensor, step: torch.Tensor) -> Array:
     return np.ascontiguousarray(weight_codes(weight.detach(), step.detach()).to(torch.uint8).numpy())
-
-
-def folded_rows(layer: NestedLayer, name: str, input_step: float) -> tuple[Array, Array, Array]:
-    """Bias, multiplier and shift [R, O] of a layer.
-
-    With unit = step_w * step_a and slope = gamma / sigma:
-    B = (beta / slope - mu) / unit and M * 2^-S = unit * slope / step.
-    """
-    unit = _numpy(layer.weight_step()) * input_step
-    slope = _numpy(layer.slope(torch.from_numpy(unit)))
-    multiplier, shift = _per_channel(unit * slope / layer.step().item(), name)
-    return _bias((_numpy(layer.beta) / slope - _numpy(layer.running_mean)) / unit), multiplier, shift
 
 
 def fold(
@@ -116,31 +68,28 @@ def fold(
 def _control(builder: GraphBuilder, controller: Controller, stem: Tensor) -> Tensor:
     """B8: pool, hidden layer and logits; returns the latter."""
     pooled, hidden = controller.pool_step().item(), controller.hidden_step().item()
-    area = controller.window[0] * controller.window[1]
-    (multiplier,), shift = multiplier_and_shift([_step(stem) / (area * pooled)], "controller.pool")
+    multiplier, shift = controller.pool_constants(_step(stem))
     x = builder.average_pool(
         "controller.pool", stem, kernel=controller.window, strides=controller.window, multiplier=multiplier,
         shift=shift, zero_point=controller.zero_point, scale=pooled, clip=(0, 255),
     )  # fmt: skip
     x = builder.flatten("controller.features", x)
-    common = _gemm(controller.folded_hidden(), pooled)
-    unit = common["weight_scale"] * pooled
-    rates, shifts = _per_channel((unit / hidden)[None], "controller.hidden")
+    bias, rates, shifts = controller.hidden_constants()
     x = builder.gemm(
-        "controller.hidden", x, **common, multiplier=rates, shift=shifts, zero_point=0, scale=hidden,
-        clip=(0, 255), controller=True,
+        "controller.hidden", x, **_gemm(controller.folded_hidden()), bias=bias[None], multiplier=rates[None],
+        shift=shifts[None], zero_point=0, scale=hidden, clip=(0, 255), controller=True,
     )  # fmt: skip
-    return builder.logits("controller.logits", x, **_gemm(controller.folded_logits(), hidden), controller=True)
+    logits = controller.folded_logits()
+    return builder.logits(
+        "controller.logits", x, **_gemm(logits), bias=logits.integer_bias(hidden)[None], controller=True
+    )
 
 
-def _gemm(gemm: FoldedGemm, input_step: float) -> dict[str, Any]:
-    step = np.broadcast_to(_numpy(gemm.step), (len(gemm.weight),)).copy()
-    bias = _bias(_numpy(gemm.bias) / (step * input_step))[None]
+def _gemm(gemm: FoldedGemm) -> dict[str, Any]:
     return {
         "weight": _codes(gemm.weight, gemm.step),
-        "bias": bias,
         "row_widths": (MASTER_WIDTH,),
-        "weight_scale": step,
+        "weight_scale": gemm.steps(),
     }
 
 
@@ -185,14 +134,14 @@ class _Folding:
         return {"zero_point": module.zero_point, "scale": module.step().item(), "clip": (0, module.high())}
 
     def _layer(self, module: NestedLayer, name: str, x: Tensor) -> Tensor:
-        bias, multiplier, shift = folded_rows(module, name, _step(x))
+        bias, multiplier, shift = module.constants(_step(x))
         common: dict[str, Any] = {
             "weight": _codes(module.weight, module.weight_step()),
             "bias": bias,
             "multiplier": multiplier,
             "shift": shift,
             "row_widths": module.row_widths,
-            "weight_scale": _numpy(module.weight_step()),
+            "weight_scale": reals(module.weight_step()),
             "pinned": (MASTER_WIDTH, MASTER_WIDTH) if module.layer is None else None,
             **self._grid(module),
         }
@@ -205,29 +154,25 @@ class _Folding:
 
     def _logits(self, module: NestedLogits, name: str, x: Tensor) -> Tensor:
         step = np.full((len(module.weight),), module.weight_step().item())
-        # The logits are int32 (B7), so the bias leaves room for the largest sum.
-        room = _BIAS_LIMIT - 1 - module.weight[0].numel() * 2 ** (2 * MASTER_WIDTH - 1)
         return self.builder.logits(
             name, x, weight=_codes(module.weight, module.weight_step()),
-            bias=_bias(_numpy(module.bias) / (step * _step(x)), room), row_widths=module.row_widths, weight_scale=step,
+            bias=module.constants(_step(x)), row_widths=module.row_widths, weight_scale=step,
         )  # fmt: skip
 
     def _sum(self, module: NestedAdd, name: str, sources: list[Tensor]) -> Tensor:
-        step = module.step().item()
-        ratios, shift = multiplier_and_shift([_step(source) / step for source in sources], name)
+        ratios, shift = module.constants(*(_step(source) for source in sources))
         return self.builder.add(
             name, sources[0], sources[1], multiplier_a=ratios[0], multiplier_b=ratios[1], shift=shift,
             **self._grid(module),
         )  # fmt: skip
 
     def _average(self, module: NestedAveragePool, name: str, x: Tensor) -> Tensor:
-        area = module.kernel[0] * module.kernel[1]
-        (multiplier,), shift = multiplier_and_shift([_step(x) / (area * module.step().item())], name)
+        multiplier, shift = module.constants(_step(x))
         return self.builder.average_pool(
             name, x, kernel=module.kernel, strides=module.stride, pads=module.padding * 2, multiplier=multiplier,
             shift=shift, **self._grid(module),
         )  # fmt: skip
 
     def _rescale(self, module: Nested, name: str, x: Tensor) -> Tensor:
-        (multiplier,), shift = multiplier_and_shift([_step(x) / module.step().item()], name)
+        multiplier, shift = module.rescaling(_step(x))
         return self.builder.requantize(name, x, multiplier=multiplier, shift=shift, **self._grid(module))

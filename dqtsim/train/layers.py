@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dqtsim.graph.model import Array
 from dqtsim.train import steps
+from dqtsim.train.constants import BIAS_LIMIT, multiplier_and_shift, per_channel, reals, rounded_bias
+from dqtsim.train.integer import IntegerExact, Requantizer, exact_dtype, rescale, straight_through
 from dqtsim.train.nested import (
     NORM_EPSILON,
     Geometry,
@@ -87,11 +90,12 @@ class LearnedStep(nn.Module):
             self.logarithm.copy_(value.clamp_min(1e-8).log())
 
 
-class Nested(nn.Module):
-    """What all nested steps have: the grid of their output."""
+class Nested(nn.Module, IntegerExact):
+    """What all nested steps have: a name, and the grid of their output."""
 
-    def __init__(self, positive: bool, activation: steps.Activation | None = None) -> None:
+    def __init__(self, name: str, positive: bool, activation: steps.Activation | None = None) -> None:
         super().__init__()
+        self.name = name
         self.zero_point = 0 if positive else WEIGHT_ZERO_POINT
         self.ceiling: float | None = activation.ceiling if activation is not None else None
         self.step = LearnedStep(torch.tensor(1.0))
@@ -103,11 +107,31 @@ class Nested(nn.Module):
         code: int = math.floor(self.ceiling / self.step().item() + 0.5)
         return min(TOP_CODE, max(1, code))
 
+    def rescaling(self, input_step: float) -> tuple[int, int]:
+        """M and S that take codes of `input_step` to the output's grid (B4)."""
+        (multiplier,), shift = multiplier_and_shift([input_step / self.step().item()], self.name)
+        return multiplier, shift
+
+    def _rescaled(self, x: Codes) -> torch.Tensor:
+        """The values of `x` on the output's grid: codes in the dtype of `x`."""
+        codes = quantize(x.real(), self.step(), self.zero_point, self.high()).to(x.values.dtype)
+        return self._exactly(codes, _centred(x), *self.rescaling(x.step.item())) if self.exact else codes
+
+    def _exactly(self, codes: torch.Tensor, sums: torch.Tensor, multiplier: int, shift: int) -> torch.Tensor:
+        """`codes` with the values that int64 `sums` have after B4."""
+        exact = rescale(sums * multiplier, shift, self.zero_point, self.high())
+        return straight_through(codes, exact.to(codes.dtype))
+
     def initialise(self, value: torch.Tensor) -> None:
         """Set the step from the float tensor that the output stands for."""
         value = value.detach()
         reach = value.std() * _SIGNED_REACH if self.zero_point else value.square().mean().sqrt() * _RECTIFIED_REACH
         self.step.set(reach / (TOP_CODE - self.zero_point))
+
+
+def _centred(x: Codes) -> torch.Tensor:
+    """Codes less their zero point, int64."""
+    return x.values.detach().to(torch.int64) - x.zero_point
 
 
 class NestedLayer(Nested):
@@ -121,7 +145,7 @@ class NestedLayer(Nested):
     running_var: torch.Tensor
 
     def __init__(self, source: steps.Layer, rules: NestingRules, layer: int | None) -> None:
-        super().__init__(source.positive, source.activation)
+        super().__init__(source.name, source.positive, source.activation)
         self.rules, self.layer = rules, layer
         self.frozen, self.momentum = False, 0.1
         self.pairs = rules.pairs if layer is not None else (_MASTER,)
@@ -161,12 +185,29 @@ class NestedLayer(Nested):
         slope, step = self.slope(unit), self.step()
         return slope * unit / step, (self.beta - self.running_mean * slope) / step + self.zero_point
 
+    def constants(self, input_step: float) -> tuple[Array, Array, Array]:
+        """B, M and S, int64 [R, O], as export writes them.
+
+        With unit = step_w * step_a and slope = gamma / sigma:
+        B = (beta / slope - mu) / unit and M * 2^-S = unit * slope / step.
+        """
+        unit = reals(self.weight_step()) * input_step
+        slope = reals(self.slope(torch.from_numpy(unit).to(self.beta.device)))
+        multiplier, shift = per_channel(unit * slope / self.step().item(), self.name)
+        return rounded_bias((reals(self.beta) / slope - reals(self.running_mean)) / unit), multiplier, shift
+
+    def _requantizers(self, x: Codes, pairs: tuple[int, ...]) -> list[Requantizer]:
+        tables, device = self.constants(x.step.item()), x.values.device
+        rows = [[table[self.rows[pair]] for table in tables] for pair in pairs]
+        return [Requantizer.of(row, self.zero_point, self.high(), device) for row in rows]
+
     def forward(self, x: Codes, policy: Policy) -> Codes:
         """Codes [N, I, H, W] or [N, I] to codes [N, O, ...] at the widths that `policy` gives this layer."""
         step, values = self.step(), x.values
         if self.flat:
             x = Codes(values[:, :, None, None], x.step, x.zero_point)
-        if self.normalised and self.training and isinstance(policy, Uniform) and not self.frozen:
+        running = not self.normalised or self.frozen or self.exact or not self.training
+        if isinstance(policy, Uniform) and not running:
             values = self._batch_statistics(x, policy.pair if self.layer is not None else 0, step)
         else:
             values = self._running_statistics(x, policy)
@@ -214,7 +255,7 @@ class NestedLayer(Nested):
             x.values, probabilities, choice, [self._operand(pair, x.values.dtype) for pair in pairs],
             scale[rows], offset[rows], widths=tuple(self.pairs[pair][1] for pair in pairs),
             zero_point=x.zero_point, rule=self.rules.activation, geometry=self.geometry, high=self.high(),
-            explore=explore,
+            explore=explore, integers=self._requantizers(x, pairs) if self.exact else None,
         )  # fmt: skip
 
 
@@ -234,7 +275,7 @@ def _folded_source(
     return weight, gamma.abs(), beta, (norm.running_mean - bias) * sign, norm.running_var + norm.eps
 
 
-class NestedLogits(nn.Module):
+class NestedLogits(nn.Module, IntegerExact):
     """Classifier (B7): one weight step for all classes, whose logits are compared; one bias row per width."""
 
     def __init__(self, source: steps.Logits, rules: NestingRules, layer: int) -> None:
@@ -246,8 +287,14 @@ class NestedLogits(nn.Module):
         bias = self.weight.new_zeros(len(self.weight)) if source.module.bias is None else source.module.bias.detach()
         self.bias = nn.Parameter(bias.repeat(len(rules.row_widths), 1))
 
+    def constants(self, input_step: float) -> Array:
+        """B, int64 [R, O], as export writes it."""
+        # The logits are int32 (B7), so the bias leaves room for the largest sum.
+        room = BIAS_LIMIT - 1 - self.weight[0].numel() * 2 ** (2 * MASTER_WIDTH - 1)
+        return rounded_bias(reals(self.bias) / (self.weight_step().item() * input_step), room)
+
     def forward(self, x: Codes, policy: Policy) -> torch.Tensor:
-        """Codes [N, I] to float32 logits [N, classes]."""
+        """Codes [N, I] to logits [N, classes]: float32, or float64 in integer-exact mode."""
         if isinstance(policy, Uniform):
             return self._at(x, policy.pair)
         branches = torch.stack([self._at(x, k) for k in range(len(self.rules.candidates))], 1)
@@ -259,20 +306,35 @@ class NestedLogits(nn.Module):
         weight = nest_weight(self.weight, step, width_w, self.rules.weight)
         operand = nest_activation(x.values.float(), width_a, x.zero_point, self.rules.activation)
         product: torch.Tensor = functional.linear(operand, weight)
-        result: torch.Tensor = product * (step * x.step) + self.bias[self.rules.row((width_w, width_a))]
-        return result
+        row = self.rules.row((width_w, width_a))
+        result: torch.Tensor = product * (step * x.step) + self.bias[row]
+        if not self.exact:
+            return result
+        dtype = exact_dtype(operand, weight)
+        sums = functional.linear(operand.detach().to(dtype), weight.detach().to(dtype)).double()
+        bias = torch.from_numpy(self.constants(x.step.item())[row]).to(sums.device)
+        return straight_through(result, (sums + bias) * (step.item() * x.step.item()))
 
 
 class NestedAdd(Nested):
     """Residual add (B5) and its activation."""
 
     def __init__(self, source: steps.Add) -> None:
-        super().__init__(source.positive, source.activation)
+        super().__init__(source.name, source.positive, source.activation)
+
+    def constants(self, step_a: float, step_b: float) -> tuple[list[int], int]:
+        """M_a and M_b, and S."""
+        step = self.step().item()
+        return multiplier_and_shift([step_a / step, step_b / step], self.name)
 
     def forward(self, a: Codes, b: Codes) -> Codes:
         """Codes of one shape to codes of that shape."""
         step, zeros = self.step(), (a.zero_point, b.zero_point, self.zero_point)
-        return Codes(add_codes(a.values, b.values, a.step, b.step, step, zeros, self.high()), step, self.zero_point)
+        codes = add_codes(a.values, b.values, a.step, b.step, step, zeros, self.high())
+        if self.exact:
+            (m_a, m_b), shift = self.constants(a.step.item(), b.step.item())
+            codes = self._exactly(codes, _centred(a) * m_a + _centred(b) * m_b, 1, shift)
+        return Codes(codes, step, self.zero_point)
 
 
 class NestedRescale(Nested):
@@ -280,33 +342,40 @@ class NestedRescale(Nested):
 
     def forward(self, x: Codes) -> Codes:
         """Codes to codes of the same shape."""
-        step = self.step()
-        codes = quantize(x.real(), step, self.zero_point, self.high())
-        return Codes(codes.to(x.values.dtype), step, self.zero_point)
+        return Codes(self._rescaled(x), self.step(), self.zero_point)
 
 
 class NestedAveragePool(Nested):
     """B6: average over windows, on a grid of its own."""
 
     def __init__(self, source: steps.AveragePool) -> None:
-        super().__init__(source.positive)
+        super().__init__(source.name, source.positive)
         self.kernel, self.stride, self.padding = source.kernel, source.stride, source.padding
+
+    def constants(self, input_step: float) -> tuple[int, int]:
+        """M and S."""
+        area = self.kernel[0] * self.kernel[1]
+        (multiplier,), shift = multiplier_and_shift([input_step / (area * self.step().item())], self.name)
+        return multiplier, shift
 
     def forward(self, x: Codes) -> Codes:
         """Codes [N, C, H, W] to codes [N, C, H', W']."""
         step = self.step()
         mean = functional.avg_pool2d(x.real(), self.kernel, self.stride, self.padding)
-        return Codes(quantize(mean, step, self.zero_point).to(x.values.dtype), step, self.zero_point)
+        codes = quantize(mean, step, self.zero_point).to(x.values.dtype)
+        if self.exact:
+            walk = self.kernel, self.stride, self.padding
+            sums = functional.avg_pool2d(_centred(x).double(), *walk, divisor_override=1).to(torch.int64)
+            codes = self._exactly(codes, sums, *self.constants(x.step.item()))
+        return Codes(codes, step, self.zero_point)
 
 
 class NestedConcat(Nested):
     """B6: every input on the common grid of the output, then side by side."""
 
     def __init__(self, source: steps.Concat) -> None:
-        super().__init__(source.positive)
+        super().__init__(source.name, source.positive)
 
     def forward(self, parts: list[Codes]) -> Codes:
         """Codes [N, C, ...] each to codes of all their channels."""
-        step = self.step()
-        codes = [quantize(part.real(), step, self.zero_point).to(part.values.dtype) for part in parts]
-        return Codes(torch.cat(codes, 1), step, self.zero_point)
+        return Codes(torch.cat([self._rescaled(part) for part in parts], 1), self.step(), self.zero_point)

@@ -15,7 +15,7 @@ from dqtsim.errors import InputError
 from dqtsim.train import networks
 from dqtsim.train.board import Board
 from dqtsim.train.config import RunDir, TrainConfig
-from dqtsim.train.controller import HIDDEN, Controller, decide, mix, sample
+from dqtsim.train.controller import Controller, decide, mix, sample
 from dqtsim.train.data import Dataset, read_dataset
 from dqtsim.train.device import autocast, settled, sound_convolutions
 from dqtsim.train.evaluate import (
@@ -25,12 +25,14 @@ from dqtsim.train.evaluate import (
     evaluate_uniform,
     float_pictures,
 )
+from dqtsim.train.integer import set_exact
 from dqtsim.train.layers import Codes, Mixed, Uniform
-from dqtsim.train.loss import CostModel, bitops_cost, bits_cost, information, task_loss
+from dqtsim.train.loss import CostModel, information, task_loss
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.phases import Average, Phase, load_state, save_state
+from dqtsim.train.pricing import cost_model
 from dqtsim.train.rewrite import NestedConfig, prepare
-from dqtsim.train.rules import MASTER_WIDTH, Widths
+from dqtsim.train.rules import Widths
 
 # Pictures uint8, labels, and the share of the phase's steps that are done.
 Step = Callable[[torch.Tensor, torch.Tensor, float], dict[str, float]]
@@ -48,11 +50,13 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
             f"There must be at least one batch of {config.batch_size} training pictures, "
             f"but there are {len(dataset.train)}."
         )
+    # Before anything is written: a target may not fit, nor a budget allow the network.
+    cost = _cost(config, dataset)
     _prepare(run, config, resume)
     board = Board(run.path, len(run.epochs()))
     try:
         with sound_convolutions(config):
-            _Trainer(config, run, dataset, board).run()
+            _Trainer(config, run, dataset, board, cost).run()
     finally:
         board.close()
     return run
@@ -79,14 +83,10 @@ def load_networks(run: RunDir, dataset: Dataset) -> tuple[nn.Module, NestedNetwo
     return source, network.eval(), controller.eval()
 
 
-def cost_model(network: NestedNetwork, controller: Controller, config: TrainConfig) -> CostModel:
-    """J_cost as `config` wants it; BitOPs include those of the pinned convolution and of the controller."""
-    if config.cost == "bits":
-        return bits_cost(len(network.layer_names), config.candidates, config.budget)
-    pinned, layers = network.macs()
-    own = HIDDEN * (controller.hidden.in_features + controller.logits.out_features)
-    macs = [layers[name] for name in network.layer_names]
-    return bitops_cost(macs, (pinned + own) * MASTER_WIDTH**2, config.candidates, config.budget)
+def _cost(config: TrainConfig, dataset: Dataset) -> CostModel:
+    """J_cost as `config` wants it; shapes decide it, so an untrained network will do."""
+    source = networks.build(config.network, len(dataset.class_names), config.width)
+    return cost_model(prepare(source, NestedConfig(config.rules, dataset.shape)), config)
 
 
 def _load_float(run: RunDir, config: TrainConfig, dataset: Dataset) -> nn.Module:
@@ -120,8 +120,8 @@ def _place(module: nn.Module, device: torch.device) -> None:
 
 
 class _Trainer:
-    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset, board: Board) -> None:
-        self.config, self.run_dir, self.dataset, self.board = config, run, dataset, board
+    def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset, board: Board, cost: CostModel) -> None:
+        self.config, self.run_dir, self.dataset, self.board, self.cost = config, run, dataset, board, cost
         self.batches = len(dataset.train) // config.batch_size
         # On the CPU, whatever the device, so that a seed means the same.
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -139,7 +139,6 @@ class _Trainer:
         torch.manual_seed(self.config.seed + 1)
         self.network = prepare(self.float_network, NestedConfig(self.config.rules, self.dataset.shape))
         self.controller = self.network.new_controller()
-        self.cost = cost_model(self.network, self.controller, self.config)
         for module in (self.float_network, self.network, self.controller):
             _place(module, self.device)
         if "network" in self.state:
@@ -317,6 +316,16 @@ class _Trainer:
         for images, labels in self.dataset.train.batches(self.config.batch_size, self.generator):
             yield images.to(self.device), labels.to(self.device)
 
+    def _integer_exact(self, phase: str, epoch: int) -> None:
+        """Turn integer-exact mode on for the last epochs of the run, off for others."""
+        config = self.config
+        last, epochs = (
+            ("dynamic", config.dynamic_epochs) if config.dynamic_epochs else ("uniform", config.uniform_epochs)
+        )
+        if phase != "float":
+            for module in (self.network, self.controller):
+                set_exact(module, phase == last and epoch >= epochs - config.exact_epochs)
+
     def _epochs(
         self,
         name: str,
@@ -339,6 +348,7 @@ class _Trainer:
             average.load(self.state["average"])
         for epoch in range(first, epochs):
             begin(epoch)
+            self._integer_exact(name, epoch)
             started, sums, counts = time.monotonic(), dict[str, float](), Counter[str]()
             for batch, (images, labels) in enumerate(self._order()):
                 phase.zero()

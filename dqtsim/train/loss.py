@@ -1,7 +1,7 @@
 """The loss, eq. 11: J = J_task + alpha * J_consistency + beta * J_cost, and one term of ours.
 
 J_task is the loss at the controller's own choices, J_consistency the sum over K' of the loss with the whole network at
-one pair of widths, J_cost the expected bits (the paper's) or the expected BitOPs. Ours, not the paper's: a budget,
+one pair of widths, J_cost the expected bits (the paper's), BitOPs, energy or cycles. Ours, not the paper's: a budget,
 which turns J_cost into its distance from a wanted average, and an information term, because one choice per layer,
 whatever the picture, can meet a budget too.
 """
@@ -12,18 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from dqtsim.errors import InputError
-from dqtsim.train.rules import MASTER_WIDTH, Widths
-
-_BITOPS_AT_MASTER = MASTER_WIDTH * MASTER_WIDTH
+from dqtsim.train.rules import Widths
 
 
 @dataclass(frozen=True)
 class CostModel:
     """J_cost: `table` [L, K] is what each candidate adds; with a budget, in the same unit, the distance from it.
 
-    Both costs are in bits: the average width, or BitOPs in units of what one bit of both widths at 8 bits costs, so
-    that beta means about the same to both.
+    Every cost is in bits, so that beta means about the same to all: the average width, or what is counted in units of
+    what one bit of all widths costs (`pricing.py`).
     """
 
     table: torch.Tensor
@@ -43,21 +40,6 @@ def bits_cost(layers: int, candidates: Sequence[Widths], budget: float | None) -
     """J_cost = (1/N) sum_i sum_k p_ik * d_k over layers i; d_k is a candidate's mean width."""
     widths = torch.tensor([(w + a) / 2 for w, a in candidates])
     return CostModel((widths / layers).repeat(layers, 1), budget)
-
-
-def bitops_cost(macs: Sequence[int], fixed: int, candidates: Sequence[Widths], budget: float | None) -> CostModel:
-    """BitOPs of layers of `macs`; `fixed` BitOPs are spent in any case, `budget` is in millions per picture."""
-    unit = sum(macs) * MASTER_WIDTH
-    products = torch.tensor([w * a for w, a in candidates], dtype=torch.float64)
-    table = (torch.tensor(macs, dtype=torch.float64)[:, None] * products / unit).float()
-    if budget is None:
-        return CostModel(table, None)
-    cheapest = fixed + sum(macs) * min(w * a for w, a in candidates)
-    if budget * 1e6 < cheapest:
-        raise InputError(
-            f"A budget must allow the narrowest widths, {cheapest / 1e6:.2f} MBitOPs per picture, but is {budget}."
-        )
-    return CostModel(table, (budget * 1e6 - fixed) / unit)
 
 
 def task_loss(

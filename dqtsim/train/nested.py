@@ -5,13 +5,14 @@ at most eight significant bits, which bfloat16 holds exactly, so training convol
 simulating anything; scales are applied once, per channel, afterwards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from dqtsim.train.integer import Requantizer, exact_dtype
 from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, ActivationRule, WeightRule
 
 # Added to a variance measured in accumulator steps, so it never matters but for a dead channel.
@@ -255,7 +256,7 @@ class _MixedConv(torch.autograd.Function):
     def forward(
         ctx: Any, codes: torch.Tensor, probabilities: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor,
         choice: torch.Tensor, widths: tuple[int, ...], zero_point: int, rule: ActivationRule,
-        geometry: Geometry, high: int, explore: bool, *weights: torch.Tensor,
+        geometry: Geometry, high: int, explore: bool, integers: Sequence[Requantizer] | None, *weights: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         saved: list[torch.Tensor] = []
         branches: list[torch.Tensor] = []
@@ -264,9 +265,15 @@ class _MixedConv(torch.autograd.Function):
             index = (choice == k).nonzero().squeeze(1)
             source = codes if explore else _samples(codes, index)
             operand = nested_values(source, widths[k], zero_point, rule)
-            accumulator = geometry.convolve(operand, weight)
-            values = accumulator * scale[k].to(codes.dtype)[:, None, None] + offset[k].to(codes.dtype)[:, None, None]
-            branch = round_codes(values, 0, high)
+            if integers is None:
+                accumulator = geometry.convolve(operand, weight)
+                slope, start = (table[k].to(codes.dtype)[:, None, None] for table in (scale, offset))
+                branch = round_codes(accumulator * slope + start, 0, high)
+            else:
+                dtype = exact_dtype(operand, weight) if len(operand) else torch.float32
+                accumulator = geometry.convolve(operand.to(dtype), weight.to(dtype))
+                branch = integers[k].codes(accumulator).to(codes.dtype)
+                accumulator = accumulator.to(codes.dtype)
             if result is None:
                 shape = (len(codes), *branch.shape[1:])
                 result = codes.new_empty(shape).contiguous(memory_format=torch.channels_last)
@@ -307,22 +314,35 @@ class _MixedConv(torch.autograd.Function):
             # Relative to the branch chosen: softmax ignores the common part, and bfloat16 would round it badly.
             columns = [(grad * (branch - result)).sum((1, 2, 3), dtype=torch.float32) for branch in branches]
             to_probabilities = torch.stack(columns, 1)
-        return (to_codes, to_probabilities, to_scale, to_offset, *([None] * 7), *to_weights)
+        return (to_codes, to_probabilities, to_scale, to_offset, *([None] * 8), *to_weights)
 
 
 def mixed_conv(
     codes: torch.Tensor, probabilities: torch.Tensor, choice: torch.Tensor, weights: list[torch.Tensor],
     scale: torch.Tensor, offset: torch.Tensor, *, widths: tuple[int, ...], zero_point: int,
-    rule: ActivationRule, geometry: Geometry, high: int, explore: bool,
+    rule: ActivationRule, geometry: Geometry, high: int, explore: bool, integers: Sequence[Requantizer] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """One convolution in which every picture has its own widths: codes [N, C, H, W] to codes [N, O, H', W'].
 
     `probabilities` [N, K] is one-hot forward and soft backward; `choice` int64 [N]; `weights`, one operand
     [O, C/groups, kh, kw] per candidate; `scale`, `offset` float32 [K, O] turn accumulators into code units, 0 to
     `high`. With `explore` all branches are computed, so that each probability receives the gradient of its branch's
-    codes; weights and inputs receive gradients only through the branch chosen.
+    codes; weights and inputs receive gradients only through the branch chosen. With `integers`, one per candidate,
+    these make the codes from exact accumulators, and `scale` and `offset` only serve the gradient.
     """
     result: torch.Tensor = _applied(_MixedConv)(
-        codes, probabilities, scale, offset, choice, widths, zero_point, rule, geometry, high, explore, *weights
+        codes,
+        probabilities,
+        scale,
+        offset,
+        choice,
+        widths,
+        zero_point,
+        rule,
+        geometry,
+        high,
+        explore,
+        integers,
+        *weights,
     )
     return result

@@ -11,6 +11,7 @@ from dqtsim.errors import InputError
 from dqtsim.train import steps
 from dqtsim.train.controller import Controller
 from dqtsim.train.device import of
+from dqtsim.train.integer import IntegerExact
 from dqtsim.train.layers import (
     Codes,
     Nested,
@@ -32,7 +33,7 @@ def key(name: str) -> str:
     return name.replace(".", "/")
 
 
-class NestedNetwork(nn.Module):
+class NestedNetwork(nn.Module, IntegerExact):
     """The nested network, without a controller. Its first convolution is pinned; `layer_names` are the others.
 
     `shape` is that of a picture, whose codes stand for scale * (code - zero point).
@@ -64,7 +65,7 @@ class NestedNetwork(nn.Module):
         if isinstance(step, steps.Concat):
             return NestedConcat(step)
         if isinstance(step, steps.Rectify):
-            return NestedRescale(True, step.activation)
+            return NestedRescale(step.name, True, step.activation)
         return None
 
     def _number(self, step: steps.Step) -> int:
@@ -91,23 +92,22 @@ class NestedNetwork(nn.Module):
         stem = cast(NestedLayer, self.layer(step.name))
         return Controller(shape, stem.zero_point, len(self.layer_names), len(self.rules.candidates))
 
-    def macs(self) -> tuple[int, dict[str, int]]:
-        """Multiply-accumulates per picture: of the pinned convolution, and of the other layers by name."""
-        found = {step.name: step.macs for step in self.steps if isinstance(step, steps.Layer | steps.Logits)}
-        return found.pop(self.steps[0].name), found
-
     def features(self, pictures: torch.Tensor, dtype: torch.dtype = torch.float32) -> Codes:
         """The first convolution's codes of uint8 pictures [N, C, H, W] on any device; they depend on no policy."""
         if tuple(pictures.shape[1:]) != self.shape or pictures.dtype != torch.uint8:
             raise InputError(
                 f"Pictures must be uint8 of shape {self.shape}, but are {pictures.dtype} {tuple(pictures.shape[1:])}."
             )
-        values = pictures.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
-        source = Codes(values, torch.tensor(self.scale).to(self.device), self.zero_point)
+        values = pictures.to(self.device, torch.float32 if self.exact else dtype)
+        values = values.contiguous(memory_format=torch.channels_last)
+        source = Codes(values, torch.tensor(self.scale, dtype=torch.float64).to(self.device), self.zero_point)
         return cast(Codes, self.layer(self.steps[0].name)(source, Uniform(0)))
 
     def head(self, stem: Codes, policy: Policy) -> torch.Tensor:
-        """The first convolution's codes to float32 logits [N, classes] at the widths of `policy`."""
+        """The first convolution's codes to logits [N, classes] at the widths of `policy`.
+
+        Logits are float32, or float64 in integer-exact mode.
+        """
         values = {self.steps[0].name: stem}
         for step in self.steps[1:]:
             result = self._run(step, [values[source] for source in step.sources], policy)
@@ -117,7 +117,7 @@ class NestedNetwork(nn.Module):
         raise RuntimeError("a network without logits")
 
     def forward(self, pictures: torch.Tensor, policy: Policy) -> torch.Tensor:
-        """Pictures uint8 [N, C, H, W] to float32 logits [N, classes]."""
+        """Pictures uint8 [N, C, H, W] to logits [N, classes]."""
         return self.head(self.features(pictures), policy)
 
     def _run(self, step: steps.Step, inputs: list[Codes], policy: Policy) -> Codes | torch.Tensor:

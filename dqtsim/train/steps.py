@@ -37,23 +37,12 @@ class Layer(Step):
     norm: nn.BatchNorm1d | nn.BatchNorm2d | None
     activation: Activation
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates per picture."""
-        positions = self.shape[1] * self.shape[2] if len(self.shape) == 3 else 1
-        return positions * self.module.weight.numel()
-
 
 @dataclass(frozen=True)
 class Logits(Step):
     """The classifier."""
 
     module: nn.Linear
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates per picture."""
-        return self.module.weight.numel()
 
 
 @dataclass(frozen=True)

@@ -90,15 +90,6 @@ def test_it_has_the_published_shapes(name: str) -> None:
     assert sorted(traced, key=str) == sorted(shapes, key=str)
 
 
-def test_macs_are_those_of_the_engine() -> None:
-    import dqtsim
-
-    network = prepare(networks.build("resnet8", 10))
-    pinned, layers = network.macs()
-    plan = dqtsim.plan(build("resnet8"), load_target("default"))
-    assert pinned + sum(layers.values()) == sum(step.macs for step in plan.layer_steps())
-
-
 def test_an_unknown_network_is_refused() -> None:
     with pytest.raises(InputError) as raised:
         networks.build("vgg", 10)

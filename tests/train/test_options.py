@@ -11,7 +11,6 @@ pytest.importorskip("torch", reason="training needs PyTorch, the optional extra 
 
 import torch
 from click.testing import CliRunner
-from torch.nn import functional
 
 from dqtsim import load
 from dqtsim.cli import main
@@ -21,13 +20,11 @@ from dqtsim.train.config import TrainConfig
 from dqtsim.train.controller import mix
 from dqtsim.train.data import read_dataset
 from dqtsim.train.layers import Uniform
-from dqtsim.train.loss import bitops_cost, task_loss
+from dqtsim.train.loss import task_loss
 from dqtsim.train.phases import Average, load_state
 from dqtsim.train.rules import NestingRules
 
 from .conftest import tiny_config
-
-PAIRS = ((2, 2), (4, 4), (8, 8))
 
 
 def fast(cifar: Path, out: Path, **options: Any) -> TrainConfig:
@@ -99,35 +96,6 @@ def test_an_average_is_applied_for_a_while() -> None:
     assert module.weight.item() == 1
 
 
-def test_bitops_are_those_of_the_layers() -> None:
-    logits = torch.log(torch.tensor([[[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]]).clamp_min(1e-30))
-    spent = 100 * (0.5 * 4 + 0.5 * 64) + 300 * 16
-    model = bitops_cost((100, 300), 64000, PAIRS, None)
-    assert float(model.loss(logits)) == pytest.approx(spent / (400 * 8))
-    assert float(bitops_cost((100, 300), 64000, PAIRS, (64000 + spent) / 1e6).loss(logits)) == pytest.approx(
-        0, abs=1e-5
-    )
-    with pytest.raises(InputError) as raised:
-        bitops_cost((100, 300), 64000, PAIRS, 0.065)
-    assert str(raised.value) == "A budget must allow the narrowest widths, 0.07 MBitOPs per picture, but is 0.065."
-
-
-def test_a_bitops_budget_counts_what_the_engine_counts() -> None:
-    import dqtsim
-
-    config = TrainConfig(Path(), Path(), cost="bitops", budget=None)
-    network = prepare(networks.build("resnet8", 10))
-    controller = network.new_controller()
-    graph = dqtsim.load(Path(__file__).parents[2] / "models" / "resnet8-cifar10.onnx")
-    compiled = dqtsim.plan(graph, dqtsim.load_target("default"))
-    result = next(dqtsim.run(compiled, torch.zeros((1, 3, 32, 32), dtype=torch.uint8).numpy()))
-    free = [pair for layer, pair in zip(graph.layers, result.bits, strict=True) if layer not in graph.pinned]
-    exact = dataclasses.replace(config, budget=result.bitops / 1e6)
-    chosen = torch.tensor([[graph.candidates.index(pair) for pair in free]])
-    logits = functional.one_hot(chosen, 3).float() * 100
-    assert float(loop.cost_model(network, controller, exact).loss(logits)) == pytest.approx(0, abs=1e-4)
-
-
 def test_distillation_pulls_towards_the_teacher() -> None:
     labels, teacher = torch.tensor([0]), torch.tensor([[0.0, 3.0]])
     same = task_loss(teacher, labels, 0.0, teacher, 1.0)
@@ -156,7 +124,7 @@ def test_plain_softmax_mixes_branches() -> None:
     ("change", "sentence"),
     [
         ({"network": "vgg"}, f"network must be one of {', '.join(networks.NETWORKS)}, but is vgg."),
-        ({"cost": "watts"}, "cost must be one of bits, bitops, but is watts."),
+        ({"cost": "watts"}, "cost must be one of bits, bitops, energy, cycles, but is watts."),
         ({"ema": 1.0}, "ema must be from 0 to 0.99999, but is 1.0."),
         ({"distill": 1.5}, "distill must be from 0 to 1.0, but is 1.5."),
         ({"temperature": 0.0}, "temperature must be positive, but is 0.0."),
@@ -242,6 +210,11 @@ def test_weights_and_activations_may_be_chosen_separately(monkeypatch: pytest.Mo
     config, _ = invoke(monkeypatch, *base, "--cost", "bitops", "--budget", "120")
     assert config is not None
     assert (config.cost, config.budget) == ("bitops", 120)
+    options = ("--cost", "energy", "--target", "mult31", "--energy", "own.toml", "--exact-epochs", "2")
+    config, output = invoke(monkeypatch, *base, *options)
+    assert config is not None, output
+    assert (config.cost, config.budget, config.target) == ("energy", None, "mult31")
+    assert (config.energy, config.exact_epochs) == ("own.toml", 2)
     _, output = invoke(monkeypatch, *base, "--no-budget", "--budget", "3")
     assert output == "error: --budget and --no-budget exclude each other.\n"
 

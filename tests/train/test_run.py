@@ -14,11 +14,12 @@ from dqtsim.cli.training import train_command
 from dqtsim.errors import InputError
 from dqtsim.train import ExportConfig, export_run, loop, train
 from dqtsim.train.config import RunDir
+from dqtsim.train.constants import multiplier_and_shift
 from dqtsim.train.controller import sample
 from dqtsim.train.data import read_dataset
-from dqtsim.train.evaluate import evaluate_dynamic
+from dqtsim.train.evaluate import evaluate_dynamic, evaluate_uniform
 from dqtsim.train.exact import classify, run_batch, run_graph
-from dqtsim.train.folding import fold, multiplier_and_shift
+from dqtsim.train.folding import fold
 from dqtsim.train.loss import task_loss
 
 from .conftest import tiny_config
@@ -96,7 +97,7 @@ def test_multipliers_are_normalised(value: float) -> None:
     assert multiplier / 2**shift == pytest.approx(value, rel=2**-15)
 
 
-def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) -> None:
+def test_integers_are_those_of_the_trained_network(finished: RunDir, cifar: Path) -> None:
     split = read_dataset(cifar).test
     _, network, controller = loop.load_networks(finished, read_dataset(cifar))
     assert controller is not None
@@ -107,10 +108,16 @@ def test_integers_agree_with_fake_quantization(finished: RunDir, cifar: Path) ->
             assert 32768 <= multiplier.min() <= multiplier.max() <= 65535
             assert graph.initializers[f"{node.name}.shift"].max() <= 62
     classes, widths = classify(graph, split.images)
-    fake = evaluate_dynamic(network, controller, split)
-    chosen = torch.tensor(graph.candidates)[fake.choices]
-    assert float((widths[:, 1:] == chosen).float().mean()) > 0.98
-    assert float((classes == fake.predictions).float().mean()) > 0.9
+    types: list[torch.dtype] = []
+    handle = network.layer("fc").register_forward_hook(lambda _module, _inputs, output: types.append(output.dtype))
+    trained = evaluate_dynamic(network, controller, split)
+    evaluate_uniform(network, split, 0)
+    handle.remove()
+    # Logits are float64 where they are exact.
+    assert types == [torch.float64] * 2
+    assert not network.exact
+    assert torch.equal(widths[:, 1:], torch.tensor(graph.candidates)[trained.choices])
+    assert torch.equal(classes, trained.predictions)
     assert torch.equal(widths[:, 0], torch.full((32, 2), 8))
 
 
@@ -134,6 +141,8 @@ def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(fin
     model, folder = tmp_path / "tiny.onnx", tmp_path / "golden" / "tiny"
     report = export_run(ExportConfig(finished.path, model, folder, data_name="noise", golden_pictures=3))
     assert report["pictures"] == 32
+    agreed = {key: found["agree"] for key, found in report.items() if isinstance(found, dict)}
+    assert agreed == {"w2a2": 1.0, "w4a4": 1.0, "w8a8": 1.0, "dynamic": 1.0}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["model"] == "tiny.onnx"
     assert manifest["producer"] == "dqtsim export RUN -o tiny.onnx --golden tiny"

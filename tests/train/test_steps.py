@@ -12,9 +12,11 @@ import torch
 
 from dqtsim.errors import InputError
 from dqtsim.train import loop, train
-from dqtsim.train.config import TrainConfig
+from dqtsim.train.board import Board
+from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.data import read_dataset
 from dqtsim.train.loop import load_networks
+from dqtsim.train.loss import task_loss
 from dqtsim.train.phases import load_state
 
 from .conftest import tiny_config
@@ -25,7 +27,8 @@ PAIRS = ((2, 2), (3, 3), (4, 4), (8, 8))
 def trainer(cifar: Path, out: Path, **options: Any) -> loop._Trainer:
     config = dataclasses.replace(tiny_config(cifar, out), candidates=PAIRS, **options)
     config.check()
-    return loop._Trainer(config, loop.RunDir(out), read_dataset(cifar))
+    dataset = read_dataset(cifar)
+    return loop._Trainer(config, RunDir(out), dataset, Board(out, 0), loop._cost(config, dataset))
 
 
 def test_a_step_takes_the_widest_pair_and_draws_the_others(cifar: Path, tmp_path: Path) -> None:
@@ -48,11 +51,10 @@ def test_narrow_pairs_imitate_the_widest_of_their_step(
     cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teachers: list[torch.Tensor | None] = []
-    plain = loop.task_loss
 
     def spy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float, teacher: Any = None, share: float = 0) -> Any:
         teachers.append(teacher)
-        return plain(logits, labels, smoothing, teacher, share)
+        return task_loss(logits, labels, smoothing, teacher, share)
 
     monkeypatch.setattr(loop, "task_loss", spy)
     config = dataclasses.replace(
@@ -76,7 +78,7 @@ def test_settled_epochs_leave_the_controller_and_train_the_network(cifar: Path, 
     assert moved(explored, "controller", "logits.weight")
     assert not moved(kept, "controller", "logits.weight")
     assert moved(kept, "network", next(name for name in kept["network"] if name.endswith("weight")))
-    network = load_networks(loop.RunDir(settled.out), read_dataset(cifar))[1]
+    network = load_networks(RunDir(settled.out), read_dataset(cifar))[1]
     assert network.rules.candidates == settled.candidates
 
 
