@@ -146,6 +146,7 @@ def _keep_memory() -> None:
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
     help="Where to train; auto is a GPU (cuda) where there is one.",
 )  # fmt: skip
+@_number("evaluate_every", "Epochs between measurements of accuracy; a phase's last epoch always has one.")
 @click.option("--pictures", type=click.IntRange(1), help="Use only the first training pictures.")
 @click.option(
     "--size", type=click.IntRange(1),

@@ -89,6 +89,8 @@ class TrainConfig:
     # Decay of the running average of parameters that is evaluated and exported; 0 is none.
     ema: float = 0.0
     pictures: int | None = None
+    # Accuracies are measured after every so many epochs of a phase, and after its last.
+    evaluate_every: int = 1
     # Rows and columns of an image folder's pictures, which are then read when needed; None reads them all, as they are.
     size: int | None = None
     # What convolutions compute in; codes are integers that both hold exactly. "auto" is settled when a run begins.
@@ -115,7 +117,7 @@ class TrainConfig:
         for name, allowed in _NAMES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
-        for name in ("float_epochs", "batch_size", "size"):
+        for name in ("float_epochs", "batch_size", "size", "evaluate_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         for name in ("uniform_epochs", "dynamic_epochs", "alpha", "beta"):

@@ -361,8 +361,9 @@ class _Trainer:
                 _progress(f"{name} {epoch + 1}/{epochs}", batch + 1, self.batches, started)
             row: dict[str, object] = {"phase": name, "epoch": epoch + 1}
             row |= {f"loss_{key}": round(value / counts[key], 4) for key, value in sums.items()}
-            with average.applied():
-                row |= report()
+            if epoch + 1 == epochs or (epoch + 1) % self.config.evaluate_every == 0:
+                with average.applied():
+                    row |= report()
             row["seconds"] = round(time.monotonic() - started, 1)
             self.state = {"phase": name, "epoch": epoch + 1, "optimizers": phase.state(), "average": average.states}
             self.state |= {key: module.state_dict() for key, module in modules.items()}
