@@ -25,7 +25,7 @@ PAIRS = ((2, 2), (3, 3), (4, 4), (8, 8))
 
 
 def trainer(cifar: Path, out: Path, **options: Any) -> loop._Trainer:
-    config = dataclasses.replace(tiny_config(cifar, out), candidates=PAIRS, **options)
+    config = dataclasses.replace(tiny_config(cifar, out), candidates=PAIRS, device="cpu", **options)
     config.check()
     dataset = read_dataset(cifar)
     return loop._Trainer(config, RunDir(out), dataset, Board(out, 0), loop._cost(config, dataset))
