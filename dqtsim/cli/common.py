@@ -131,3 +131,12 @@ def check_writable(path: Path, option: str, suffix: str) -> None:
         raise DqtsimError(f"{option} writes into an existing folder; '{path.parent}' is none.")
     if path.suffix != suffix:
         raise DqtsimError(f"{option} writes a {suffix} file; found '{path}'.")
+
+
+def new_folder(path: Path, option: str) -> None:
+    """Make the folder that an option names, where there is none; raise if something else is there."""
+    if path.exists() and not path.is_dir():
+        raise DqtsimError(f"{option} is a folder; '{path}' is none.")
+    if not path.parent.is_dir():
+        raise DqtsimError(f"{option} is made in an existing folder; '{path.parent}' is none.")
+    path.mkdir(exist_ok=True)

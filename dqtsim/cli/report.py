@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .common import check_writable, model_argument, progress, target_option, written_aside
+from .common import check_writable, model_argument, new_folder, progress, target_option, written_aside
 
 
 @click.command("report")
@@ -20,6 +20,9 @@ from .common import check_writable, model_argument, progress, target_option, wri
 )
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The page, .html.")
+@click.option(
+    "--figures", "folder", type=click.Path(path_type=Path), help="Folder for the page's plots, an .svg file each."
+)
 def report_command(
     model: Path,
     data: Path | None,
@@ -29,16 +32,20 @@ def report_command(
     energy_name: str,
     threads: int,
     output: Path,
+    folder: Path | None,
 ) -> None:
     """Write one self-contained HTML page about MODEL: cost by layer and, with --data, accuracy and chosen widths."""
     from ..energy import load_energy
     from ..graph import load
     from ..report.distribution import labelled_pictures
+    from ..report.figures import figures
     from ..report.html import page
     from ..report.study import check_pictures, count_widest, prepare, run_over
     from ..target import load_target
 
     check_writable(output, "-o", ".html")
+    if folder is not None:
+        new_folder(folder, "--figures")
     study = prepare(load(model), load_target(target_name), load_energy(energy_name), plans)
     if data is None:
         count_widest(study)
@@ -50,5 +57,9 @@ def report_command(
     text = page(study, model)
     with written_aside(output) as aside:
         aside.write_text(text, encoding="utf-8", newline="\n")
+    if folder is not None:
+        for name, figure in figures(text).items():
+            with written_aside(folder / f"{name}.svg") as aside:
+                aside.write_text(figure, encoding="utf-8", newline="\n")
     settings = f"{len(study.records)} settings" + (f", {len(study.labels):,} pictures" if data else "")
     click.echo(f"{output}: {settings}, {output.stat().st_size:,} bytes")

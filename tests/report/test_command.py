@@ -1,8 +1,11 @@
 """`dqtsim report` and `dqtsim count-ops --data`: what they say, and that a refusal writes nothing."""
 
 import json
+import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -39,9 +42,30 @@ def test_a_page_without_pictures(command: Command, files: Path, tmp_path: Path) 
     assert result.stdout == f"{out}: 8 settings, {out.stat().st_size:,} bytes\n"
 
 
+def test_plots_as_files(command: Command, files: Path, tmp_path: Path) -> None:
+    out, folder = tmp_path / "r.html", tmp_path / "plots"
+    words = ("report", files / "model.onnx", "--data", files / "data", "--limit", 5, "-o", out, "--figures", folder)
+    assert command(*words).exit_code == 0
+    page, plots = out.read_text(encoding="utf-8"), sorted(folder.iterdir())
+    assert {"accuracy-against-bitops.svg", "how-often-each-layer-used-which-width.svg"} <= {p.name for p in plots}
+    assert len(plots) == len(re.findall('<svg[^>]*class="plot"', page))
+    for plot in plots:
+        document = ElementTree.parse(plot)
+        texts = ["".join(text.itertext()) for text in document.iter("{http://www.w3.org/2000/svg}text")]
+        title, *others = texts
+        figure = next(f for f in re.findall("<figure.*?</figure>", page, re.DOTALL) if f"<h3>{escape(title)}</h3>" in f)
+        shown = ["".join(element.itertext()) for element in ElementTree.fromstring(figure).iter("text")]
+        keys = [element.tail for element in ElementTree.fromstring(figure).findall("p/span/svg")]
+        assert others == keys + shown
+        assert "href" not in plot.read_text(encoding="utf-8")
+    assert command(*words).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--figures", "{out}/no/plots"], "--figures is made in an existing folder; '{out}/no' is none."),
+        (["--figures", "{model}"], "--figures is a folder; '{model}' is none."),
         (["-o", "{out}/no/r.html"], "-o writes into an existing folder; '{out}/no' is none."),
         (["-o", "{out}/r.htm"], "-o writes a .html file; found '{out}/r.htm'."),
         (["--data", "{out}/no"], "the data must be a folder, but there is no folder at {out}/no."),
@@ -58,9 +82,12 @@ def test_a_page_without_pictures(command: Command, files: Path, tmp_path: Path) 
     ],
 )  # fmt: skip
 def test_refusals(command: Command, files: Path, tmp_path: Path, words: list[str], message: str) -> None:
-    given = [word.format(out=tmp_path) for word in words]
+    model = files / "model.onnx"
+    given = [word.format(out=tmp_path, model=model) for word in words]
     output = [] if "-o" in given else ["-o", tmp_path / "r.html"]
-    assert refusal(command, "report", files / "model.onnx", *given, *output) == message.format(out=tmp_path)
+    assert refusal(command, "report", files / "model.onnx", *given, *output) == message.format(
+        out=tmp_path, model=model
+    )
     assert list(tmp_path.iterdir()) == []
 
 
