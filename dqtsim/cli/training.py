@@ -157,7 +157,8 @@ def train_command(resume: bool, separately: bool, no_budget: bool, **options: An
 
     TensorBoard shows that folder: tensorboard --logdir OUT.
 
-    A float.pt of the same network that is already in --out is taken as the float network.
+    A float.pt of the same network that is already in --out is taken as the float network, and a uniform.pt beside it as
+    the nested network that the dynamic epochs begin with: so one network serves several budgets.
     """
     _needs_torch()
     _keep_memory()

@@ -192,6 +192,11 @@ class RunDir:
         return self.path / "float.pt"
 
     @property
+    def uniform_network(self) -> Path:
+        """State of the nested network at the end of the uniform phase."""
+        return self.path / "uniform.pt"
+
+    @property
     def checkpoint(self) -> Path:
         """State after the last whole epoch, with everything that resuming needs."""
         return self.path / "checkpoint.pt"

@@ -148,7 +148,10 @@ class _Trainer:
             self.generator.manual_seed(self.config.seed + 1)
             self.network.set_steps(self.dataset.train.calibration())
         if phase != "dynamic" and self.config.uniform_epochs:
-            self._uniform_phase()
+            if phase == "float" and self.config.dynamic_epochs and self.run_dir.uniform_network.exists():
+                self._load_uniform()
+            else:
+                self._uniform_phase()
         if self.config.dynamic_epochs:
             self._dynamic_phase()
 
@@ -205,11 +208,23 @@ class _Trainer:
             return losses
 
         self._epochs("uniform", config.uniform_epochs, phase, step, self._report, self._modules())
+        save_state({"rules": repr(config.rules), "state": self.network.state_dict()}, self.run_dir.uniform_network)
+
+    def _load_uniform(self) -> None:
+        """Take the network at the end of another run's uniform phase; only its dynamic phase is of this run."""
+        state, path = load_state(self.run_dir.uniform_network), self.run_dir.uniform_network
+        if state.get("rules") != repr(self.config.rules):
+            raise InputError(
+                f"uniform.pt must hold a network of {self.config.rules}, but {path} says {state.get('rules')}."
+            )
+        self.network.load_state_dict(state["state"])
 
     def _dynamic_phase(self) -> None:
         config = self.config
         phase = Phase(self._nested_optimizers(config.dynamic_rate, True), config.dynamic_epochs * self.batches, 0.1)
         if self.state.get("phase") != "dynamic":
+            # Seeded here too, so that a run that starts from a uniform.pt is the run that went on from it.
+            self.generator.manual_seed(config.seed + 2)
             self.network.eval()
             with torch.no_grad():
                 self.controller.calibrate(self.network.features(self.dataset.train.calibration(), torch.float32))

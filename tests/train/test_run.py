@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from dqtsim.train.evaluate import evaluate_dynamic, evaluate_uniform
 from dqtsim.train.exact import classify, run_batch, run_graph
 from dqtsim.train.folding import fold
 from dqtsim.train.loss import task_loss
+from dqtsim.train.phases import load_state
 
 from .conftest import tiny_config
 
@@ -176,3 +178,20 @@ def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch,
     assert config.candidates == ((4, 8), (8, 8))
     assert resume
     assert config.budget == 3.75
+
+
+def test_a_run_can_begin_with_the_uniform_network_of_another(finished: RunDir, cifar: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(finished.read_config(), data=cifar, out=tmp_path / "again")
+    config.out.mkdir()
+    for name in ("float.pt", "uniform.pt"):
+        (config.out / name).write_bytes((finished.path / name).read_bytes())
+    again = train(config)
+    assert [row["phase"] for row in again.epochs()] == ["dynamic"] * 2
+    one, other = (load_state(run.checkpoint) for run in (finished, again))
+    for module in ("network", "controller"):
+        assert all(torch.equal(value, other[module][name]) for name, value in one[module].items())
+    different = dataclasses.replace(config, candidates=((3, 3), (8, 8)), out=tmp_path / "other")
+    shutil.copytree(config.out, different.out)
+    (different.out / "checkpoint.pt").unlink()
+    with pytest.raises(InputError, match=r"uniform\.pt must hold a network of NestingRules.*candidates=\(\(3, 3"):
+        train(different)
