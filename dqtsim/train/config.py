@@ -86,7 +86,12 @@ class TrainConfig:
         if self.consistency is not None:
             check_pairs(self.consistency, "Consistency pairs")
         self.rules.check()
-        for name, allowed in (("network", NETWORK_NAMES), ("cost", COSTS), ("relaxation", RELAXATIONS), ("precision", PRECISIONS)):
+        for name, allowed in (
+            ("network", NETWORK_NAMES),
+            ("cost", COSTS),
+            ("relaxation", RELAXATIONS),
+            ("precision", PRECISIONS),
+        ):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, but is {getattr(self, name)}.")
         for name in ("float_epochs", "batch_size"):
