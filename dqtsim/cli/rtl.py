@@ -11,6 +11,7 @@ from ..errors import DqtsimError, InputError
 from .common import (
     ErrorGroup,
     bits_option,
+    console,
     counted,
     input_option,
     model_argument,
@@ -127,3 +128,23 @@ def params_command(target_name: str, model: Path | None) -> None:
     rules = load(model).arithmetic if model else Arithmetic(weight_rule=Nesting.MIDPOINT)
     for name, value in vectors.parameters_of(machine_of(rules, target), target).items():
         click.echo(f"localparam int {name} = {value};")
+
+
+@rtl_group.command("area")
+@click.option("--mapping", "mappings", multiple=True, help="Only this mapping; may be repeated. [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the count of every kind of cell.")
+def area_command(mappings: tuple[str, ...], as_json: bool) -> None:
+    """Estimate areas: cells of the elements and of tiles after synthesis by Yosys, mapped in several ways."""
+    from ..report.areas import area_block, print_areas
+    from ..rtl import area
+
+    unknown = [name for name in mappings if name not in area.MAPPINGS]
+    if unknown:
+        raise InputError(f"'{unknown[0]}' is no mapping; known are {', '.join(area.MAPPINGS)}.")
+    chosen = [name for name in area.MAPPINGS if name in mappings or not mappings]
+    with progress(len(chosen), "mappings") as count:
+        found = area.measure(chosen, count)
+    if as_json:
+        click.echo(json.dumps(area_block(found)))
+    else:
+        print_areas(console(), found)

@@ -6,6 +6,7 @@ module dqt_pe #(
   parameter int W_W = 8,
   parameter int P_W = 17,   // holds every product of whole operands
   parameter int SUM_W = 32,
+  parameter bit SERIAL = 1'b1,  // a product comes in several digits, each in its place
   parameter bit EACH = 1'b0
 ) (
   input  logic                    clk,
@@ -18,8 +19,9 @@ module dqt_pe #(
   input  logic [3:0]              place,
   output logic signed [SUM_W-1:0] sum
 );
-  logic signed [P_W-1:0] term;
-  assign term = (P_W'(a) * P_W'(w)) <<< place;
+  logic signed [P_W-1:0] digit, term;
+  assign digit = P_W'(a) * P_W'(w);
+  assign term = SERIAL ? digit <<< place : digit;
 
   if (EACH) begin : g_each
     localparam int WIDE = (SUM_W > P_W ? SUM_W : P_W) + 1;
@@ -27,7 +29,7 @@ module dqt_pe #(
     localparam logic signed [WIDE-1:0] LEAST = -MOST - WIDE'(1);
     logic signed [P_W-1:0] digits, product;
     logic signed [WIDE-1:0] next;
-    assign product = first_step ? term : digits + term;
+    assign product = !SERIAL || first_step ? term : digits + term;
     assign next = first_tap ? WIDE'(product) : WIDE'(sum) + WIDE'(product);
     always_ff @(posedge clk) begin
       if (en) digits <= product;

@@ -116,7 +116,7 @@ module dqt_tile #(
     logic signed [ACC_W-1:0] p;
     logic signed [31:0] logit;
     for (genvar r = 0; r < R; r++) begin : g_pe
-      dqt_pe #(.A_W(A_W), .W_W(W_W), .P_W(2 * N + 1), .SUM_W(SUM_W), .EACH(EACH)) pe (
+      dqt_pe #(.A_W(A_W), .W_W(W_W), .P_W(2 * N + 1), .SUM_W(SUM_W), .SERIAL(BITS || DIGITS), .EACH(EACH)) pe (
         .clk, .en, .first_tap, .first_step, .last_step, .a(a[r]), .w(w[c]), .place, .sum(sums[r*SUM_W+:SUM_W]));
     end
     assign sum = sums[row*SUM_W+:SUM_W];

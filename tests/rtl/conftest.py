@@ -1,6 +1,7 @@
-"""Skips where a simulator is missing, unless DQTSIM_SIMULATORS=required; builds go into a folder of the test run."""
+"""Skips where a program is missing, unless DQTSIM_SIMULATORS=required; builds go into a folder of the test run."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +20,12 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def need(simulator: str) -> None:
-    lacking = cosim.missing(simulator)
+    _demand(f"simulator {simulator}", cosim.missing(simulator))
+
+
+def _demand(what: str, lacking: list[str]) -> None:
     if lacking:
-        sentence = f"simulator {simulator} is not installed: {' and '.join(lacking)} missing"
+        sentence = f"{what} is not installed: {' and '.join(lacking)} missing"
         if os.environ.get("DQTSIM_SIMULATORS") == "required":
             pytest.fail(sentence)
         pytest.skip(sentence)
@@ -39,3 +43,10 @@ def verilator() -> str:
     """Skip unless Verilator is there."""
     need("verilator")
     return "verilator"
+
+
+@pytest.fixture
+def yosys() -> str:
+    """Skip unless Yosys is there."""
+    _demand("synthesis", [] if shutil.which("yosys") else ["yosys"])
+    return "yosys"

@@ -20,8 +20,8 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     # element
     ("dqt_pe", "P_W'(a) * P_W'(w)", "P_W'(a) * P_W'($unsigned(w))"),
     ("dqt_pe", "<<< place", "<<< (place >> 1)"),
-    ("dqt_pe", "first_step ? term : digits + term", "digits + term"),
-    ("dqt_pe", "first_step ? term : digits + term", "term"),
+    ("dqt_pe", "!SERIAL || first_step ? term : digits + term", "digits + term"),
+    ("dqt_pe", "!SERIAL || first_step ? term : digits + term", "term"),
     ("dqt_pe", "en && last_step", "en"),
     ("dqt_pe", "next > MOST", "next >= MOST"),
     ("dqt_pe", "next > MOST ? SUM_W'(MOST) : ", ""),

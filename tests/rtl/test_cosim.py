@@ -52,6 +52,17 @@ def test_small_layers_of_the_committed_network(command: Command, icarus: str) ->
 
 
 @pytest.mark.slow
+def test_convolutions_of_the_committed_network_in_icarus(command: Command, icarus: str) -> None:
+    where = ("--layers", "stem,block2.down", "--simulator", icarus)
+    result = command("cosim", MODEL, "--input", PICTURE, *where)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[:2] == [
+        "stem w8a8: same, 16,384 outputs, 2,816 cycles",
+        "block2.down w4a4: same, 8,192 outputs, 1,056 cycles",
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("bits", ["dynamic", "8", "4", "2"])
 def test_the_whole_committed_network(command: Command, verilator: str, target: str, bits: str) -> None:

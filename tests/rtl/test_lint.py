@@ -20,13 +20,21 @@ def test_verilator(mode: int, overflow: int, verilator: str) -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_slang() -> None:
+@pytest.mark.parametrize("top", ["area_mac", "area_nesting_pe"])
+def test_verilator_on_what_areas_are_compared_with(top: str, verilator: str) -> None:
+    command = [verilator, "--lint-only", "-Wall", "-Wno-DECLFILENAME", "--top-module", top, *FILES[:-1]]
+    run = subprocess.run([*command, str(cosim.FOLDER / "area.sv")], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("top", ["dqt_layer", "area_mac", "area_nesting_pe"])
+def test_slang(top: str) -> None:
     pyslang = pytest.importorskip("pyslang", reason="pyslang is not installed")
     driver = pyslang.driver.Driver() if hasattr(pyslang, "driver") else pyslang.Driver()
     driver.addStandardArgs()
     # casts to a parameter's width are useless for some values of it
     warnings = ["-Wextra", "-Werror", "-Wno-useless-cast"]
-    assert driver.parseCommandLine(" ".join(["slang", *warnings, "--top", "dqt_layer", *FILES]))
+    assert driver.parseCommandLine(" ".join(["slang", *warnings, "--top", top, *FILES, str(cosim.FOLDER / "area.sv")]))
     assert driver.processOptions()
     assert driver.parseAllSources()
     assert driver.runFullCompilation(True)

@@ -1,0 +1,208 @@
+"""Cell counts of the elements and the tile after synthesis by Yosys: estimates, for comparing circuits with each other.
+
+A count is of one synthesis by one version of one tool, before placement and routing; no clock is asked for. So each
+circuit is mapped several ways, and a ratio is worth what it keeps across them.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ToolError
+from ..target import ArrayMode
+from .cosim import FOLDER, SOURCES
+
+__all__ = ["CIRCUITS", "MAPPINGS", "MODES", "SIDE", "Areas", "Tile", "base_of", "measure", "version"]
+
+ACCUMULATORS = (16, 24, 32)
+SIDE = 16  # of the tile that is counted
+# transistors of static CMOS gates, as in Yosys' own `stat -tech cmos`; four of them, a NAND, are one gate equivalent
+_TRANSISTORS = {
+    **{"$_NOT_": 2, "$_NAND_": 4, "$_NOR_": 4, "$_AND_": 6, "$_OR_": 6, "$_ANDNOT_": 6, "$_ORNOT_": 6},
+    **{"$_XOR_": 12, "$_XNOR_": 12, "$_MUX_": 12, "$_DFF_P_": 16},
+}
+_GATES = {name: count / 4 for name, count in _TRANSISTORS.items()}
+# the thorough script of abc takes minutes for one requantizer
+_PLAIN = "synth -noabc -top area_top; dfflegalize -cell $_DFF_P_ x; abc -fast{}; opt_clean"
+
+
+@dataclass(frozen=True)
+class Technology:
+    """A way to map: what is counted, the commands, and what each kind of cell counts; others, registers say, are 0."""
+
+    counted: str
+    commands: str
+    weights: Mapping[str, float]
+
+
+MAPPINGS: dict[str, Technology] = {
+    "gates": Technology("gate equivalents, any simple gate", _PLAIN.format(""), _GATES),
+    "nand": Technology("gate equivalents, NAND and NOT alone", _PLAIN.format(" -g NAND"), _GATES),
+    "lut4": Technology("4-input tables", "synth -top area_top -lut 4", {"$lut": 1}),
+    "lut6": Technology("6-input tables", "synth -top area_top -lut 6", {"$lut": 1}),
+    "ice40": Technology("SB_LUT4 of iCE40", "synth_ice40 -noflatten -top area_top", {"SB_LUT4": 1}),
+    "ecp5": Technology(
+        *("LUT4 of ECP5, a CCU2C as two", "synth_ecp5 -noflatten -nodsp -top area_top"), {"LUT4": 1, "CCU2C": 2}
+    ),
+    "xilinx": Technology(
+        "LUT1 to LUT6 of Xilinx 7",
+        "synth_xilinx -nodsp -noiopad -noclkbuf -top area_top",
+        {f"LUT{inputs}": 1 for inputs in range(1, 7)},
+    ),
+}
+MODES = {
+    ArrayMode.PARALLEL: "parallel",
+    ArrayMode.ACTIVATION_SERIAL: "activation bits",
+    ArrayMode.DIGIT_SERIAL: "2-bit digits",
+}
+_OPERANDS = {ArrayMode.PARALLEL: (9, 8), ArrayMode.ACTIVATION_SERIAL: (2, 8), ArrayMode.DIGIT_SERIAL: (3, 4)}
+COLUMN_END = "column end, 32"
+
+
+def _circuits() -> dict[str, tuple[str, dict[str, int]]]:
+    """Return the module and the parameters of each circuit, by name; a number at the end is of accumulator bits."""
+    found: dict[str, tuple[str, dict[str, int]]] = {}
+    for width in ACCUMULATORS:
+        found[f"plain 8-bit MAC, {width}"] = "area_mac", {"SUM_W": width}
+        for index, (mode, name) in enumerate(MODES.items()):
+            a, w = _OPERANDS[mode]
+            shape = {"A_W": a, "W_W": w, "SUM_W": width, "SERIAL": int(index > 0)}
+            found[f"{name}, {width}"] = "dqt_pe", shape
+            found[f"{name}, nesting inside, {width}"] = "area_nesting_pe", {**shape, "MODE": index}
+            if width == 24:
+                found[f"{name}, clamp each, {width}"] = "dqt_pe", {**shape, "EACH": 1}
+    for index, (mode, name) in enumerate(MODES.items()):
+        a, w = _OPERANDS[mode]
+        found[f"{name}, row edge"] = "dqt_row_edge", {"MODE": index, "A_W": a}
+        found[f"{name}, column edge"] = "dqt_column_edge", {"MODE": index, "W_W": w, "RULE": 2}
+    found[COLUMN_END] = "dqt_requant", {"ACC_W": 32}
+    return found
+
+
+CIRCUITS = _circuits()
+
+
+def base_of(circuit: str) -> str:
+    """Return the plain MAC that an element is compared with; "" for what is no element."""
+    settings = CIRCUITS[circuit][1]
+    return f"plain 8-bit MAC, {settings['SUM_W']}" if "SUM_W" in settings else ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of SIDE x SIDE elements with 32-bit accumulators, without its control and the way out of its elements."""
+
+    elements: float
+    edges: float
+    column_ends: float
+    nesting_elements: float
+
+    @property
+    def nesting_at_edges(self) -> float:
+        """Return the area of the tile as it is."""
+        return self.elements + self.edges + self.column_ends
+
+    @property
+    def nesting_inside(self) -> float:
+        """Return the area of the tile if each element nested by itself."""
+        return self.nesting_elements + self.column_ends
+
+
+@dataclass(frozen=True)
+class Areas:
+    """What was counted, by mapping, circuit and kind of cell."""
+
+    yosys: str
+    cells: Mapping[str, Mapping[str, Mapping[str, int]]]
+
+    def area(self, mapping: str, circuit: str) -> float:
+        """Return the weighted count of a circuit."""
+        cells, weights = self.cells[mapping][circuit], MAPPINGS[mapping].weights
+        if weights is _GATES and (strange := sorted(set(cells) - set(weights))):
+            raise ToolError(f"Yosys left cells that have no gate equivalent: {', '.join(strange)}.")
+        return sum(weights.get(kind, 0) * count for kind, count in cells.items())
+
+    def ratios(self, circuit: str) -> tuple[float, float]:
+        """Return how many times the area of `base_of(circuit)` a circuit takes, least and most across the mappings."""
+        base = base_of(circuit)
+        found = [self.area(mapping, circuit) / self.area(mapping, base) for mapping in self.cells]
+        return min(found), max(found)
+
+    def tile(self, mapping: str, mode: ArrayMode) -> Tile:
+        """Return the sum of the parts of a tile."""
+        name = MODES[mode]
+        edges = self.area(mapping, f"{name}, row edge") + self.area(mapping, f"{name}, column edge")
+        return Tile(
+            SIDE**2 * self.area(mapping, f"{name}, 32"),
+            SIDE * edges,
+            SIDE * self.area(mapping, COLUMN_END),
+            SIDE**2 * self.area(mapping, f"{name}, nesting inside, 32"),
+        )
+
+
+def version() -> str:
+    """Return the version of Yosys. Raises ToolError where Yosys is missing."""
+    if shutil.which("yosys") is None:
+        raise ToolError("areas need yosys; install with 'apt-get install yosys'.")
+    run = subprocess.run(["yosys", "-V"], capture_output=True, text=True, check=False)
+    found = re.search(r"Yosys (\S+)", run.stdout)
+    return found.group(1) if found else "of unknown version"
+
+
+def measure(mappings: Sequence[str], done: Callable[[], None] = lambda: None) -> Areas:
+    """Synthesize every circuit in each of `mappings`, calling `done` after each.
+
+    Raises ToolError where Yosys is missing or fails.
+    """
+    used, cells = version(), {}
+    with tempfile.TemporaryDirectory(prefix="dqtsim-") as folder:
+        _elaborate(Path(folder))
+        for mapping in mappings:
+            cells[mapping] = _map(mapping, Path(folder))
+            done()
+    return Areas(used, cells)
+
+
+def _identifier(circuit: str) -> str:
+    return "area_of_" + re.sub(r"\W+", "_", circuit)
+
+
+def _elaborate(folder: Path) -> None:
+    """Write each circuit as one module with its parameters in place."""
+    files = [FOLDER / f"{name}.sv" for name in SOURCES if name not in ("dqt_address", "dqt_layer", "dqt_bench")]
+    lines = [f"read_verilog -sv {' '.join(map(str, files))} {FOLDER / 'area.sv'}", "design -save all"]
+    for name, (module, settings) in CIRCUITS.items():
+        own = _identifier(name)
+        chosen = " ".join(f"-set {key} {value}" for key, value in settings.items())
+        lines += ["design -load all", f"chparam {chosen} {module}", f"hierarchy -check -top {module}"]
+        lines += ["proc", "flatten", f"rename -top {own}", f"write_rtlil {own}.il"]
+    _yosys(lines, folder)
+
+
+def _map(mapping: str, folder: Path) -> dict[str, dict[str, int]]:
+    """Return the cells of every circuit after a mapping: the counts of each kind."""
+    own = {name: _identifier(name) for name in CIRCUITS}
+    top = "".join(f"(* keep *) {module} {module}_ ();\n" for module in own.values())
+    (folder / "top.v").write_text(f"module area_top;\n{top}endmodule\n", encoding="ascii")
+    lines = [f"read_rtlil {module}.il" for module in own.values()]
+    lines += ["read_verilog top.v", MAPPINGS[mapping].commands, "tee -o stat.txt stat"]
+    _yosys(lines, folder)
+    # `stat -json` of Yosys 0.23 is no JSON where modules hold modules
+    _, *blocks = re.split(r"^=== (\S+) ===$", (folder / "stat.txt").read_text(encoding="utf-8"), flags=re.M)
+    cells = {
+        module: {kind: int(count) for kind, count in re.findall(r"^     (\S+) +(\d+)$", block, re.M)}
+        for module, block in zip(blocks[::2], blocks[1::2], strict=True)
+    }
+    return {name: cells[module] for name, module in own.items()}
+
+
+def _yosys(lines: Sequence[str], folder: Path) -> None:
+    (folder / "script.ys").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run = subprocess.run(["yosys", "-q", "script.ys"], cwd=folder, capture_output=True, text=True, check=False)
+    if run.returncode:
+        said = [line for line in (run.stderr + run.stdout).splitlines() if "ERROR" in line]
+        raise ToolError(f"Yosys cannot synthesize the tile: {said[0].strip() if said else 'no reason given.'}")
