@@ -1,4 +1,4 @@
-"""Interleaved timing: every round runs each contender once, in an order that rotates, so that all share what disturbs."""
+"""Interleaved timing: every round runs each contender once, in rotating order, so that all share what disturbs."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence

@@ -109,9 +109,8 @@ class Qdq(_Int8):
     def conv(self, step: Step, layer: Layer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""
         assert layer.z_y is not None
-        self.quantized(
-            step, self.node("Conv", self._operands(step, layer), f"{step.node.name}/y", **geometry), layer.z_y
-        )
+        y = self.node("Conv", self._operands(step, layer), f"{step.node.name}/y", **geometry)
+        self.quantized(step, y, layer.z_y)
 
     def gemm(self, step: Step, layer: Layer) -> None:
         """Write a NestedGemm or a NestedLogits."""
@@ -124,12 +123,10 @@ class Qdq(_Int8):
     def add(self, step: Step) -> None:
         """Write a NestedAdd."""
         constants = constants_of(self.plan.graph, step.node)
-        parts = [
-            self.dequantized(
-                step, position, ratio(constants, f"{name}_multiplier"), int(constants[f"{name}_zero_point"])
-            )
-            for position, name in enumerate("ab")
-        ]
+        parts = []
+        for position, name in enumerate("ab"):
+            scale = ratio(constants, f"{name}_multiplier")
+            parts.append(self.dequantized(step, position, scale, int(constants[f"{name}_zero_point"])))
         self.quantized(step, self.node("Add", parts, f"{step.node.name}/y"), int(constants["y_zero_point"]))
 
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
@@ -137,9 +134,8 @@ class Qdq(_Int8):
         constants = constants_of(self.plan.graph, step.node)
         x = self.dequantized(step, 0, mean_ratio(step, constants), int(constants["x_zero_point"]))
         operator = "AveragePool" if geometry else "GlobalAveragePool"
-        self.quantized(
-            step, self.node(operator, [x], f"{step.node.name}/y", **geometry), int(constants["y_zero_point"])
-        )
+        y = self.node(operator, [x], f"{step.node.name}/y", **geometry)
+        self.quantized(step, y, int(constants["y_zero_point"]))
 
     def _operands(self, step: Step, layer: Layer) -> list[str]:
         name = step.node.name

@@ -54,7 +54,9 @@ def print_finding(console: Console, finding: Finding, title: str) -> None:
     console.print(table)
     total = finding.runs + 2
     if finding.different:
-        console.print(f"WRONG BITS: {finding.different} runs of dqtsim differ from its engine", style="bold red")
+        console.print(
+            f"WRONG BITS: {finding.different} of {total} runs of dqtsim differ from its engine", style="bold red"
+        )
     else:
         console.print(f"dqtsim gave the bits of its engine in all {total} runs, warm-up included")
     for row in finding.rows[1:]:

@@ -1,9 +1,9 @@
 """A plan in standard operators, so that another runtime can do the same work: what its int8 and float forms share.
 
-Codes of all tensors have scale 1, because every ratio of scales is in a layer's M * 2^-S. A layer has its weights nested
-already and put back on the master scale, so that bias, multiplier and shift keep their meaning; activations are not
-nested, which would only cost the other runtime time. Where a controller chooses, layers have the master width, and the
-controller's multiplications stay part of the work.
+Codes of all tensors have scale 1, because every ratio of scales is in a layer's M * 2^-S. The weights of a layer are
+nested already and put back on the master scale, so that bias, multiplier and shift keep their meaning; activations are
+not nested, which would only cost the other runtime time. Where a controller chooses, layers have the master width, and
+the controller's multiplications stay part of the work.
 """
 
 from abc import ABC, abstractmethod
@@ -192,7 +192,7 @@ class Form(ABC):
         for name in node.inputs:
             if name in self.plan.graph.initializers:
                 self.constant(name, self.plan.graph.initializers[name])
-        attributes = {key: value for key, value in node.attributes.items() if value != "NOTSET"}
+        attributes: dict[str, Any] = {key: value for key, value in node.attributes.items() if value != "NOTSET"}
         self.node(node.operator, node.inputs, node.outputs[0], **attributes)
 
     def _shape(self, name: str) -> tuple[int, ...]:
