@@ -61,7 +61,6 @@ def interleave(
                 contender.check(given)
                 if round_ >= 0:
                     seconds[index].append(ended - started)
-            gc.collect()
             if round_ >= 0:
                 done()
     return [Timing(tuple(found)) for found in seconds]
@@ -71,6 +70,7 @@ def interleave(
 def _no_collection() -> Iterator[None]:
     """Keep Python's garbage collector out of the measured runs."""
     was = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         yield

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .bench import Finding
+from .measure import WARM_UP
 
 _PACKAGES = ("dqtsim", "numba", "llvmlite", "numpy", "onnxruntime")
 
@@ -48,11 +49,11 @@ def print_finding(console: Console, finding: Finding, title: str) -> None:
             f"{low:.3f} to {high:.3f} ms",
             f"{finding.gmacs(row):.2f}",
             f"{100 * share:.1f} %",
-            "" if row is finding.rows[0] else f"{finding.speed(row):.2f} x as fast",
+            "" if row is finding.rows[0] else f"{finding.speed(row):.3g} x as fast",
         )
     table.add_row("peak", finding.probe.instruction, "", "", f"{finding.peak_gmacs:.2f}", "100 %", "", style="dim")
     console.print(table)
-    total = finding.runs + 2
+    total = finding.runs + WARM_UP
     if finding.different:
         console.print(
             f"WRONG BITS: {finding.different} of {total} runs of dqtsim differ from its engine", style="bold red"

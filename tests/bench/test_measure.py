@@ -23,7 +23,11 @@ def test_rounds_are_interleaved_and_rotate() -> None:
     now = iter(range(1000))
 
     def contender(name: str) -> Contender:
-        return Contender(name, lambda: (ran.append(name), name)[1], checked.append)
+        def run_() -> str:
+            ran.append(name)
+            return name
+
+        return Contender(name, run_, checked.append)
 
     timings = interleave(
         [contender(name) for name in "abc"], 4, lambda: rounds.append(len(ran)), lambda: float(next(now)) ** 2
@@ -42,14 +46,14 @@ def test_medians_and_spread() -> None:
 
 
 def test_a_finding_says_how_fast() -> None:
-    ours, theirs = Row("dqtsim", "jit", Timing((0.2, 0.1, 0.3))), Row("other", "int8", Timing((0.4, 0.5, 0.6)))
-    burst = peak.Probe("wide", 1, 10**9, lambda: None)
-    finding = Finding(4, 1, 3, 10**8, (ours, theirs), burst, Timing((0.1, 0.05, 0.2)), 0, 1, 1)
-    assert finding.milliseconds(ours.timing.median) == 50.0
-    assert finding.gmacs(ours) == 2.0
-    assert finding.speed(theirs) == 2.5
+    ours, theirs = Row("dqtsim", "jit", Timing((0.25, 0.125, 0.5))), Row("other", "int8", Timing((0.5, 0.75, 1.0)))
+    burst = peak.Probe("wide", 1, 2 * 10**9, lambda: None)
+    finding = Finding(4, 1, 3, 10**9, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 1, 1)
+    assert finding.milliseconds(ours.timing.median) == 62.5
+    assert finding.gmacs(ours) == 16.0
+    assert finding.speed(theirs) == 3.0
     # a peak is the fastest burst
-    assert finding.peak_gmacs == 20.0
+    assert finding.peak_gmacs == 16.0
 
 
 def wrapped(x: Any) -> Any:
@@ -58,7 +62,7 @@ def wrapped(x: Any) -> Any:
 
 def halves(x: Any) -> tuple[Any, Any]:
     low = (x + (1 << 15)) % (1 << 16) - (1 << 15)
-    return low, (x - low) >> 16
+    return low, x >> 16
 
 
 def emulated(kernel: Kernel, steps: int, operand: int) -> int:
@@ -111,7 +115,8 @@ def test_memory_is_the_largest_live_set() -> None:
 def test_pictures() -> None:
     plan = builders.compiled(network())
     codes = pictures(plan, 3, 1)
-    assert (codes.shape, codes.dtype, codes.max() > 250) == ((3, 3, 6, 6), np.uint8, True)
+    assert (codes.shape, codes.dtype.name) == ((3, 3, 6, 6), "uint8")
+    assert codes.max() > 250
     assert np.array_equal(codes, pictures(plan, 3, 1))
     assert not np.array_equal(codes, pictures(plan, 3, 2))
     given = picture(count=2)
@@ -135,7 +140,7 @@ def test_runs_with_other_bits_are_counted(monkeypatch: pytest.MonkeyPatch, fault
             last = results[-1]
             changed: dict[str, dict[str, Any]] = {
                 "logits": {"outputs": {name: array + 1 for name, array in last.outputs.items()}},
-                "bits": {"bits": ((8, 8), *last.bits[1:])[::-1]},
+                "bits": {"bits": ((1, 1), *last.bits[1:])},
                 "flags": {"flags": {**last.flags, "stem": Flags(0, 1, -5, 5)}},
             }
             results[-1] = replace(last, **changed[fault])
