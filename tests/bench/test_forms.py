@@ -124,7 +124,7 @@ def test_every_other_operator_differs_by_one_rounding(form: str, graph: Graph) -
 
 
 @pytest.mark.parametrize(("form", "signed"), UINT8_FORMS)
-@pytest.mark.parametrize(("name", "bits"), [("resnet8", "8"), ("mobilenetv2", "8"), ("small", "8")])
+@pytest.mark.parametrize(("name", "bits"), [("resnet8", "8"), ("small", "8")])
 def test_logits_of_networks_are_close(form: str, signed: bool, name: str, bits: str) -> None:
     graph = network() if name == "small" else build(name, input_size=32, classes=10, seed=2)
     plan = planned(graph, bits)
@@ -158,6 +158,8 @@ def test_the_work_is_the_same(name: str, bits: str, batch: int) -> None:
     macs = batch * sum(step.macs for step in plan.layer_steps())
     assert macs_of(Float(plan, batch).model()) == macs
     assert macs_of(FORMS["QDQ"](plan, batch).model()) == macs
+    # what is no output and serves none, onnxruntime would leave out
+    assert len(Float(plan, batch).model().graph.output) == 1 + (bits == "dynamic")
     codes = np.zeros((batch, *graph.input.shape[1:]), np.uint8)
     assert macs_by_running(FORMS["QLinear"](plan, batch).model(), codes) == macs
 
