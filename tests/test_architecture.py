@@ -22,7 +22,7 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
     ("planner",),
     ("control",),
     ("executor", "oracle", "picture"),
-    ("compare", "report", "golden", "rtl", "budget"),
+    ("compare", "report", "golden", "rtl", "budget", "bench"),
     ("cli", "__init__", "__main__"),
 )
 COLUMN = {part: index for index, parts in enumerate(COLUMNS) for part in parts}

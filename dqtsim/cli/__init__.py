@@ -7,6 +7,7 @@ nothing heavy is imported before a command runs.
 import click
 
 from .. import __version__
+from .bench import bench_command
 from .common import ErrorGroup
 from .count import count_command, new_command
 from .evaluate import evaluate_command
@@ -34,6 +35,7 @@ for command in (
     new_command,
     report_command,
     plan_command,
+    bench_command,
     info_command,
     target_group,
     vectors_command,

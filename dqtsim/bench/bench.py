@@ -1,0 +1,119 @@
+"""One benchmark: pictures, contenders, rounds, and everything that was found."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.model import Array
+from ..planner import Plan
+from .contenders import Rival, fastest_int8, float32, ours, reference, require_onnxruntime
+from .measure import Contender, Timing, interleave
+from .peak import Probe, probe
+
+OURS = "dqtsim"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one contender reached. agreeing: pictures of the batch that get dqtsim's class, None without classes."""
+
+    name: str
+    form: str
+    timing: Timing
+    agreeing: int | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a benchmark found.
+
+    macs: of one picture. rows: dqtsim first. peak: the probe and its timing. different: measured and warming runs of
+    dqtsim that did not give the bits of the ordinary engine. weights_bytes, live_bytes: see `memory`.
+    """
+
+    batch: int
+    threads: int
+    runs: int
+    macs: int
+    rows: tuple[Row, ...]
+    probe: Probe
+    peak: Timing
+    different: int
+    weights_bytes: int
+    live_bytes: int
+
+    def milliseconds(self, seconds: float) -> float:
+        """Return the milliseconds of one picture, from the seconds of a batch."""
+        return seconds * 1e3 / self.batch
+
+    def gmacs(self, row: Row) -> float:
+        """Return the GMAC/s of a row's median."""
+        return self.macs * self.batch / row.timing.median / 1e9
+
+    @property
+    def peak_gmacs(self) -> float:
+        """Return the GMAC/s of the peak's fastest burst: a peak is what the CPU can do when nothing disturbs it."""
+        return self.probe.macs / min(self.peak.seconds) / 1e9
+
+    def speed(self, row: Row) -> float:
+        """Return how many times as fast as `row` dqtsim is: above 1 dqtsim is faster."""
+        return row.timing.median / self.rows[0].timing.median
+
+
+def measure(
+    plan: Plan, codes: Array, *, threads: int, runs: int, against: Sequence[str], done: Callable[[], None]
+) -> Finding:
+    """Run the benchmark on `codes` uint8 (N, ...); `done` is called after each of the `runs` rounds.
+
+    `against` names entries of AGAINST. Raises InputError where onnxruntime is missing or cannot run the batch.
+    """
+    for name in against:
+        require_onnxruntime(name)
+    expected = reference(plan, codes)
+    makers: dict[str, Callable[[Plan, Array, int], Rival]] = {"onnxruntime": fastest_int8, "float": float32}
+    rivals = {name: makers[name](plan, codes, threads) for name in against}
+    different = 0
+
+    def check(given: object) -> None:
+        nonlocal different
+        assert isinstance(given, list)
+        different += not expected.same(given)
+
+    burst = probe(threads)
+    contenders = [Contender(OURS, ours(plan, codes, threads), check)]
+    contenders += [Contender(name, rival.run) for name, rival in rivals.items()]
+    *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done)
+    classes = None if expected.results[0].logits is None else len(codes)
+    rows = [Row(OURS, "engine jit", timings[0], classes)]
+    for (name, rival), timing in zip(rivals.items(), timings[1:], strict=True):
+        rows.append(Row(name, rival.form, timing, rival.agreeing(expected)))
+    macs = expected.results[0].macs
+    return Finding(len(codes), threads, runs, macs, tuple(rows), burst, peak, different, *memory(plan))
+
+
+def memory(plan: Plan) -> tuple[int, int]:
+    """Return (bytes of all constants, bytes of the largest set of tensors of one picture alive together).
+
+    Codes take a byte. Accumulators and whatever else a kernel allocates for itself are not in it.
+    """
+    last: dict[str, int] = {}
+    for index, step in enumerate(plan.steps):
+        last |= dict.fromkeys(step.node.inputs, index)
+    last |= {value.name: len(plan.steps) for value in plan.graph.outputs}
+    sizes = {name: int(np.prod(kind.shape)) * np.dtype(kind.dtype).itemsize for name, kind in plan.types.items()}
+    alive = {plan.graph.input.name}
+    largest = sizes[plan.graph.input.name]
+    for index, step in enumerate(plan.steps):
+        alive.add(step.node.outputs[0])
+        largest = max(largest, sum(sizes[name] for name in alive))
+        alive = {name for name in alive if last.get(name, -1) > index}
+    return sum(array.nbytes for array in plan.graph.initializers.values()), largest
+
+
+def pictures(plan: Plan, batch: int, seed: int, given: Array | None = None) -> Array:
+    """Return `batch` samples as codes uint8 (N, ...): those `given`, again from the first as needed, or random ones."""
+    if given is not None:
+        return np.ascontiguousarray(given[np.arange(batch) % len(given)])
+    shape = (batch, *plan.graph.input.shape[1:])
+    return np.random.default_rng(seed).integers(0, 1 << plan.machine.n, shape, np.uint8)

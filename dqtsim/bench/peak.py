@@ -1,0 +1,165 @@
+"""The peak of the CPU: how many multiply-accumulates a second its widest dot-product instruction can do, without loads.
+
+A kernel is a loop over independent int32 accumulators that live in registers; every step multiplies an accumulator's
+own bits, so that no compiler can take the product out of the loop. `KERNELS` lists what this file can emit, best first;
+the first that the CPU has is measured. To add one, add an entry: nothing else in the benchmark knows an instruction.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+# enough to hide the latency of a multiplication, and few enough for 16 vector registers
+ACCUMULATORS = 12
+# a burst of milliseconds: long beside the start of a thread, short beside what disturbs it
+STEPS = 1 << 20
+# neither half is 0
+OPERAND = 0x0003_0005
+Emit = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to multiply and accumulate.
+
+    instruction: what the peak is of. feature: the CPU feature that it needs, by LLVM's name, "" for none. lanes: int32
+    accumulators in a vector. macs: products of one step into one vector. emit: (IR builder, accumulators, operand) ->
+    accumulators after one step, all three LLVM IR.
+    """
+
+    instruction: str
+    feature: str
+    lanes: int
+    macs: int
+    emit: Emit
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A burst of multiply-accumulates: `run()` does `macs` of them on all threads together."""
+
+    instruction: str
+    threads: int
+    macs: int
+    run: Callable[[], None]
+
+
+def peak(threads: int, bursts: int = 9) -> tuple[float, str]:
+    """Return (GMAC/s of `threads` threads together, instruction of which that is the peak): the fastest of `bursts`."""
+    found = probe(threads)
+    seconds = []
+    for _ in range(bursts):
+        started = perf_counter()
+        found.run()
+        seconds.append(perf_counter() - started)
+    return found.macs / min(seconds) / 1e9, found.instruction
+
+
+def probe(threads: int) -> Probe:
+    """Return the burst of the best kernel that this CPU has, compiled and warm."""
+    kernel = best()
+    loop = compiled(kernel)
+    pool = ThreadPoolExecutor(threads)
+
+    def run() -> None:
+        if threads == 1:
+            loop(STEPS, OPERAND)
+        else:
+            list(pool.map(lambda operand: loop(STEPS, operand), [OPERAND] * threads))
+
+    run()
+    return Probe(kernel.instruction, threads, threads * STEPS * ACCUMULATORS * kernel.macs, run)
+
+
+def best(features: Mapping[str, bool] | None = None) -> Kernel:
+    """Return the first of KERNELS that a CPU with these `features` has; without them: this CPU."""
+    if features is None:
+        from llvmlite import binding
+
+        features = binding.get_host_cpu_features()
+    return next(kernel for kernel in KERNELS if not kernel.feature or features.get(kernel.feature))
+
+
+@cache
+def compiled(kernel: Kernel) -> Callable[[int, int], int]:
+    """Return (steps, operand) -> sum of all accumulators, int32 and wrapped, compiled and without the GIL.
+
+    Accumulator vector i starts with i + 1 in every lane; the operand, an int32, is in every lane of the other factor.
+    """
+    import numba
+    from numba import extending, types
+
+    def typed(_context: Any, steps: Any, operand: Any) -> Any:
+        def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return _loop(builder, kernel, *arguments)
+
+        return types.int32(types.int64, types.int32), codegen
+
+    burst: Any = extending.intrinsic(typed)
+
+    def call(steps: int, operand: int) -> int:
+        return burst(steps, np.int32(operand))  # type: ignore[no-any-return]
+
+    loop: Callable[[int, int], int] = numba.njit(nogil=True)(call)
+    return loop
+
+
+def _loop(builder: Any, kernel: Kernel, steps: Any, operand: Any) -> Any:
+    """Emit the loop and return the sum of its accumulators."""
+    from llvmlite import ir
+
+    index, lane = ir.IntType(64), ir.IntType(32)
+    vector = ir.VectorType(lane, kernel.lanes)
+    factor = ir.Constant(vector, ir.Undefined)
+    for position in range(kernel.lanes):
+        factor = builder.insert_element(factor, operand, ir.Constant(lane, position))
+    before, body = builder.block, builder.append_basic_block("burst")
+    after = builder.append_basic_block("burst.end")
+    builder.branch(body)
+    builder.position_at_end(body)
+    counter = builder.phi(index)
+    counter.add_incoming(ir.Constant(index, 0), before)
+    sums = [builder.phi(vector) for _ in range(ACCUMULATORS)]
+    stepped = [kernel.emit(builder, accumulator, factor) for accumulator in sums]
+    following = builder.add(counter, ir.Constant(index, 1))
+    counter.add_incoming(following, body)
+    for number, (accumulator, value) in enumerate(zip(sums, stepped, strict=True), 1):
+        accumulator.add_incoming(ir.Constant(vector, [number] * kernel.lanes), before)
+        accumulator.add_incoming(value, body)
+    builder.cbranch(builder.icmp_signed("<", following, steps), body, after)
+    builder.position_at_end(after)
+    whole = stepped[0]
+    for value in stepped[1:]:
+        whole = builder.add(whole, value)
+    total = ir.Constant(lane, 0)
+    for position in range(kernel.lanes):
+        total = builder.add(total, builder.extract_element(whole, ir.Constant(lane, position)))
+    return total
+
+
+def _multiply_add(builder: Any, accumulators: Any, factor: Any) -> Any:
+    """A * f + f: every CPU has it, in an instruction or two."""
+    return builder.add(builder.mul(accumulators, factor), factor)
+
+
+def _pairs(builder: Any, accumulators: Any, factor: Any) -> Any:
+    """A + two products of 16-bit halves of a and f: vpmaddwd and vpaddd, the exact dot product of AVX2."""
+    from llvmlite import ir
+
+    halves = ir.VectorType(ir.IntType(16), 16)
+    kind = ir.FunctionType(accumulators.type, [halves, halves])
+    name = "llvm.x86.avx2.pmadd.wd"
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    operands = [builder.bitcast(value, halves) for value in (accumulators, factor)]
+    return builder.add(accumulators, builder.call(function, operands))
+
+
+KERNELS = (
+    Kernel("vpmaddwd of 256 bits", "avx2", 8, 16, _pairs),
+    Kernel("32-bit multiply and add of 4 lanes", "", 4, 4, _multiply_add),
+)

@@ -1,0 +1,107 @@
+"""A benchmark as a person reads it, and as JSON."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .bench import Finding
+from .measure import WARM_UP
+
+_PACKAGES = ("dqtsim", "numba", "llvmlite", "numpy", "onnxruntime")
+
+
+def machine() -> dict[str, str]:
+    """Return the CPU's model name, Python's version, and the versions of the packages that computed."""
+    found = {"cpu": _cpu(), "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def print_finding(console: Console, finding: Finding, title: str) -> None:
+    """Print a row for each contender and for the peak, and beneath them what the numbers rest on."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
+    for heading in ("contender", "as", "a picture", "10 % to 90 %", "GMAC/s", "of the peak", "dqtsim is"):
+        table.add_column(heading, justify="left" if heading in ("contender", "as") else "right")
+    for row in finding.rows:
+        low, high = (finding.milliseconds(seconds) for seconds in row.timing.spread)
+        share = finding.gmacs(row) / finding.peak_gmacs
+        table.add_row(
+            row.name,
+            row.form,
+            f"{finding.milliseconds(row.timing.median):.3f} ms",
+            f"{low:.3f} to {high:.3f} ms",
+            f"{finding.gmacs(row):.2f}",
+            f"{100 * share:.1f} %",
+            "" if row is finding.rows[0] else f"{finding.speed(row):.3g} x as fast",
+        )
+    table.add_row("peak", finding.probe.instruction, "", "", f"{finding.peak_gmacs:.2f}", "100 %", "", style="dim")
+    console.print(table)
+    total = finding.runs + WARM_UP
+    if finding.different:
+        console.print(
+            f"WRONG BITS: {finding.different} of {total} runs of dqtsim differ from its engine", style="bold red"
+        )
+    else:
+        console.print(f"dqtsim gave the bits of its engine in all {total} runs, warm-up included")
+    for row in finding.rows[1:]:
+        if row.agreeing is not None:
+            console.print(f"{row.name} gives dqtsim's class for {row.agreeing} of {finding.batch}")
+    console.print(
+        f"{finding.macs:,} MACs a picture; constants {finding.weights_bytes:,} bytes, "
+        f"largest live set {finding.live_bytes:,} bytes"
+    )
+    entries = machine()
+    packages = ", ".join(f"{name} {entries[name]}" for name in ("numba", "onnxruntime") if name in entries)
+    console.print(f"{entries['cpu']}, {finding.runs} runs, {packages}", style="dim")
+
+
+def as_json(finding: Finding, **context: Any) -> dict[str, Any]:
+    """Return a benchmark with every sample as one JSON object; `context` (model, bits, ...) comes first."""
+    return {
+        **context,
+        "batch": finding.batch,
+        "threads": finding.threads,
+        "runs": finding.runs,
+        "machine": machine(),
+        "macs": finding.macs,
+        "constants_bytes": finding.weights_bytes,
+        "largest_live_set_bytes": finding.live_bytes,
+        "different_runs": finding.different,
+        "peak": {
+            "instruction": finding.probe.instruction,
+            "gmacs_per_second": finding.peak_gmacs,
+            "macs_per_run": finding.probe.macs,
+            "seconds": list(finding.peak.seconds),
+        },
+        "contenders": [
+            {
+                "name": row.name,
+                "form": row.form,
+                "milliseconds_per_picture": finding.milliseconds(row.timing.median),
+                "milliseconds_10_90": [finding.milliseconds(seconds) for seconds in row.timing.spread],
+                "gmacs_per_second": finding.gmacs(row),
+                "share_of_peak": finding.gmacs(row) / finding.peak_gmacs,
+                "dqtsim_times_as_fast": finding.speed(row),
+                "same_class": row.agreeing,
+                "seconds": list(row.timing.seconds),
+            }
+            for row in finding.rows
+        ],
+    }

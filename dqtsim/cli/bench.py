@@ -1,0 +1,93 @@
+"""`dqtsim bench`: how fast, against whom, and how near to what the CPU can do."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from ..errors import InputError
+from .common import (
+    bits_option,
+    check_writable,
+    console,
+    counted,
+    model_argument,
+    progress,
+    target_option,
+    written_aside,
+)
+
+AGAINST = ("onnxruntime", "float")
+
+
+@click.command("bench")
+@model_argument
+@bits_option
+@click.option("--batch", type=click.IntRange(1), help="Pictures in a run. [default: those of --input, or 1]")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of every contender.")
+@click.option("--against", default="", help="onnxruntime (int8), float (onnxruntime in float32), or both with a comma.")
+@click.option("--runs", type=click.IntRange(1), default=20, show_default=True, help="Measured rounds.")
+@click.option("--input", "input_path", type=click.Path(path_type=Path), help="Pictures. [default: random ones]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random pictures.")
+@target_option
+@click.option("--json", "json_path", help="Write every sample to a .json file, or print it only (-).")
+def bench_command(
+    model: Path,
+    bits: str | None,
+    batch: int | None,
+    threads: int,
+    against: str,
+    runs: int,
+    input_path: Path | None,
+    seed: int,
+    target_name: str,
+    json_path: str | None,
+) -> None:
+    """Measure MODEL: milliseconds a picture, GMAC/s, share of the CPU's peak, and the ratio to other runtimes.
+
+    Contenders run in turn within every round. Exit 1: a run gave other bits than the engine.
+    """
+    from ..bench.bench import measure, pictures
+    from ..bench.show import as_json, print_finding
+    from ..control import apply_bits
+    from ..executor import check_codes
+    from ..graph import load
+    from ..picture import read_input
+    from ..planner import plan
+    from ..target import load_target
+
+    rivals = _rivals(against)
+    if json_path not in (None, "-"):
+        check_writable(Path(str(json_path)), "--json", ".json")
+    target = load_target(target_name)
+    graph, policy = apply_bits(load(model), bits)
+    compiled = plan(graph, target)
+    given = None if input_path is None else read_input(input_path, graph)
+    codes = pictures(compiled, batch or (1 if given is None else len(given)), seed, given)
+    check_codes(compiled, codes)
+    with progress(runs, "rounds") as count:
+        finding = measure(compiled, codes, threads=threads, runs=runs, against=rivals, done=count)
+    report = as_json(
+        finding,
+        model=str(model),
+        target=target.name,
+        bits_policy=policy,
+        input=str(input_path) if input_path else f"random, seed {seed}",
+    )
+    if json_path == "-":
+        click.echo(json.dumps(report))
+    else:
+        sizes = f"batch of {counted(len(codes), 'picture')}, {counted(threads, 'thread')}"
+        print_finding(console(), finding, f"{graph.name}, bits {policy}, target {target.name}, {sizes}")
+        if json_path is not None:
+            with written_aside(Path(json_path)) as aside:
+                aside.write_text(json.dumps(report) + "\n", encoding="utf-8")
+    sys.exit(1 if finding.different else 0)
+
+
+def _rivals(against: str) -> list[str]:
+    names = [name.strip() for name in against.split(",")] if against else []
+    if len(set(names)) != len(names) or not set(names) <= set(AGAINST):
+        raise InputError(f"--against takes {' and '.join(AGAINST)}, each once; found '{against}'.")
+    return names

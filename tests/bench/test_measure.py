@@ -1,0 +1,153 @@
+"""Rounds, statistics, the peak's arithmetic, memory, and the check of our own bits; no time is asserted."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dqtsim.bench import bench, contenders, peak
+from dqtsim.bench.bench import Finding, Row, measure, memory, pictures
+from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave
+from dqtsim.bench.peak import ACCUMULATORS, KERNELS, OPERAND, Kernel, best, compiled, probe
+from dqtsim.executor import Result
+from dqtsim.spec.mac import Flags
+from tests import builders
+from tests.builders import network, picture
+
+
+def test_rounds_are_interleaved_and_rotate() -> None:
+    ran: list[str] = []
+    checked: list[str] = []
+    rounds: list[int] = []
+    now = iter(range(1000))
+
+    def contender(name: str) -> Contender:
+        def run_() -> str:
+            ran.append(name)
+            return name
+
+        return Contender(name, run_, checked.append)
+
+    timings = interleave(
+        [contender(name) for name in "abc"], 4, lambda: rounds.append(len(ran)), lambda: float(next(now)) ** 2
+    )
+    assert WARM_UP == 2
+    assert "".join(ran) == "bcacab" + "abcbcacababc"
+    assert checked == ran
+    assert rounds == [9, 12, 15, 18]
+    # the clock reads n^2, so run i takes (2i + 1)^2 - (2i)^2 = 4i + 1
+    assert timings[0].seconds == tuple(float(4 * i + 1) for i in (6, 11, 13, 15))
+
+
+def test_medians_and_spread() -> None:
+    timing = Timing(tuple(float(x) for x in (5, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11)))
+    assert (timing.median, timing.spread) == (6.0, (2.0, 10.0))
+
+
+def test_a_finding_says_how_fast() -> None:
+    ours, theirs = Row("dqtsim", "jit", Timing((0.25, 0.125, 0.5))), Row("other", "int8", Timing((0.5, 0.75, 1.0)))
+    burst = peak.Probe("wide", 1, 2 * 10**9, lambda: None)
+    finding = Finding(4, 1, 3, 10**9, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 1, 1)
+    assert finding.milliseconds(ours.timing.median) == 62.5
+    assert finding.gmacs(ours) == 16.0
+    assert finding.speed(theirs) == 3.0
+    # a peak is the fastest burst
+    assert finding.peak_gmacs == 16.0
+
+
+def wrapped(x: Any) -> Any:
+    return (x + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def halves(x: Any) -> tuple[Any, Any]:
+    low = (x + (1 << 15)) % (1 << 16) - (1 << 15)
+    return low, x >> 16
+
+
+def emulated(kernel: Kernel, steps: int, operand: int) -> int:
+    total = 0
+    for number in range(1, ACCUMULATORS + 1):
+        a = number
+        for _ in range(steps):
+            if kernel.feature:
+                products = [x * y for x, y in zip(halves(a), halves(operand), strict=True)]
+                a = wrapped(a + sum(products))
+            else:
+                a = wrapped(a * operand + operand)
+        total += a * kernel.lanes
+    return int(wrapped(total))
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: str(kernel.instruction))
+def test_the_peak_is_of_work_that_is_done(kernel: Kernel) -> None:
+    if kernel is not best() and kernel.feature:
+        pytest.skip(f"this CPU has no {kernel.feature}")
+    loop: Any = compiled(kernel)
+    for steps in (1, 2, 7, 40):
+        assert loop(steps, OPERAND) == emulated(kernel, steps, OPERAND)
+    if kernel.feature:
+        (code,) = loop.inspect_asm().values()
+        assert code.count(kernel.instruction.split()[0]) >= ACCUMULATORS
+
+
+def test_the_widest_instruction_of_the_cpu_is_chosen() -> None:
+    assert best({}).feature == ""
+    assert best({"avx2": False}).instruction == "32-bit multiply and add of 4 lanes"
+    assert best({"avx2": True}).instruction == "vpmaddwd of 256 bits"
+
+
+def test_a_burst_is_counted_once_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "STEPS", 100)
+    one, two = probe(1), probe(2)
+    assert one.macs * 2 == two.macs == 2 * 100 * ACCUMULATORS * best().macs
+    assert peak.peak(2, bursts=3)[1] == best().instruction
+    assert peak.peak(1, bursts=1)[0] > 0
+
+
+def test_memory_is_the_largest_live_set() -> None:
+    plan = builders.compiled(builders.conv((2, 4, 4), np.zeros((3, 2, 3, 3), int)))
+    constants = 54 + 1 + 1 + 3 * 8 * 3 + 16 + 8
+    # the row of widths that the Gather makes is 16 bytes
+    assert memory(plan) == (constants, 2 * 16 + 3 * 4 + 16)
+
+
+def test_pictures() -> None:
+    plan = builders.compiled(network())
+    codes = pictures(plan, 3, 1)
+    assert (codes.shape, codes.dtype.name) == ((3, 3, 6, 6), "uint8")
+    assert codes.max() > 250
+    assert np.array_equal(codes, pictures(plan, 3, 1))
+    assert not np.array_equal(codes, pictures(plan, 3, 2))
+    given = picture(count=2)
+    assert np.array_equal(pictures(plan, 3, 1, given), given[[0, 1, 0]])
+
+
+@pytest.mark.parametrize("fault", ["logits", "bits", "flags", "missing", None])
+def test_runs_with_other_bits_are_counted(monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
+    plan = builders.compiled(network())
+    codes = picture(count=2)
+    honest = contenders.ours(plan, codes, 1)
+    calls = 0
+
+    def faulty() -> list[Result]:
+        nonlocal calls
+        calls += 1
+        results = honest()
+        if calls == 2 and fault == "missing":
+            return results[:1]
+        if calls == 2 and fault is not None:
+            last = results[-1]
+            changed: dict[str, dict[str, Any]] = {
+                "logits": {"outputs": {name: array + 1 for name, array in last.outputs.items()}},
+                "bits": {"bits": ((1, 1), *last.bits[1:])},
+                "flags": {"flags": {**last.flags, "stem": Flags(0, 1, -5, 5)}},
+            }
+            results[-1] = replace(last, **changed[fault])
+        return results
+
+    monkeypatch.setattr(bench, "ours", lambda *_: faulty)
+    monkeypatch.setattr(peak, "STEPS", 100)
+    finding = measure(plan, codes, threads=1, runs=1, against=(), done=lambda: None)
+    assert calls == 1 + WARM_UP
+    assert finding.different == (fault is not None)
