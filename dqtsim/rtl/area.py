@@ -4,11 +4,13 @@ A count is of one synthesis by one version of one tool, before placement and rou
 circuit is mapped several ways, and a ratio is worth what it keeps across them.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,13 +160,17 @@ def measure(mappings: Sequence[str], done: Callable[[], None] = lambda: None) ->
 
     Raises ToolError where Yosys is missing or fails.
     """
-    used, cells = version(), {}
-    with tempfile.TemporaryDirectory(prefix="dqtsim-") as folder:
-        _elaborate(Path(folder))
-        for mapping in mappings:
-            cells[mapping] = _map(mapping, Path(folder))
-            done()
-    return Areas(used, cells)
+    used = version()
+
+    def counted(mapping: str) -> dict[str, dict[str, int]]:
+        cells = _map(mapping, folder)
+        done()
+        return cells
+
+    with tempfile.TemporaryDirectory(prefix="dqtsim-") as name, ThreadPoolExecutor(os.cpu_count()) as pool:
+        folder = Path(name)
+        _elaborate(folder)
+        return Areas(used, dict(zip(mappings, pool.map(counted, mappings), strict=True)))
 
 
 def _identifier(circuit: str) -> str:
@@ -173,26 +179,29 @@ def _identifier(circuit: str) -> str:
 
 def _elaborate(folder: Path) -> None:
     """Write each circuit as one module with its parameters in place."""
-    files = [FOLDER / f"{name}.sv" for name in SOURCES if name not in ("dqt_address", "dqt_layer", "dqt_bench")]
-    lines = [f"read_verilog -sv {' '.join(map(str, files))} {FOLDER / 'area.sv'}", "design -save all"]
+    files = [f"{name}.sv" for name in (*SOURCES[: SOURCES.index("dqt_tile")], "area")]
+    # by their names alone: Yosys names cells by file and line, and what ABC finds hangs on the order of names
+    for file in files:
+        shutil.copy(FOLDER / file, folder)
+    lines = [f"read_verilog -sv {' '.join(files)}", "design -save all"]
     for name, (module, settings) in CIRCUITS.items():
         own = _identifier(name)
         chosen = " ".join(f"-set {key} {value}" for key, value in settings.items())
         lines += ["design -load all", f"chparam {chosen} {module}", f"hierarchy -check -top {module}"]
         lines += ["proc", "flatten", f"rename -top {own}", f"write_rtlil {own}.il"]
-    _yosys(lines, folder)
+    _yosys("elaborate", lines, folder)
 
 
 def _map(mapping: str, folder: Path) -> dict[str, dict[str, int]]:
     """Return the cells of every circuit after a mapping: the counts of each kind."""
     own = {name: _identifier(name) for name in CIRCUITS}
     top = "".join(f"(* keep *) {module} {module}_ ();\n" for module in own.values())
-    (folder / "top.v").write_text(f"module area_top;\n{top}endmodule\n", encoding="ascii")
+    (folder / f"{mapping}.v").write_text(f"module area_top;\n{top}endmodule\n", encoding="ascii")
     lines = [f"read_rtlil {module}.il" for module in own.values()]
-    lines += ["read_verilog top.v", MAPPINGS[mapping].commands, "tee -o stat.txt stat"]
-    _yosys(lines, folder)
+    lines += [f"read_verilog {mapping}.v", MAPPINGS[mapping].commands, f"tee -o {mapping}.txt stat"]
+    _yosys(mapping, lines, folder)
     # `stat -json` of Yosys 0.23 is no JSON where modules hold modules
-    _, *blocks = re.split(r"^=== (\S+) ===$", (folder / "stat.txt").read_text(encoding="utf-8"), flags=re.M)
+    _, *blocks = re.split(r"^=== (\S+) ===$", (folder / f"{mapping}.txt").read_text(encoding="utf-8"), flags=re.M)
     cells = {
         module: {kind: int(count) for kind, count in re.findall(r"^     (\S+) +(\d+)$", block, re.M)}
         for module, block in zip(blocks[::2], blocks[1::2], strict=True)
@@ -200,9 +209,9 @@ def _map(mapping: str, folder: Path) -> dict[str, dict[str, int]]:
     return {name: cells[module] for name, module in own.items()}
 
 
-def _yosys(lines: Sequence[str], folder: Path) -> None:
-    (folder / "script.ys").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    run = subprocess.run(["yosys", "-q", "script.ys"], cwd=folder, capture_output=True, text=True, check=False)
+def _yosys(name: str, lines: Sequence[str], folder: Path) -> None:
+    (folder / f"{name}.ys").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run = subprocess.run(["yosys", "-q", f"{name}.ys"], cwd=folder, capture_output=True, text=True, check=False)
     if run.returncode:
         said = [line for line in (run.stderr + run.stdout).splitlines() if "ERROR" in line]
         raise ToolError(f"Yosys cannot synthesize the tile: {said[0].strip() if said else 'no reason given.'}")

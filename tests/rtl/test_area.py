@@ -26,13 +26,7 @@ def printed() -> list[list[str]]:
     return [re.split(r" {2,}", line.strip()) for line in block.splitlines()]
 
 
-def need_the_version_of_the_readme() -> None:
-    (stated,) = re.findall(r"estimates: Yosys ([\d.]+),", README)
-    if area.version() != stated:
-        pytest.skip(f"the README's areas are of Yosys {stated}; this is {area.version()}")
-
-
-def test_some_areas_are_those_of_the_readme(yosys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_areas_are_plausible_and_the_same_each_time(yosys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(area, "CIRCUITS", {name: area.CIRCUITS[name] for name in FEW})
     once, again = (area.measure(["gates", "lut4"]) for _ in range(2))
     assert once == again
@@ -42,17 +36,13 @@ def test_some_areas_are_those_of_the_readme(yosys: str, monkeypatch: pytest.Monk
         assert digits < inside
     # the registers of an element are its accumulator
     assert [once.cells["gates"][name]["$_DFF_P_"] for name in FEW] == [16] * 4
-    need_the_version_of_the_readme()
-    head, *rows = printed()
-    for mapping in ("gates", "lut4"):
-        column = head.index(mapping)
-        found = {row[0]: row[column] for row in rows if row[0] in FEW}
-        assert found == {name: f"{once.area(mapping, name):,.0f}" for name in FEW}
 
 
 @pytest.mark.slow
 def test_all_areas_are_those_of_the_readme(yosys: str) -> None:
-    need_the_version_of_the_readme()
+    (stated,) = re.findall(r"estimates: Yosys ([\d.]+),", README)
+    if area.version() != stated:
+        pytest.skip(f"the README's areas are of Yosys {stated}; this is {area.version()}")
     result = CliRunner().invoke(main, ["rtl", "area"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert [re.split(r" {2,}", line.strip()) for line in result.stdout.splitlines()] == printed()
