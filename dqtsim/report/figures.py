@@ -45,10 +45,13 @@ def _document(title: str, figure: ElementTree.Element, plot: ElementTree.Element
         label.text = words
         parts.append(place)
         x += wide
-    body = ElementTree.Element("g", {"class": "plot", "transform": f"translate(0 {top + (_LINE if x else 0) + 4:g})"})
+    if x:
+        top += _LINE
+    top += 4
+    body = ElementTree.Element("g", {"class": "plot", "transform": f"translate(0 {top:g})"})
     body.extend(list(plot))
     parts.append(body)
-    width, total = charts.WIDTH + 2 * _MARGIN, height + top + (_LINE if x else 0) + 4 + 2 * _MARGIN
+    width, total = charts.WIDTH + 2 * _MARGIN, height + top + 2 * _MARGIN
     document = ElementTree.Element(
         "svg", {"xmlns": _SVG, "viewBox": f"0 0 {width:g} {total:g}", "width": f"{width:g}", "height": f"{total:g}"}
     )

@@ -233,18 +233,14 @@ class _Trainer:
             self.network.train()
             stem, leaf = self._stem(images)
             values, teacher = self._consistency(leaf, labels, self._teach(images))
-            if self.settled:
-                with torch.no_grad():
-                    logits = self.controller(leaf)
-                loss = task = self._loss(self.network.head(leaf, decide(logits)), labels, teacher)
-            else:
+            with torch.set_grad_enabled(not self.settled):
                 logits = self.controller(leaf)
-                task = self._loss(self.network.head(leaf, self._mixed(logits, done)), labels, teacher)
-                loss = task + config.beta * self.cost.loss(logits) - config.information * information(logits)
+            policy = decide(logits) if self.settled else self._mixed(logits, done)
+            task = self._loss(self.network.head(leaf, policy), labels, teacher)
+            cost, told = self.cost.loss(logits), information(logits)
+            loss = task if self.settled else task + config.beta * cost - config.information * told
             torch.autograd.backward(loss)
-            with torch.no_grad():
-                values |= {"task": task.item(), "cost": self.cost.loss(logits).item()}
-                values |= {"information": information(logits).item()}
+            values |= {"task": task.item(), "cost": cost.item(), "information": told.item()}
             self._finish(stem, leaf)
             return values
 
