@@ -1,0 +1,107 @@
+"""Dot products: what one step of a convolution is on each kind of CPU.
+
+A step adds four products to each int32 lane: the lane of `pixels` holds four codes uint8 of one pixel, the lane of
+`weights` four operands int8 of one output channel. The sum is exact modulo 2^32; whoever uses it proves that the whole
+sum fits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .emit import I8, I16, I32, Emitter, constant, vector
+
+Dot = Callable[[Emitter, Any, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set.
+
+    lanes: int32 in a vector. registers: vectors that a kernel may keep. needs: the CPU's features, all of them.
+    dot: (emitter, accumulators, pixels, weights) -> accumulators. unpack: (emitter, int32 lanes) -> what `dot` wants
+    of weights, which is kept for all pixels of a tile.
+    """
+
+    name: str
+    says: str
+    lanes: int
+    registers: int
+    needs: tuple[str, ...]
+    dot: Dot
+    weights: Callable[[Emitter, Any], Any]
+    pixels: Callable[[Emitter, Any], Any]
+
+
+def _as_they_are(_e: Emitter, lanes: Any) -> Any:
+    return lanes
+
+
+def _vpdpbusd(bits: int) -> Dot:
+    def dot(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> Any:
+        return e.call(f"llvm.x86.avx512.vpdpbusd.{bits}", accumulators.type, accumulators, pixels, weights)
+
+    return dot
+
+
+def _split_weights(e: Emitter, lanes: Any) -> Any:
+    """Two vectors of int16: the operands of even and of odd number."""
+    b, halves = e.builder, vector(I16, 2 * lanes.type.count)
+    both = b.bitcast(lanes, halves)
+    eight = constant(halves, 8)
+    return b.ashr(b.shl(both, eight), eight), b.ashr(both, eight)
+
+
+def _split_pixels(e: Emitter, lanes: Any) -> Any:
+    b, halves = e.builder, vector(I16, 2 * lanes.type.count)
+    both = b.bitcast(lanes, halves)
+    return b.and_(both, constant(halves, 255)), b.lshr(both, constant(halves, 8))
+
+
+def _vpmaddwd(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> Any:
+    """Products of uint8 and int8 need 17 bits in pairs, which is why vpmaddubsw with its 16 is not exact."""
+    for a, w in zip(pixels, weights, strict=True):
+        accumulators = e.builder.add(accumulators, e.call("llvm.x86.avx2.pmadd.wd", accumulators.type, a, w))
+    return accumulators
+
+
+def _fours(e: Emitter, lanes: Any, *, signed: bool) -> tuple[Any, ...]:
+    """Return four vectors of int32, one per byte."""
+    b, kind = e.builder, lanes.type
+    shift = b.ashr if signed else b.lshr
+    top = constant(kind, 24)
+    return tuple(shift(b.shl(lanes, constant(kind, 24 - 8 * i)), top) for i in range(4))
+
+
+def _four_products(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> Any:
+    for a, w in zip(pixels, weights, strict=True):
+        accumulators = e.builder.add(accumulators, e.builder.mul(a, w))
+    return accumulators
+
+
+ISAS = (
+    Isa(
+        "vnni512",
+        "AVX-512 VNNI, vpdpbusd of 512 bits",
+        16,
+        32,
+        ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"),
+        _vpdpbusd(512),
+        _as_they_are,
+        _as_they_are,
+    ),
+    Isa("vnni256", "AVX-VNNI, vpdpbusd of 256 bits", 8, 16, ("avx2", "avxvnni"), _vpdpbusd(256), _as_they_are, _as_they_are),
+    Isa("avx2", "AVX2, two vpmaddwd of 256 bits", 8, 16, ("avx2",), _vpmaddwd, _split_weights, _split_pixels),
+    Isa(
+        "portable",
+        "32-bit products, four lanes, no particular CPU",
+        4,
+        16,
+        (),
+        _four_products,
+        lambda e, lanes: _fours(e, lanes, signed=True),
+        lambda e, lanes: _fours(e, lanes, signed=False),
+    ),
+)
+
+__all__ = ["I8", "I32", "ISAS", "Isa"]
