@@ -38,7 +38,11 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding, pause: str | None) -> li
         names.append(tile.emit_tile(module, isa, code, DEPTH_PIXELS[isa.lanes], vectors, tile.DEPTH))
     names += [conv.emit_conv(module, isa), schedule.emit_run(module), schedule.emit_share(module, pause)]
     names.append(clear.emit_clear(module))
-    _ = add, average_pool, control, copy, max_pool, nest, picture, planes, table
+    names += [operation.emit(module, isa) for operation in (copy, max_pool, nest, picture, planes, table)]
+    names += [operation.emit(module, isa, code) for operation in (add, average_pool)]
+    if code in (tile.TIES_UP, tile.FLOOR):
+        names.append(add.emit(module, isa, code, narrow=True))
+    names += [control.emit_argmax(module, isa), control.emit_gather_rows(module, isa)]
     return names
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from ..kernels.vector.add import ADD
 from ..kernels.vector.average_pool import AVERAGE_POOL
 from ..kernels.vector.control import ARGMAX, GATHER_ROWS
-from ..kernels.vector.copy import COPY_ROWS
+from ..kernels.vector.copy import COPY
 from ..kernels.vector.max_pool import MAX_POOL
 from ..kernels.vector.planes import PLANES
 from ..kernels.vector.table import TABLE
@@ -46,11 +46,12 @@ def max_pool(state: Lowering, step: Step) -> bool:
         spread(target.size * kernel_y * kernel_x, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES),
         source=source.origin,
         source_row=source.row,
-        step=source.step,
+        source_step=source.step,
         height=source.height,
         width=source.width,
         target=target.origin,
         target_row=target.row,
+        target_step=target.step,
         rows=target.height,
         columns=target.width,
         kernel_y=kernel_y,
@@ -84,11 +85,12 @@ def average_pool(state: Lowering, step: Step) -> bool:
         spread(target.size * kernel_y * kernel_x, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES),
         source=source.origin,
         source_row=source.row,
-        step=source.step,
+        source_step=source.step,
         height=source.height,
         width=source.width,
         target=target.origin,
         target_row=target.row,
+        target_step=target.step,
         rows=target.height,
         columns=target.width,
         kernel_y=kernel_y,
@@ -98,8 +100,8 @@ def average_pool(state: Lowering, step: Step) -> bool:
         top=node.integers("pads")[0],
         left=node.integers("pads")[1],
         channels=source.step,
-        zero_x=zero_x,
-        zero_y=zero_y,
+        z_x=zero_x,
+        z_y=zero_y,
         multiplier=multiplier,
         shift=shift,
         low=node.integer("low"),
@@ -254,8 +256,8 @@ def gather(state: Lowering, step: Step) -> bool:
     state.add(
         "gather_rows",
         GATHER_ROWS,
-        table=table.start,
-        table_rows=rows,
+        source=table.start,
+        source_rows=rows,
         indices=where.start,
         target=target.start,
         rows=int(np.prod(where.shape)),
@@ -276,7 +278,7 @@ def concat(state: Lowering, step: Step) -> bool:
         state.out.places[name] = target
         at = 0
         for source in sources:
-            _copy(state, source.start, target.start + at, 1, source.size, 0, 0)
+            _copy(state, (source.start, 0, 0), (target.start + at, 0, 0), 1, 1, source.size)
             at += source.size
         return True
     if axis != 1 or not all(isinstance(source, Planes) for source in sources):
@@ -286,27 +288,28 @@ def concat(state: Lowering, step: Step) -> bool:
     at = 0
     for source in sources:
         assert isinstance(source, Planes)
-        if source.row == source.width * source.step and made.row == made.width * made.step:
-            pixels = source.height * source.width
-            _copy(state, source.origin, made.origin + at, pixels, source.channels, source.step, made.step)
-        else:
-            for y in range(source.height):
-                begin, end = source.start + source.at(y, 0), made.start + made.at(y, 0) + at
-                _copy(state, begin, end, source.width, source.channels, source.step, made.step)
+        rows, columns = source.height, source.width
+        begin = (source.origin, source.row, source.step)
+        _copy(state, begin, (made.origin + at, made.row, made.step), rows, columns, source.channels)
         at += source.channels
     return True
 
 
-def _copy(
-    state: Lowering, source: Spot | int, target: Spot | int, rows: int, size: int, source_step: int, target_step: int
-) -> None:
+Grid = tuple[Spot | int, int, int]
+
+
+def _copy(state: Lowering, source: Grid, target: Grid, rows: int, columns: int, size: int) -> None:
+    """Append a copy of rows x columns pieces of `size` bytes; a grid is (address, bytes of a row, of a step)."""
     state.add(
         "copy_rows",
-        COPY_ROWS,
-        source=source,
-        target=target,
+        COPY,
+        source=source[0],
+        source_row=source[1],
+        source_step=source[2],
+        target=target[0],
+        target_row=target[1],
+        target_step=target[2],
         rows=rows,
+        columns=columns,
         bytes=size,
-        source_step=source_step,
-        target_step=target_step,
     )

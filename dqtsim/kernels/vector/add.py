@@ -10,7 +10,7 @@ from typing import Any
 from .emit import I8, I32, I64, Emitter, Record, vector
 from .isa import Isa
 from .requantize import Codes
-from .rows import pieces, share
+from .rows import fields, pieces, rows_of
 
 ADD = Record(
     "a",
@@ -38,17 +38,15 @@ def emit(module: Any, isa: Isa, rounding: int, *, narrow: bool = False) -> str:
     e = Emitter(module, name)
     b = e.builder
     words, chunk = e.arguments
-    a, a_row, other, b_row, target, target_row, rows, row_bytes, z_a, z_b, z_y, m_a, m_b, shift, low, high = e.unpack(
-        ADD, words, *ADD.names[2:]
-    )
-    finish = Codes(e, rounding, shift, z_y, low, high)
+    r = fields(e, ADD, words)
+    finish = Codes(e, rounding, r.shift, r.z_y, r.low, r.high)
     # the zero points of both inputs are one constant of the sum
-    offset = b.neg(b.add(b.mul(z_a, m_a), b.mul(z_b, m_b)))
+    offset = b.neg(b.add(b.mul(r.z_a, r.m_a), b.mul(r.z_b, r.m_b)))
     element = I32 if narrow else I64
-    numbers = [b.trunc(x, I32) if narrow else x for x in (m_a, m_b, offset)]
-    with e.loop(*reversed(share(e, ADD, words, chunk, rows))) as y:
-        places = [b.add(base, b.mul(y, row)) for base, row in ((a, a_row), (other, b_row), (target, target_row))]
-        for i, size in pieces(e, row_bytes, (2 if narrow else 1) * isa.lanes, 16, 1):
+    numbers = [b.trunc(x, I32) if narrow else x for x in (r.m_a, r.m_b, offset)]
+    with rows_of(e, r.chunks, chunk, r.rows) as y:
+        places = [b.add(at, b.mul(y, row)) for at, row in ((r.a, r.a_row), (r.b, r.b_row), (r.target, r.target_row))]
+        for i, size in pieces(e, r.row_bytes, (2 if narrow else 1) * isa.lanes, 16, 1):
             codes, lanes = vector(I8, size), vector(element, size)
             by_a, by_b, total = (e.splat(number, size) for number in numbers)
             for place, by in zip(places, (by_a, by_b), strict=False):

@@ -9,7 +9,7 @@ from typing import Any
 from .emit import I8, I32, I64, Emitter, Record, constant, vector
 from .isa import Isa
 from .requantize import Codes
-from .rows import pieces, share
+from .rows import fields, pieces, rows_of
 from .window import taps
 
 AVERAGE_POOL = Record(
@@ -40,35 +40,35 @@ AVERAGE_POOL = Record(
 
 
 def emit(module: Any, isa: Isa, rounding: int) -> str:
-    """Add the operation "average_pool" of AVERAGE_POOL records to `module`; return its name. Chunks split output rows."""
+    """Add the operation "average_pool" of AVERAGE_POOL records to `module`; return its name.
+
+    Chunks split output rows.
+    """
     e = Emitter(module, "average_pool")
     b = e.builder
     words, chunk = e.arguments
-    (
-        *(source, source_row, source_step, height, width, target, target_row, target_step, rows, columns, channels),
-        *(kernel_y, kernel_x, stride_y, stride_x, top, left, z_x, multiplier, shift, z_y, low, high),
-    ) = e.unpack(AVERAGE_POOL, words, *AVERAGE_POOL.names[2:])
-    finish = Codes(e, rounding, shift, z_y, low, high)
+    r = fields(e, AVERAGE_POOL, words)
+    finish = Codes(e, rounding, r.shift, r.z_y, r.low, r.high)
     one = constant(I64, 1)
-    with e.loop(*reversed(share(e, AVERAGE_POOL, words, chunk, rows))) as oy:
-        y = b.sub(b.mul(oy, stride_y), top)
-        first_y, last_y = taps(e, y, height, kernel_y, one)
-        with e.loop(columns) as ox:
-            x = b.sub(b.mul(ox, stride_x), left)
-            first_x, last_x = taps(e, x, width, kernel_x, one)
+    with rows_of(e, r.chunks, chunk, r.rows) as oy:
+        y = b.sub(b.mul(oy, r.stride_y), r.top)
+        first_y, last_y = taps(e, y, r.height, r.kernel_y, one)
+        with e.loop(r.columns) as ox:
+            x = b.sub(b.mul(ox, r.stride_x), r.left)
+            first_x, last_x = taps(e, x, r.width, r.kernel_x, one)
             count = b.mul(b.sub(last_y, first_y), b.sub(last_x, first_x))
-            zeros = b.mul(count, z_x)
-            at = b.add(source, b.add(b.mul(y, source_row), b.mul(x, source_step)))
-            to = b.add(target, b.add(b.mul(oy, target_row), b.mul(ox, target_step)))
-            for c, size in pieces(e, channels, 2 * isa.lanes, 16, 4):
+            zeros = b.mul(count, r.z_x)
+            at = b.add(r.source, b.add(b.mul(y, r.source_row), b.mul(x, r.source_step)))
+            to = b.add(r.target, b.add(b.mul(oy, r.target_row), b.mul(ox, r.target_step)))
+            for c, size in pieces(e, r.channels, 2 * isa.lanes, 16, 4):
                 codes, lanes, wide = vector(I8, size), vector(I32, size), vector(I64, size)
                 total = e.slot(lanes, constant(lanes, 0))
                 with e.loop(last_y, first_y) as ky:
-                    line = b.add(b.add(at, c), b.mul(ky, source_row))
+                    line = b.add(b.add(at, c), b.mul(ky, r.source_row))
                     with e.loop(last_x, first_x) as kx:
-                        code = b.zext(e.load(b.add(line, b.mul(kx, source_step)), codes), lanes)
+                        code = b.zext(e.load(b.add(line, b.mul(kx, r.source_step)), codes), lanes)
                         b.store(b.add(b.load(total), code), total)
                 sums = b.sub(b.zext(b.load(total), wide), e.splat(zeros, size))
-                e.store(finish.of(b.mul(sums, e.splat(multiplier, size)), codes), b.add(to, c))
+                e.store(finish.of(b.mul(sums, e.splat(r.multiplier, size)), codes), b.add(to, c))
     e.done()
     return "average_pool"

@@ -5,7 +5,7 @@ from typing import Any
 from .copy import copy
 from .emit import I32, I64, Emitter, Record, constant
 from .isa import Isa
-from .rows import share
+from .rows import fields, rows_of, share
 
 ARGMAX = Record(
     "source",  # contiguous rows, int32 or int64
@@ -29,12 +29,12 @@ def emit_argmax(module: Any, _isa: Isa) -> str:
     e = Emitter(module, "argmax")
     b = e.builder
     words, chunk = e.arguments
-    source, target, rows, columns, wide = e.unpack(ARGMAX, words, *ARGMAX.names[2:])
-    first, last = share(e, ARGMAX, words, chunk, rows)
-    with b.if_else(b.icmp_signed("!=", wide, constant(I64, 0))) as branches:
+    r = fields(e, ARGMAX, words)
+    first, last = share(e, r.chunks, chunk, r.rows)
+    with b.if_else(b.icmp_signed("!=", r.wide, constant(I64, 0))) as branches:
         for branch, kind in zip(branches, (I64, I32), strict=True):
             with branch:
-                _argmax(e, kind, source, target, first, last, columns)
+                _argmax(e, kind, r.source, r.target, first, last, r.columns)
     e.done()
     return "argmax"
 
@@ -55,15 +55,15 @@ def _argmax(e: Emitter, kind: Any, source: Any, target: Any, first: Any, last: A
 
 
 def emit_gather_rows(module: Any, isa: Isa) -> str:
-    """Add the operation "gather_rows" of GATHER_ROWS records to `module`; return its name. Chunks split target rows."""
+    """Add the operation "gather_rows" of GATHER_ROWS records to `module`; return its name. Chunks split rows."""
     e = Emitter(module, "gather_rows")
     b = e.builder
     words, chunk = e.arguments
-    source, source_rows, indices, target, rows, count = e.unpack(GATHER_ROWS, words, *GATHER_ROWS.names[2:])
-    with e.loop(*reversed(share(e, GATHER_ROWS, words, chunk, rows))) as y:
-        index = e.load(b.add(indices, b.mul(y, constant(I64, 8))), I64)
+    r = fields(e, GATHER_ROWS, words)
+    with rows_of(e, r.chunks, chunk, r.rows) as y:
+        index = e.load(b.add(r.indices, b.mul(y, constant(I64, 8))), I64)
         from_end = b.icmp_signed("<", index, constant(I64, 0))
-        index = b.select(from_end, b.add(index, source_rows), index)
-        copy(e, isa, b.add(source, b.mul(index, count)), b.add(target, b.mul(y, count)), count)
+        index = b.select(from_end, b.add(index, r.source_rows), index)
+        copy(e, isa, b.add(r.source, b.mul(index, r.bytes)), b.add(r.target, b.mul(y, r.bytes)), r.bytes)
     e.done()
     return "gather_rows"

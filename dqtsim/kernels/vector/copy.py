@@ -4,7 +4,7 @@ from typing import Any
 
 from .emit import I8, Emitter, Record, vector
 from .isa import Isa
-from .rows import pieces, share
+from .rows import fields, pieces, rows_of
 
 COPY = Record(
     "source",
@@ -24,14 +24,11 @@ def emit(module: Any, isa: Isa) -> str:
     e = Emitter(module, "copy_rows")
     b = e.builder
     words, chunk = e.arguments
-    source, source_row, source_step, target, target_row, target_step, rows, columns, count = e.unpack(
-        COPY, words, *COPY.names[2:]
-    )
-    with e.loop(*reversed(share(e, COPY, words, chunk, rows))) as y:
-        with e.loop(columns) as x:
-            at = b.add(source, b.add(b.mul(y, source_row), b.mul(x, source_step)))
-            to = b.add(target, b.add(b.mul(y, target_row), b.mul(x, target_step)))
-            copy(e, isa, at, to, count)
+    r = fields(e, COPY, words)
+    with rows_of(e, r.chunks, chunk, r.rows) as y, e.loop(r.columns) as x:
+        at = b.add(r.source, b.add(b.mul(y, r.source_row), b.mul(x, r.source_step)))
+        to = b.add(r.target, b.add(b.mul(y, r.target_row), b.mul(x, r.target_step)))
+        copy(e, isa, at, to, r.bytes)
     e.done()
     return "copy_rows"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from .emit import I8, Emitter, Record, constant, vector
 from .isa import Isa
-from .rows import pieces, share
+from .rows import fields, pieces, rows_of
 from .window import taps
 
 MAX_POOL = Record(
@@ -35,20 +35,17 @@ def emit(module: Any, isa: Isa) -> str:
     e = Emitter(module, "max_pool")
     b = e.builder
     words, chunk = e.arguments
-    (
-        *(source, source_row, source_step, height, width, target, target_row, target_step, rows, columns, channels),
-        *(kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left),
-    ) = e.unpack(MAX_POOL, words, *MAX_POOL.names[2:])
-    down, right = b.mul(dilation_y, source_row), b.mul(dilation_x, source_step)
-    with e.loop(*reversed(share(e, MAX_POOL, words, chunk, rows))) as oy:
-        y = b.sub(b.mul(oy, stride_y), top)
-        first_y, last_y = taps(e, y, height, kernel_y, dilation_y)
-        with e.loop(columns) as ox:
-            x = b.sub(b.mul(ox, stride_x), left)
-            first_x, last_x = taps(e, x, width, kernel_x, dilation_x)
-            at = b.add(source, b.add(b.mul(y, source_row), b.mul(x, source_step)))
-            to = b.add(target, b.add(b.mul(oy, target_row), b.mul(ox, target_step)))
-            for c, size in pieces(e, channels, 4 * isa.lanes, 16, 4):
+    r = fields(e, MAX_POOL, words)
+    down, right = b.mul(r.dilation_y, r.source_row), b.mul(r.dilation_x, r.source_step)
+    with rows_of(e, r.chunks, chunk, r.rows) as oy:
+        y = b.sub(b.mul(oy, r.stride_y), r.top)
+        first_y, last_y = taps(e, y, r.height, r.kernel_y, r.dilation_y)
+        with e.loop(r.columns) as ox:
+            x = b.sub(b.mul(ox, r.stride_x), r.left)
+            first_x, last_x = taps(e, x, r.width, r.kernel_x, r.dilation_x)
+            at = b.add(r.source, b.add(b.mul(y, r.source_row), b.mul(x, r.source_step)))
+            to = b.add(r.target, b.add(b.mul(oy, r.target_row), b.mul(ox, r.target_step)))
+            for c, size in pieces(e, r.channels, 4 * isa.lanes, 16, 4):
                 codes = vector(I8, size)
                 largest = e.slot(codes, constant(codes, 0))
                 with e.loop(last_y, first_y) as ky:

@@ -5,22 +5,22 @@ A byte u is written for every code q, and zeta is what its consumer subtracts fr
     u    = (min((q + add) >> k, cap) << t) | t
     zeta = min((z + add) >> k, cap) << t
 
-k is how many bits the width drops. add is half of 2^k and cap the greatest code for TIES_UP, 0 and no limit otherwise. t
-is 1 for MIDPOINT with k > 0, whose operands are odd: its padded taps, operand 0, are then a byte that no real tap has.
-The border of the buffer is zeta. Words other than addresses and bytes: rule 0 TIES_UP, 1 FLOOR, 2 MIDPOINT.
+k is how many bits the width drops. For TIES_UP, add is half of 2^k and cap the greatest code; otherwise they are 0 and no
+limit. t is 1 for MIDPOINT with k > 0, whose operands are odd: the border, operand 0, is then a byte that no code gives.
+The border of the buffer is zeta.
 """
 
 from typing import Any
 
 from .emit import I8, I16, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
-from .rows import fill, pieces, share
+from .rows import fields, fill, pieces, share
 
 NEST = Record(
     "widths",  # address of two int64: of weights, of activations
     "n",  # master width
-    "rule",
-    "zero",
+    "rule",  # 0 TIES_UP, 1 FLOOR, 2 MIDPOINT
+    "zero",  # master zero point
     "source",  # pixel (0, 0)
     "source_row",  # bytes to the next row
     "source_step",  # bytes to the next pixel
@@ -42,47 +42,46 @@ def emit(module: Any, isa: Isa) -> str:
     e = Emitter(module, "nest")
     b = e.builder
     words, chunk = e.arguments
-    widths, n, rule, z, source, source_row, source_step, target, height, width, step, top, left, bottom, right, direct = (
-        e.unpack(NEST, words, *NEST.names[2:])
-    )
-    nesting = _Nesting(e, e.load(b.add(widths, constant(I64, WORD)), I64, 8), n, rule)
-    zeta = b.trunc(nesting.zeta(z), I8)
-    in_place = b.and_(b.icmp_signed("!=", direct, constant(I64, 0)), nesting.exact)
+    r = fields(e, NEST, words)
+    nesting = _Nesting(e, e.load(b.add(r.widths, constant(I64, WORD)), I64, 8), r.n, r.rule)
+    zeta = b.trunc(nesting.zeta(r.zero), I8)
+    in_place = b.and_(b.icmp_signed("!=", r.direct, constant(I64, 0)), nesting.exact)
 
-    first, last = share(e, NEST, words, chunk, height)
-    chunks = e.word(NEST, words, "chunks")
-    first = b.select(b.icmp_signed("==", chunk, constant(I64, 0)), b.neg(top), first)
-    is_last = b.icmp_signed("==", chunk, b.sub(chunks, constant(I64, 1)))
-    last = b.select(is_last, b.add(height, bottom), last)
+    first, last = share(e, r.chunks, chunk, r.height)
+    first = b.select(b.icmp_signed("==", chunk, constant(I64, 0)), b.neg(r.top), first)
+    is_last = b.icmp_signed("==", chunk, b.sub(r.chunks, constant(I64, 1)))
+    last = b.select(is_last, b.add(r.height, r.bottom), last)
 
-    step = b.select(in_place, source_step, step)
-    before, inner, after = (b.mul(count, step) for count in (left, width, right))
+    step = b.select(in_place, r.source_step, r.step)
+    before, inner, after = (b.mul(count, step) for count in (r.left, r.width, r.right))
     full = b.add(before, b.add(inner, after))
-    row = b.select(in_place, source_row, full)
+    row = b.select(in_place, r.source_row, full)
     # the address of the target's pixel (0, 0)
-    origin = b.select(in_place, source, b.add(target, b.add(b.mul(top, row), before)))
+    origin = b.select(in_place, r.source, b.add(r.target, b.add(b.mul(r.top, row), before)))
     with e.loop(last, first) as y:
         to = b.add(origin, b.mul(y, row))
-        with b.if_else(b.icmp_unsigned("<", y, height)) as (inside, outside):
+        with b.if_else(b.icmp_unsigned("<", y, r.height)) as (inside, outside):
             with inside:
                 fill(e, b.sub(to, before), zeta, before)
                 fill(e, b.add(to, inner), zeta, after)
                 with b.if_then(b.not_(in_place)):
-                    at = b.add(source, b.mul(y, source_row))
-                    with b.if_else(b.icmp_signed("==", source_step, step)) as (equal, unequal):
-                        with equal:
-                            for i, size in pieces(e, inner, 4 * isa.lanes, 16, 1):
-                                nesting.move(b.add(at, i), b.add(to, i), size)
-                        with unequal:
-                            least = e.least(source_step, step)
-                            with e.loop(width) as x:
-                                near, far = b.add(at, b.mul(x, source_step)), b.add(to, b.mul(x, step))
-                                for i, size in pieces(e, least, 4):
-                                    nesting.move(b.add(near, i), b.add(far, i), size)
+                    _row(e, isa, nesting, r, b.add(r.source, b.mul(y, r.source_row)), to)
             with outside:
                 fill(e, b.sub(to, before), zeta, full)
     e.done()
     return "nest"
+
+
+def _row(e: Emitter, isa: Isa, nesting: "_Nesting", r: Any, source: Any, target: Any) -> None:
+    """Nest the pixels of one row."""
+    b = e.builder
+    with b.if_else(b.icmp_signed("==", r.source_step, r.step)) as (equal, unequal):
+        with equal:
+            for i, size in pieces(e, b.mul(r.width, r.step), 4 * isa.lanes, 16, 1):
+                nesting.move(b.add(source, i), b.add(target, i), size)
+        # only inputs of at most four channels have pixels of unlike sizes
+        with unequal, e.loop(r.width) as x:
+            nesting.move(b.add(source, b.mul(x, r.source_step)), b.add(target, b.mul(x, r.step)), 4)
 
 
 class _Nesting:

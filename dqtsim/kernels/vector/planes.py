@@ -4,7 +4,7 @@ from typing import Any
 
 from .emit import I8, Emitter, Record
 from .isa import Isa
-from .rows import share
+from .rows import fields, rows_of
 
 PLANES = Record("source", "row", "step", "channels", "height", "width", "target")
 
@@ -14,13 +14,13 @@ def emit(module: Any, _isa: Isa) -> str:
     e = Emitter(module, "planes")
     b = e.builder
     words, chunk = e.arguments
-    source, row, step, channels, height, width, target = e.unpack(PLANES, words, *PLANES.names[2:])
-    plane = b.mul(height, width)
-    with e.loop(*reversed(share(e, PLANES, words, chunk, height))) as y:
-        at, to = b.add(source, b.mul(y, row)), b.add(target, b.mul(y, width))
-        with e.loop(channels) as c:
+    r = fields(e, PLANES, words)
+    plane = b.mul(r.height, r.width)
+    with rows_of(e, r.chunks, chunk, r.height) as y:
+        at, to = b.add(r.source, b.mul(y, r.row)), b.add(r.target, b.mul(y, r.width))
+        with e.loop(r.channels) as c:
             near, far = b.add(at, c), b.add(to, b.mul(c, plane))
-            with e.loop(width) as x:
-                e.store(e.load(b.add(near, b.mul(x, step)), I8), b.add(far, x))
+            with e.loop(r.width) as x:
+                e.store(e.load(b.add(near, b.mul(x, r.step)), I8), b.add(far, x))
     e.done()
     return "planes"

@@ -1,6 +1,8 @@
 """Parts of an operation's work: the rows of a chunk, the pieces of a row."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from llvmlite import ir
@@ -8,12 +10,24 @@ from llvmlite import ir
 from .emit import I8, I64, Emitter, Record, constant
 
 
-def share(e: Emitter, record: Record, words: Any, chunk: Any, total: Any) -> tuple[Any, Any]:
-    """Return the first of `total` rows that belongs to this chunk, and the first that no longer does."""
+def fields(e: Emitter, record: Record, words: Any) -> Any:
+    """Return the words of a record as attributes, i64."""
+    return SimpleNamespace(**dict(zip(record.names, e.unpack(record, words, *record.names), strict=True)))
+
+
+def share(e: Emitter, chunks: Any, chunk: Any, total: Any) -> tuple[Any, Any]:
+    """Return the first of `total` rows that belongs to a chunk, and the first that no longer does."""
     b = e.builder
-    chunks = e.word(record, words, "chunks")
     first, last = (b.sdiv(b.mul(total, c), chunks) for c in (chunk, b.add(chunk, constant(I64, 1))))
     return first, last
+
+
+@contextmanager
+def rows_of(e: Emitter, chunks: Any, chunk: Any, total: Any) -> Iterator[Any]:
+    """Emit the body of the with-statement for every row of a chunk."""
+    first, last = share(e, chunks, chunk, total)
+    with e.loop(last, first) as y:
+        yield y
 
 
 def pieces(e: Emitter, total: Any, *sizes: int) -> Iterator[tuple[Any, int]]:
