@@ -1,13 +1,11 @@
 """A benchmark as a person reads it, and as JSON."""
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from ..report.machine import cpu, versions
 from .bench import Finding
 from .measure import WARM_UP
 
@@ -16,22 +14,7 @@ _PACKAGES = ("dqtsim", "numba", "llvmlite", "numpy", "onnxruntime")
 
 def machine() -> dict[str, str]:
     """Return the CPU's model name, Python's version, and the versions of the packages that computed."""
-    found = {"cpu": _cpu(), "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return {"cpu": cpu(), **versions(_PACKAGES)}
 
 
 def print_finding(console: Console, finding: Finding, title: str) -> None:

@@ -62,6 +62,22 @@ engine_option: Decorator = click.option(
 )
 
 
+def available_cores() -> int:
+    """Return how many cores this process may use, which can be fewer than the computer has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+threads_option: Decorator = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=available_cores,
+    show_default="the cores available",
+    help="Pictures run side by side.",
+)
+
+
 def planned_input(model: Path, input_path: Path, bits: str | None, target_name: str) -> "tuple[Plan, Array, str]":
     """Return the plan of MODEL on a target, the samples of `--input` as codes for it, and the policy of its widths."""
     from ..control import apply_bits

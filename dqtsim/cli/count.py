@@ -8,7 +8,16 @@ import click
 from click.core import ParameterSource
 
 from ..errors import InputError
-from .common import bits_option, check_writable, console, model_argument, progress, target_option, written_aside
+from .common import (
+    bits_option,
+    check_writable,
+    console,
+    model_argument,
+    progress,
+    target_option,
+    threads_option,
+    written_aside,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Count the run of this picture.")
 @click.option("--data", type=click.Path(path_type=Path), help="Distributions over the test pictures of this folder.")
 @click.option("--limit", type=click.IntRange(1), help="Use only the first test pictures of --data.")
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
+@threads_option
 @click.option(
     "--energy", "energy_name", default="horowitz-45nm", show_default=True, help="Energy table, or a .toml file."
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from .common import console, engine_option, model_argument, progress, target_option
+from .common import console, engine_option, model_argument, progress, target_option, threads_option
 
 
 @click.command("evaluate")
@@ -13,7 +13,7 @@ from .common import console, engine_option, model_argument, progress, target_opt
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of CIFAR-10 or of images.")
 @click.option("--bits", multiple=True, help="As for run; repeat it for a row each. [default: the model's]")
 @click.option("--limit", type=click.IntRange(1), help="Use only the first test pictures.")
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
+@threads_option
 @target_option
 @engine_option
 def evaluate_command(

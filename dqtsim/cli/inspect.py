@@ -1,18 +1,38 @@
-"""`dqtsim info` and `dqtsim target`: what a model and an accelerator are."""
+"""`dqtsim info` and `dqtsim target`: what a model, this computer and an accelerator are."""
 
+import json
 from pathlib import Path
 
 import click
 
-from .common import ErrorGroup, bits_option, console, model_argument, target_option
+from .common import ErrorGroup, available_cores, bits_option, console, target_option
 
 
 @click.command("info")
-@model_argument
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @bits_option
 @target_option
-def info_command(model: Path, bits: str | None, target_name: str) -> None:
+@click.option("--machine", is_flag=True, help="Show this computer: kernel, CPU, versions, cache. No MODEL is needed.")
+@click.option("--json", "as_json", is_flag=True, help="Print --machine as one JSON object.")
+def info_command(model: Path | None, bits: str | None, target_name: str, machine: bool, as_json: bool) -> None:
     """Show the layers, shapes, widths, proven register widths, scales and provenance of MODEL."""
+    if as_json and (model is not None or not machine):
+        raise click.UsageError("--json is for --machine without a MODEL.")
+    if model is None and not machine:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    if model is not None:
+        _show_model(model, bits, target_name)
+    if machine:
+        from ..report.machine import facts, print_facts
+
+        found = facts(available_cores())
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            print_facts(console(), found)
+
+
+def _show_model(model: Path, bits: str | None, target_name: str) -> None:
     from ..control import apply_bits
     from ..graph import load
     from ..planner import plan

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from .common import check_writable, model_argument, progress, target_option, written_aside
+from .common import check_writable, model_argument, progress, target_option, threads_option, written_aside
 
 
 @click.command("plan")
@@ -14,7 +14,7 @@ from .common import check_writable, model_argument, progress, target_option, wri
 @click.option("--budget", "budget_text", required=True, help="Per picture: 4.0bits, 120MBitOPs, 8uJ or 90000cycles.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan file, .toml.")
 @click.option("--pictures", type=click.IntRange(1), default=256, show_default=True, help="Training pictures to use.")
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
+@threads_option
 @click.option(
     "--energy", "energy_name", default="horowitz-45nm", show_default=True, help="Energy table, or a .toml file."
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .common import check_writable, model_argument, new_folder, progress, target_option, written_aside
+from .common import check_writable, model_argument, new_folder, progress, target_option, threads_option, written_aside
 
 
 @click.command("report")
@@ -18,7 +18,7 @@ from .common import check_writable, model_argument, new_folder, progress, target
 @click.option(
     "--energy", "energy_name", default="horowitz-45nm", show_default=True, help="Energy table, or a .toml file."
 )
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Pictures run side by side.")
+@threads_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The page, .html.")
 @click.option(
     "--figures", "folder", type=click.Path(path_type=Path), help="Folder for the page's plots, an .svg file each."

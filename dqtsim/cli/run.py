@@ -18,6 +18,7 @@ from .common import (
     planned_input,
     progress,
     target_option,
+    threads_option,
     written_aside,
 )
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @bits_option
 @target_option
 @engine_option
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Pictures run side by side.")
+@threads_option
 @click.option("--dump", type=click.Path(path_type=Path), help="Write every named tensor as integers to an .npz file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def run_command(
