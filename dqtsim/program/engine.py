@@ -1,19 +1,21 @@
 """Running a lowered plan: arenas, records, threads, results."""
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..graph.model import Array, Widths
+from ..graph.model import Array
 from ..kernels.vector.picture import PICTURE
+from ..kernels.vector.schedule import COUNTER
 from ..ops import Outcome
 from ..planner import Plan, Step
 from ..spec.mac import Flags
-from .layout import SLACK, Planes, Spot, aligned, allocate
+from .layout import SLACK, Spot, aligned, allocate
 from .lower import Lowered, Native, Ordinary, lower
+from .team import Team
 
 if TYPE_CHECKING:
     from ..kernels.vector.isa import Isa
@@ -28,15 +30,6 @@ class Library:
 
     isa: "Isa"
     functions: Mapping[str, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """One executed sample: tensors by name where they are kept, widths and flags."""
-
-    values: Mapping[str, Array]
-    bits: tuple[Widths, ...]
-    flags: Mapping[str, Flags | None]
 
 
 class Instance:
@@ -68,20 +61,48 @@ class Instance:
         self.flag_views = {layer: place.view(self.arena) for layer, place in lowered.flags.items()}
         self.sum_views = {layer: place.view(self.arena) for layer, place in lowered.sums.items()}
         self.outcomes: dict[str, Outcome] = {}
+        # two counters of each operation, for threads that share a segment
+        self._counters = [
+            aligned(0 if isinstance(segment, Ordinary) else 2 * COUNTER * len(segment[0])) for segment in self.segments
+        ]
+        self._run = 0
+        self._source = np.zeros(0, np.uint8)
 
     def execute(self, codes: Array) -> None:
         """Run one sample, codes uint8 (1, ...)."""
         program = self.program
-        source = np.ascontiguousarray(codes)
-        if self.picture is not None:
-            self.picture[PICTURE.names.index("source")] = source.ctypes.data
-        else:
-            self.views[program.plan.graph.input.name][...] = source
+        self._give(codes)
         for segment in self.segments:
             if isinstance(segment, Ordinary):
                 self._ordinary(segment.step)
             else:
                 program.run(segment[1], len(segment[0]), 8 * program.record_words)
+
+    def _give(self, codes: Array) -> None:
+        """Say where the sample is; it stays alive until the next."""
+        self._source = np.ascontiguousarray(codes)
+        if self.picture is not None:
+            self.picture[PICTURE.names.index("source")] = self._source.ctypes.data
+        else:
+            self.views[self.program.plan.graph.input.name][...] = self._source
+
+    def execute_together(self, codes: Array, team: Team) -> None:
+        """Run one sample by the threads of a team. What is left to ordinary kernels is done by the caller's."""
+        program = self.program
+        self._give(codes)
+        self._run += 1
+        run = self._run
+        for segment, counters in zip(self.segments, self._counters, strict=True):
+            if isinstance(segment, Ordinary):
+                self._ordinary(segment.step)
+                continue
+            address, operations, at = segment[1], len(segment[0]), counters.ctypes.data
+
+            # the instance in the closure keeps its memory until the last thread has left
+            def part(_: "Instance" = self, a: int = address, n: int = operations, c: int = at) -> None:
+                program.share(a, n, 8 * program.record_words, c, run)
+
+            team.together(part)
 
     def value(self, name: str) -> Array:
         """Return a copy of a tensor, or the constant of that name."""
@@ -127,7 +148,7 @@ class Program:
                 self.segments[-1].append(operation)
             else:
                 self.segments.append([operation])
-        self.run = RUN(library.functions["run"])
+        self.run, self.share = RUN(library.functions["run"]), SHARE(library.functions["share"])
         self.idle: list[Instance] = []
 
     def instance(self) -> Instance:
@@ -156,11 +177,3 @@ class Program:
                 accumulator = np.ascontiguousarray(sums.T).reshape(step.call.type.shape)
             output = lowered.constants[name] if name in lowered.constants else instance.value(name)
             yield step, Outcome(output, accumulator, flags.get(step.node.name))
-
-
-def inputs_of(steps: Sequence[Step]) -> set[str]:
-    """Return the names of all tensors that steps read."""
-    return {name for step in steps for name in step.node.inputs}
-
-
-__all__ = ["Finished", "Instance", "Library", "Planes", "Program"]

@@ -164,7 +164,11 @@ def conv(state: Lowering, step: Step) -> bool:
     assert isinstance(target, Planes)
     places = y * target.row + x * target.step
     words: dict[str, Address] = {"target": target.origin, "low": node.integer("low"), "high": node.integer("high")}
-    words |= residual.words(state, y, x, padding_of(state, rows * columns, outputs, depth=depth)) if residual else NO_RESIDUAL
+    words |= (
+        residual.words(state, y, x, padding_of(state, rows * columns, outputs, depth=depth))
+        if residual
+        else NO_RESIDUAL
+    )
     layer(state, step, shape, source, variants, places, words, kind=DEPTH if depth else CODES)
     if residual:
         state.out.fused.add(residual.output)
@@ -266,7 +270,16 @@ def gemm(state: Lowering, step: Step) -> bool:
     state.out.places[name] = target
     limits = {"low": 0, "high": 0} if logits else {"low": node.integer("low"), "high": node.integer("high")}
     words: dict[str, Address] = {"target": target.start, **limits, **NO_RESIDUAL}
-    layer(state, step, shape, Source(place.start, nested), variants, np.zeros(1, np.int64), words, kind=LOGITS if logits else CODES)
+    layer(
+        state,
+        step,
+        shape,
+        Source(place.start, nested),
+        variants,
+        np.zeros(1, np.int64),
+        words,
+        kind=LOGITS if logits else CODES,
+    )
     return True
 
 

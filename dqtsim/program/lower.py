@@ -114,7 +114,7 @@ class Lowering:
     def new_place(self, name: str) -> Place:
         """Return a place for an output: planes for pictures of codes, else contiguous."""
         kind = self.plan.types[name]
-        planes = kind.dtype == "uint8" and len(kind.shape) == 4
+        planes = kind.dtype == "uint8" and len(kind.shape) == 4 and kind.shape[0] == 1
         place: Place = self.planes(name) if planes else self.flat(name)
         self.out.places[name] = place
         return place

@@ -172,7 +172,7 @@ def requantize(state: Lowering, step: Step) -> bool:
         row_bytes=row_bytes,
         source_row=source_row,
         target_row=target_row,
-        lut=lut,
+        table=lut,
     )
     return True
 

@@ -1,22 +1,13 @@
 """Which tile a layer is computed in: pixels times vectors of output channels."""
 
+from ..kernels.vector.functions import DEPTH_PIXELS, SHAPES
 from ..kernels.vector.isa import Isa
 
-# pixels of a tile by vectors of channels, the best first; all are compiled
-SHAPES = {
-    16: {4: (6, 5, 1), 3: (8, 6, 5, 1), 2: (8, 6, 5, 1), 1: (8, 6, 5, 1)},
-    8: {2: (6, 5, 4, 1), 1: (6, 5, 4, 1)},
-    4: {2: (4, 1), 1: (4, 1)},
-}
 # maps so small that 8 pixels fit them and 6 do not
 EIGHTS = (16, 64)
 L1_BYTES = 32 << 10
 L2_BYTES = 600 << 10
 TOGETHER = 8
-
-
-# pixels of a depthwise tile
-DEPTH_PIXELS = {16: 6, 8: 4, 4: 4}
 
 
 def tile_of(isa: Isa, pixels: int, outputs: int, *, depth: bool = False) -> tuple[int, int]:
@@ -34,13 +25,6 @@ def tile_of(isa: Isa, pixels: int, outputs: int, *, depth: bool = False) -> tupl
     # the tile that wastes the fewest pixels, the larger one first
     sizes = [size for size in shapes[most] if size > 1]
     return min(sizes, key=lambda size: (-(-pixels // size) * size, -size)), most
-
-
-def shapes_of(isa: Isa) -> list[tuple[int, int]]:
-    """Return every (pixels, vectors) that a layer may ask for."""
-    shapes = SHAPES[isa.lanes]
-    sizes = {size for allowed in shapes.values() for size in allowed}
-    return sorted((size, count) for size in sizes for count in shapes if size * count <= 30)
 
 
 def grouping(weights: int, blocks: int, tiles: int) -> int:

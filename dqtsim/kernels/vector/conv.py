@@ -18,10 +18,10 @@ def emit_conv(module: Any, isa: Isa) -> str:
     b = e.builder
     words, chunk = e.arguments
     variant = _variant(e, words)
-    direct, weights, parameters = (
-        e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT))
+    direct, weights, parameters = (e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT)))
+    source = b.select(
+        b.icmp_signed("!=", direct, constant(I64, 0)), e.word(CONV, words, "direct"), e.word(CONV, words, "nested")
     )
-    source = b.select(b.icmp_signed("!=", direct, constant(I64, 0)), e.word(CONV, words, "direct"), e.word(CONV, words, "nested"))
     tiles, blocks, count, chunks, group, pixels = e.unpack(
         CONV, words, "tiles", "blocks", "block_count", "chunks", "group", "pixels"
     )
