@@ -1,12 +1,13 @@
 """EXECUTE: a plan, an engine and a picture give tensors and a status. The executor decides nothing.
 
-Engines: `spec` is the law itself on Python ints, `jit` native code for the whole network, `numba` the Numba kernels step
-by step, `onnxruntime` the file's own function bodies, `torch` the trainer's exact integer path.
+Engines: `spec` is the law itself on Python ints, `jit` native code for the whole network, `numba` the Numba kernels
+step by step, `onnxruntime` the file's own function bodies, `torch` the trainer's exact integer path.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from .graph.model import Array, Widths
 from .ops import Outcome
 from .planner import Plan, Step
 from .spec.mac import Flags
+
+if TYPE_CHECKING:
+    from .program import Ran
 
 ENGINES = ("jit", "numba", "spec", "onnxruntime", "torch")
 Observer = Callable[[Step, Outcome], None]
@@ -106,8 +110,7 @@ def _jit(plan: Plan, threads: int) -> Execute:
 
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
         if not observers:
-            ran = made.execute(codes, threads)
-            return _result(plan, ran.outputs, ran.widths, ran.flags)
+            return _of(plan, made.execute(codes, threads))
         values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
         flags: dict[str, Flags | None] = {}
         for step, outcome in made.trace(codes):
@@ -121,15 +124,30 @@ def _jit(plan: Plan, threads: int) -> Execute:
     return execute
 
 
+def _jit_batch(plan: Plan, codes: Array, threads: int) -> Iterator[Result]:
+    from .program import native
+
+    made = native(plan)
+    if len(codes) == 1:
+        yield _of(plan, made.execute(codes, threads))
+        return
+    for ran in made.batch(codes, threads):
+        yield _of(plan, ran)
+
+
+def _of(plan: Plan, ran: "Ran") -> Result:
+    return _result(plan, ran.outputs, ran.widths, ran.flags)
+
+
 def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) -> Iterator[Result]:
     """Yield the result of every sample of `codes` uint8 (N, ...), in order; `threads` samples run side by side.
 
     A batch means its samples' results side by side: the controller decides for each sample. A single sample is shared
     by the threads where the engine can do that.
     """
-    if engine_name == "jit" and len(codes) == 1:
+    if engine_name == "jit":
         check_codes(plan, codes)
-        yield _jit(plan, threads)(codes, ())
+        yield from _jit_batch(plan, codes, threads)
         return
     execute = engine(plan, engine_name)
     samples = [codes[index : index + 1] for index in range(len(codes))]

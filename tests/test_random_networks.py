@@ -1,4 +1,4 @@
-"""Four engines that share no arithmetic, on whole random networks: every tensor equal, every flag equal."""
+"""Five engines that share no arithmetic, on whole random networks: every tensor equal, every flag equal."""
 
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from dqtsim.spec import Overflow, Rounding, TapOrder
 from dqtsim.target import Target, load_target
 
 from .networks import Sample, samples
+from .vectorkernels import kernel, kernels
 
 WIDE = replace(load_target("default"), multiplier_width=31)
 
@@ -31,20 +32,37 @@ def assert_same(expected: Trace, found: Trace) -> None:
         assert np.array_equal(array, expected.tensors[name]), name
 
 
+def assert_native(compiled: Plan, sample: Sample, by_law: Result, law: Trace) -> None:
+    """Every kernel gives the law's tensors and flags, and the same where nothing is observed and tensors share memory."""
+    for name in kernels():
+        with kernel(name):
+            result, trace = execute(compiled, sample, "jit")
+            alone, together, twice = (
+                list(run(compiled, codes, "jit", threads))
+                for codes, threads in ((sample.codes, 1), (sample.codes, 3), (np.concatenate([sample.codes] * 2), 1))
+            )
+        assert set(law.tensors) == set(trace.tensors)
+        assert_same(law, trace)
+        for found in (result, *alone, *together, *twice):
+            assert (found.flags, found.bits) == (by_law.flags, by_law.bits), name
+            assert all(np.array_equal(found.outputs[key], array) for key, array in by_law.outputs.items()), name
+
+
 @given(samples())
-def test_four_engines_give_the_same_tensors(sample: Sample) -> None:
+def test_five_engines_give_the_same_tensors(sample: Sample) -> None:
     compiled = plan(sample.graph, WIDE)
     event("dynamic" if sample.graph.dynamic else "static")
     by_law, law = execute(compiled, sample, "spec")
-    by_kernels, kernels = execute(compiled, sample, "jit")
+    by_steps, steps = execute(compiled, sample, "numba")
     by_bodies, bodies = execute(compiled, sample, "onnxruntime")
     by_trainer, trainer = execute(compiled, sample, "torch")
-    assert set(law.tensors) == set(kernels.tensors) == set(trainer.tensors)
-    assert_same(law, kernels)
+    assert set(law.tensors) == set(steps.tensors) == set(trainer.tensors)
+    assert_same(law, steps)
     assert_same(law, bodies)
     assert_same(law, trainer)
-    assert by_law.flags == by_kernels.flags == by_trainer.flags
-    assert by_law.bits == by_kernels.bits == by_bodies.bits == by_trainer.bits
+    assert by_law.flags == by_steps.flags == by_trainer.flags
+    assert by_law.bits == by_steps.bits == by_bodies.bits == by_trainer.bits
+    assert_native(compiled, sample, by_law, law)
 
 
 @st.composite
@@ -73,10 +91,11 @@ def test_spec_and_jit_agree_on_every_target(sample: Sample, target: Target) -> N
             assert str(other) == str(error)
             return
         raise AssertionError("jit did not see the overflow") from error
-    by_kernels, kernels = execute(compiled, sample, "jit")
-    assert set(law.tensors) == set(kernels.tensors)
-    assert_same(law, kernels)
-    assert by_law.flags == by_kernels.flags
+    by_steps, steps = execute(compiled, sample, "numba")
+    assert set(law.tensors) == set(steps.tensors)
+    assert_same(law, steps)
+    assert by_law.flags == by_steps.flags
+    assert_native(compiled, sample, by_law, law)
     if compiled.proven():
         assert all(flags is None or not flags.saturations + flags.wraps for flags in by_law.flags.values())
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..kernels.vector.isa import Isa
 
 RUN = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+MANY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)
 SHARE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 
 
@@ -57,6 +58,9 @@ class Instance:
                 if native.record is PICTURE:
                     self.picture = row
             self.segments.append((records, int(records.ctypes.data)))
+        self._native = [segment for segment in self.segments if not isinstance(segment, Ordinary)]
+        begin = lowered.report.start.buffer.offset
+        self._report = self.arena[begin : begin + lowered.report.size]
         self.views = {name: place.view(self.arena) for name, place in lowered.places.items()}
         self.flag_views = {layer: place.view(self.arena) for layer, place in lowered.flags.items()}
         self.sum_views = {layer: place.view(self.arena) for layer, place in lowered.sums.items()}
@@ -77,6 +81,41 @@ class Instance:
                 self._ordinary(segment.step)
             else:
                 program.run(segment[1], len(segment[0]), 8 * program.record_words)
+
+    def execute_many(self, codes: Array) -> Array:
+        """Run samples uint8 (N, ...), contiguous, of a program in one piece; return their reports uint8 (N, bytes)."""
+        program = self.program
+        report = program.lowered.report
+        results = np.empty((len(codes), report.size), np.uint8)
+        if self.picture is None:
+            for index in range(len(codes)):
+                self.execute(codes[index : index + 1])
+                results[index] = self.report()
+            return results
+        records, address = self._native[0]
+        program.many(
+            address,
+            len(records),
+            8 * program.record_words,
+            len(codes),
+            self.picture[PICTURE.names.index("source") :].ctypes.data,
+            codes.ctypes.data,
+            codes[0].size,
+            self._report.ctypes.data,
+            report.size,
+            results.ctypes.data,
+        )
+        return results
+
+    def report(self) -> Array:
+        """Return the report of the last sample, uint8 (bytes); no copy."""
+        return self._report
+
+    def own_flags(self, flags: dict[str, Flags | None]) -> None:
+        """Put the flags of the layers that ordinary kernels ran in the place of those that did not run."""
+        for layer, outcome in self.outcomes.items():
+            if layer in flags:
+                flags[layer] = outcome.flags
 
     def _give(self, codes: Array) -> None:
         """Say where the sample is; it stays alive until the next."""
@@ -148,6 +187,9 @@ class Program:
                 self.segments[-1].append(operation)
             else:
                 self.segments.append([operation])
+        # one native call does it all
+        self.whole = len(self.segments) == 1 and isinstance(self.segments[0], list)
+        self.many = MANY(library.functions["many"])
         self.run, self.share = RUN(library.functions["run"]), SHARE(library.functions["share"])
         self.idle: list[Instance] = []
 

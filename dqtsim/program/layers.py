@@ -201,9 +201,9 @@ def taps_of(
         for kx in [0] if whole else range(columns):
             segments.append(ky * dilation[0] * place.row + kx * dilation[1] * step)
             line = np.full(run, -1, np.int64)
-            for x in range(columns) if whole else [kx]:
-                begin = x * step if whole else 0
-                line[begin : begin + channels] = taps[:, ky, x]
+            for tap in range(columns) if whole else [kx]:
+                begin = tap * step if whole else 0
+                line[begin : begin + channels] = taps[:, ky, tap]
             runs.append(line)
     return np.array(segments, np.int64), np.array(runs, np.int64)
 
@@ -314,8 +314,8 @@ def layer(
         correction = -tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * totals
         if isinstance(variant, int):
             assert bias is not None
-            row = held(bias[row_index(node.integers("row_widths"), pair)], machine.bias_width)
-            parameters = tables.packed_logits(correction, variant, row, isa.lanes)
+            line = held(bias[row_index(node.integers("row_widths"), pair)], machine.bias_width)
+            parameters = tables.packed_logits(correction, variant, line, isa.lanes)
         else:
             parameters = tables.packed_parameters(correction, variant, isa.lanes)
         records += [int(pair[1] == machine.n), address, memory.add(parameters)]

@@ -9,7 +9,7 @@ from ..graph.model import Array
 from ..kernels.vector.emit import Record
 from ..kernels.vector.isa import Isa
 from ..planner import Plan, Step
-from .layout import Address, Buffer, Constants, Flat, Place, Planes, Spot, step_of
+from .layout import Address, Buffer, Constants, Flat, Place, Planes, Spot, rounded
 
 Words = Mapping[str, Address]
 
@@ -32,6 +32,16 @@ class Ordinary:
     flags: bool
 
 
+@dataclass(frozen=True)
+class Report:
+    """What is asked of every sample, in one piece: two int32 extremes of each layer, then tensors at their offsets."""
+
+    start: Spot
+    size: int
+    tensors: Mapping[str, tuple[int, Flat]]
+    layers: tuple[str, ...]
+
+
 @dataclass
 class Lowered:
     """A plan as operations.
@@ -47,6 +57,7 @@ class Lowered:
     buffers: list[Buffer] = field(default_factory=list)
     flags: dict[str, Flat] = field(default_factory=dict)
     sums: dict[str, Flat] = field(default_factory=dict)
+    report: Report = field(init=False)
     memory: Constants = field(default_factory=Constants)
     fused: set[str] = field(default_factory=set)
 
@@ -192,10 +203,11 @@ def lower(
             continue
         if not handlers.get(step.node.operator, _cannot)(state, step):
             state.ordinary(step)
+    _report(state)
     for name in state.outputs | ({"bits"} & out.places.keys()):
         _keep_to_the_end(state, name)
-    for step in plan.layer_steps():
-        _keep_to_the_end(state, step.node.inputs[-1])
+    for name in widths_asked(plan):
+        _keep_to_the_end(state, name)
     if keep:
         for name in out.places:
             _keep_to_the_end(state, name)
@@ -204,6 +216,33 @@ def lower(
 
 def _cannot(_state: Lowering, _step: Step) -> bool:
     return False
+
+
+def _report(state: Lowering) -> None:
+    """Copy what is asked of every sample to one piece of memory."""
+    from .moves import copy, put_in_order
+
+    asked = [name for name in sorted(state.outputs | widths_asked(state.plan)) if name in state.out.places]
+    flags = list(state.out.flags)
+    sizes = [8 * len(flags)]
+    flat = {name: put_in_order(state, name) for name in asked}
+    sizes += [rounded(place.size, 8) for place in flat.values()]
+    start = Spot(state.buffer(sum(sizes)))
+    start.buffer.last = 1 << 30
+    at = sizes[0]
+    if flags:
+        copy(state, (state.out.flags[flags[0]].start, 0, 0), (start, 0, 0), 1, 1, sizes[0])
+    tensors = {}
+    for (name, place), size in zip(flat.items(), sizes[1:], strict=True):
+        copy(state, (place.start, 0, 0), (start + at, 0, 0), 1, 1, place.size)
+        tensors[name] = (at, place)
+        at += size
+    state.out.report = Report(start, sum(sizes), tensors, tuple(flags))
+
+
+def widths_asked(plan: Plan) -> set[str]:
+    """Return the tensors that hold the widths of the layers."""
+    return {step.node.inputs[-1] for step in plan.layer_steps()}
 
 
 def _keep_to_the_end(state: Lowering, name: str) -> None:
@@ -228,6 +267,3 @@ def _place_flags(state: Lowering) -> None:
 def spread(total: int, *, at_most: int, least: int = 1) -> int:
     """Return into how many chunks `total` units of work go."""
     return max(1, min(at_most, total // max(1, least)))
-
-
-__all__ = ["Handler", "Lowered", "Lowering", "Native", "Ordinary", "Sequence", "lower", "np", "spread", "step_of"]

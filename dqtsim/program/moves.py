@@ -198,17 +198,7 @@ def reshape(state: Lowering, step: Step) -> bool:
         return True
     target = state.flat(name)
     state.out.places[name] = target
-    state.add(
-        "planes",
-        PLANES,
-        source=source.origin,
-        channels=source.channels,
-        height=source.height,
-        width=source.width,
-        row=source.row,
-        step=source.step,
-        target=target.start,
-    )
+    _planes_to(state, source, target)
     return True
 
 
@@ -278,7 +268,7 @@ def concat(state: Lowering, step: Step) -> bool:
         state.out.places[name] = target
         at = 0
         for source in sources:
-            _copy(state, (source.start, 0, 0), (target.start + at, 0, 0), 1, 1, source.size)
+            copy(state, (source.start, 0, 0), (target.start + at, 0, 0), 1, 1, source.size)
             at += source.size
         return True
     if axis != 1 or not all(isinstance(source, Planes) for source in sources):
@@ -290,15 +280,40 @@ def concat(state: Lowering, step: Step) -> bool:
         assert isinstance(source, Planes)
         rows, columns = source.height, source.width
         begin = (source.origin, source.row, source.step)
-        _copy(state, begin, (made.origin + at, made.row, made.step), rows, columns, source.channels)
+        copy(state, begin, (made.origin + at, made.row, made.step), rows, columns, source.channels)
         at += source.channels
     return True
+
+
+def put_in_order(state: Lowering, name: str) -> Flat:
+    """Return a contiguous place of a tensor, in the order of the law."""
+    place = state.out.places[name]
+    if isinstance(place, Flat):
+        return place
+    shape = (1, place.channels, place.height, place.width)
+    target = Flat(Spot(state.buffer(int(np.prod(shape)))), "uint8", shape)
+    _planes_to(state, place, target)
+    return target
+
+
+def _planes_to(state: Lowering, source: Planes, target: Flat) -> None:
+    state.add(
+        "planes",
+        PLANES,
+        source=source.origin,
+        channels=source.channels,
+        height=source.height,
+        width=source.width,
+        row=source.row,
+        step=source.step,
+        target=target.start,
+    )
 
 
 Grid = tuple[Spot | int, int, int]
 
 
-def _copy(state: Lowering, source: Grid, target: Grid, rows: int, columns: int, size: int) -> None:
+def copy(state: Lowering, source: Grid, target: Grid, rows: int, columns: int, size: int) -> None:
     """Append a copy of rows x columns pieces of `size` bytes; a grid is (address, bytes of a row, of a step)."""
     state.add(
         "copy_rows",

@@ -1,7 +1,9 @@
 """The engine behind `jit`: one sample by one or several threads, or many samples side by side."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from ..planner import Plan, Step
 from ..spec.mac import Flags
 from .engine import Instance, Library, Program
 from .team import Team
+
+# samples of one native call: about so many multiply-accumulates, so that progress is seen and Ctrl-C heard
+GROUP_MACS = 400_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +36,14 @@ class Native:
         self.plan, self.library = plan, library
         self.program = Program(plan, library)
         self._kept: Program | None = None
-        self._names = [value.name for value in plan.graph.outputs if value.name != BITS]
-        self._widths = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
         known = self.program.lowered.constants
-        self._static = {layer: _pair(known[name]) for layer, name in self._widths.items() if name in known}
+        self._names = [value.name for value in plan.graph.outputs if value.name != BITS]
+        sources = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
+        self._static: dict[str, Widths] = {
+            layer: (int(known[name][0]), int(known[name][1])) for layer, name in sources.items() if name in known
+        }
+        self._chosen = {layer: name for layer, name in sources.items() if name not in known}
+        self._macs = max(1, sum(plan.macs.values()))
 
     def execute(self, codes: Array, threads: int = 1) -> Ran:
         """Run one sample, codes uint8 (1, ...), by so many threads together."""
@@ -44,7 +53,28 @@ class Native:
                 instance.execute_together(codes, Team.of(threads))
             else:
                 instance.execute(codes)
-            return self._ran(instance)
+            return self._reports(instance.report()[None], [instance])[0]
+        finally:
+            self.program.release(instance)
+
+    def batch(self, codes: Array, threads: int) -> Iterator[Ran]:
+        """Yield what each sample of codes uint8 (N, ...) gave, in order; each is one thread's work."""
+        samples = np.ascontiguousarray(codes)
+        size = max(1, min(-(-len(samples) // threads), GROUP_MACS // self._macs))
+        groups = [samples[at : at + size] for at in range(0, len(samples), size)]
+        if threads == 1:
+            for group in groups:
+                yield from self._group(group)
+            return
+        for ran in _pool(threads).map(self._group, groups):
+            yield from ran
+
+    def _group(self, codes: Array) -> list[Ran]:
+        instance = self.program.instance()
+        try:
+            if self.program.whole:
+                return self._reports(instance.execute_many(codes), [instance] * len(codes))
+            return [self.execute(codes[index : index + 1]) for index in range(len(codes))]
         finally:
             self.program.release(instance)
 
@@ -59,12 +89,30 @@ class Native:
         finally:
             self._kept.release(instance)
 
-    def _ran(self, instance: Instance) -> Ran:
-        widths = {
-            layer: self._static[layer] if layer in self._static else _pair(instance.views[name])
-            for layer, name in self._widths.items()
-        }
-        return Ran({name: instance.value(name) for name in self._names}, widths, instance.flags())
+    def _reports(self, reports: Array, instances: "list[Instance]") -> list[Ran]:
+        """Return what reports uint8 (N, bytes) say."""
+        report, count = self.program.lowered.report, len(reports)
+        tensors = {}
+        for name, (at, place) in report.tensors.items():
+            part = np.ascontiguousarray(reports[:, at : at + place.size])
+            tensors[name] = part.view(place.dtype).reshape(count, *place.shape)
+        layers = report.layers
+        extremes = np.ascontiguousarray(reports[:, : 8 * len(layers)]).view(np.int32).reshape(count, -1).tolist()
+        widths = {layer: tensors[name].tolist() for layer, name in self._chosen.items()}
+        known = self.program.lowered.constants
+        found = []
+        for number, row in enumerate(extremes):
+            flags: dict[str, Flags | None] = {
+                layer: Flags(0, 0, row[2 * k], row[2 * k + 1]) for k, layer in enumerate(layers)
+            }
+            instances[number].own_flags(flags)
+            pairs = dict(self._static)
+            for layer, rows in widths.items():
+                first, second = rows[number]
+                pairs[layer] = (first, second)
+            outputs = {name: tensors[name][number] if name in tensors else known[name] for name in self._names}
+            found.append(Ran(outputs, pairs, flags))
+        return found
 
 
 def native(plan: Plan) -> Native:
@@ -80,9 +128,6 @@ def native(plan: Plan) -> Native:
     return found
 
 
-def _pair(widths: Array) -> Widths:
-    first, second = widths.tolist()
-    return first, second
-
-
-__all__ = ["Native", "Ran", "Sequence", "native", "np"]
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)

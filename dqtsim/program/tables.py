@@ -1,4 +1,4 @@
-"""Constants of a layer at one pair of widths, as the kernels want them, and the proofs that they need (A1-A5, B1-B4)."""
+"""Constants of a layer at one pair of widths, as the kernels want them, and the proofs behind them (A1-A5, B1-B4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
     if k == 0:
         return wide
     if rule == Nesting.TIES_UP:
-        return np.minimum((wide + (1 << (k - 1))) >> k, (1 << b) - 1)
+        limited: Array = np.minimum((wide + (1 << (k - 1))) >> k, (1 << b) - 1)
+        return limited
     return 2 * (wide >> k) + 1 if rule == Nesting.MIDPOINT else wide >> k
 
 

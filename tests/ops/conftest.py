@@ -1,9 +1,18 @@
-"""The engines: every case of every table runs on each of them."""
+"""The engines: every case of every table runs on each of them, and on each kernel of the native one."""
+
+from collections.abc import Iterator
 
 import pytest
 
+from tests.vectorkernels import kernel, kernels
 
-@pytest.fixture(params=("spec", "jit", "onnxruntime"))
-def engine(request: pytest.FixtureRequest) -> str:
+
+@pytest.fixture(params=("spec", "numba", "onnxruntime", *(f"jit, {name}" for name in kernels())))
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Return the name of an engine."""
-    return str(request.param)
+    name, _, chosen = str(request.param).partition(", ")
+    if not chosen:
+        yield name
+        return
+    with kernel(chosen):
+        yield name

@@ -51,6 +51,7 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     control.emit_gather_rows(module, isa)
     clear.emit_clear(module)
     schedule.emit_run(module)
+    schedule.emit_many(module)
     schedule.emit_share(module, PAUSE if isa.needs else None)
 
 

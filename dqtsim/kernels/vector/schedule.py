@@ -1,8 +1,8 @@
 """Running a program: one call for all of its operations, by one thread or by several together.
 
-Threads share a program through a ticket and a tally for every operation. Both carry the number of the run in their upper
-half, so nothing has to be reset and a thread that was asleep for a whole run finds its tickets void. A ticket is one
-chunk: whoever holds none waits for nobody, so a core that is taken away delays only the chunk that ran on it.
+Threads share a program through a ticket and a tally for every operation. Both carry the number of the run in their
+upper half, so nothing has to be reset and a thread that was asleep for a whole run finds its tickets void. A ticket is
+one chunk: whoever holds none is waited for by nobody, so a core that is taken away delays only the chunk that it had.
 """
 
 from typing import Any
@@ -30,6 +30,25 @@ def emit_run(module: Any) -> str:
             b.call(function, [words, chunk])
     e.done()
     return "run"
+
+
+def emit_many(module: Any) -> str:
+    """Add `many(program, operations, size, samples, word, source, step, report, bytes, results)`.
+
+    For each of `samples`: writes the sample's address, `source` + index * `step`, to the address `word`, runs the
+    program, and copies `bytes`, a multiple of 8, from `report` to `results` + index * `bytes`.
+    """
+    e = Emitter(module, "many", ir.FunctionType(ir.VoidType(), [I64] * 10))
+    program, operations, size, samples, word, source, step, report, length, results = e.arguments
+    b = e.builder
+    with e.loop(samples) as index:
+        e.store(b.add(source, b.mul(index, step)), word, 8)
+        b.call(module.globals["run"], [program, operations, size])
+        target = b.add(results, b.mul(index, length))
+        with e.loop(length, 0, 8) as at:
+            e.store(e.load(b.add(report, at), I64, 8), b.add(target, at), 8)
+    e.done()
+    return "many"
 
 
 def emit_share(module: Any, pause: str | None) -> str:
