@@ -5,9 +5,9 @@ A byte u is written for every code q, and zeta is what its consumer subtracts fr
     u    = (min((q + add) >> k, cap) << t) | t
     zeta = min((z + add) >> k, cap) << t
 
-k is how many bits the width drops. For TIES_UP, add is half of 2^k and cap the greatest code; otherwise they are 0 and no
-limit. t is 1 for MIDPOINT with k > 0, whose operands are odd: the border, operand 0, is then a byte that no code gives.
-The border of the buffer is zeta.
+k is how many bits the width drops. For TIES_UP, add is half of 2^k and cap the greatest code; otherwise they are 0 and
+no limit. t is 1 for MIDPOINT with k > 0, whose operands are odd. The border of the buffer is zeta, which stands for the
+operand 0 and then is a byte that no code gives.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ NEST = Record(
     "left",
     "bottom",
     "right",
-    "direct",  # 1: at full width the consumer reads around the source, so only the border there is written
+    "direct",  # 1: at full width the consumer reads around the source, where only the border is then written
 )
 TIES_UP, FLOOR, MIDPOINT = range(3)
 
@@ -52,8 +52,7 @@ def emit(module: Any, isa: Isa) -> str:
     is_last = b.icmp_signed("==", chunk, b.sub(r.chunks, constant(I64, 1)))
     last = b.select(is_last, b.add(r.height, r.bottom), last)
 
-    step = b.select(in_place, r.source_step, r.step)
-    before, inner, after = (b.mul(count, step) for count in (r.left, r.width, r.right))
+    before, inner, after = (b.mul(count, r.step) for count in (r.left, r.width, r.right))
     full = b.add(before, b.add(inner, after))
     row = b.select(in_place, r.source_row, full)
     # the address of the target's pixel (0, 0)
