@@ -108,8 +108,8 @@ class Instance:
         return results
 
     def report(self) -> Array:
-        """Return the report of the last sample, uint8 (bytes); no copy."""
-        return self._report
+        """Return the report of the last sample, uint8 (bytes)."""
+        return self._report.copy()
 
     def own_flags(self, flags: dict[str, Flags | None]) -> None:
         """Put the flags of the layers that ordinary kernels ran in the place of those that did not run."""

@@ -10,7 +10,6 @@ from ..kernels.vector.max_pool import MAX_POOL
 from ..kernels.vector.planes import PLANES
 from ..kernels.vector.table import TABLE
 from ..planner import Step
-from ..spec.rules import Rounding
 from . import tables
 from .layout import Flat, Planes, Spot
 from .lower import Lowering, spread
@@ -117,8 +116,7 @@ def add(state: Lowering, step: Step) -> bool:
         return False
     z_a, z_b, z_y, m_a, m_b, shift = _scalars(state, step, 2)
     half = (1 << shift) >> 1
-    narrow = step.call.machine.rounding in (Rounding.TIES_UP, Rounding.FLOOR) and shift <= 30
-    narrow = narrow and 255 * (m_a + m_b) + half < 1 << 31
+    narrow = shift <= 30 and 255 * (m_a + m_b) + half < 1 << 31
     if shift > 61:
         return False
     target = state.new_place(step.node.outputs[0])

@@ -45,8 +45,7 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         operation.emit(module, isa)
     for rounded in (add, average_pool):
         rounded.emit(module, isa, code)
-    if code in (tile.TIES_UP, tile.FLOOR):
-        add.emit(module, isa, code, narrow=True)
+    add.emit(module, isa, code, narrow=True)
     control.emit_argmax(module, isa)
     control.emit_gather_rows(module, isa)
     clear.emit_clear(module)
