@@ -1,7 +1,7 @@
 """EXECUTE: a plan, an engine and a picture give tensors and a status. The executor decides nothing.
 
-Engines: `spec` is the law itself on Python ints, `jit` the Numba kernels, `onnxruntime` the file's own function bodies,
-`torch` the trainer's exact integer path.
+Engines: `spec` is the law itself on Python ints, `jit` native code for the whole network, `numba` the Numba kernels step
+by step, `onnxruntime` the file's own function bodies, `torch` the trainer's exact integer path.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from .ops import Outcome
 from .planner import Plan, Step
 from .spec.mac import Flags
 
-ENGINES = ("jit", "spec", "onnxruntime", "torch")
+ENGINES = ("jit", "numba", "spec", "onnxruntime", "torch")
 Observer = Callable[[Step, Outcome], None]
 Execute = Callable[[Array, Sequence[Observer]], "Result"]
 
@@ -87,6 +87,8 @@ def _unchecked(plan: Plan, name: str) -> Execute:
         from .oracle import torch_engine
 
         return torch_engine(plan)
+    if name == "jit":
+        return _jit(plan, 1)
     if name not in ENGINES:
         raise InputError(f"an engine is one of {', '.join(ENGINES)}; found '{name}'.")
 
@@ -96,11 +98,39 @@ def _unchecked(plan: Plan, name: str) -> Execute:
     return execute
 
 
+def _jit(plan: Plan, threads: int) -> Execute:
+    """Return the native engine; `threads` work on one sample together, unless it is observed."""
+    from .program import native
+
+    made = native(plan)
+
+    def execute(codes: Array, observers: Sequence[Observer]) -> Result:
+        if not observers:
+            ran = made.execute(codes, threads)
+            return _result(plan, ran.outputs, ran.widths, ran.flags)
+        values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
+        flags: dict[str, Flags | None] = {}
+        for step, outcome in made.trace(codes):
+            values[step.node.outputs[0]] = outcome.output
+            if outcome.flags is not None:
+                flags[step.node.name] = outcome.flags
+            for observer in observers:
+                observer(step, outcome)
+        return summarize(plan, values, flags)
+
+    return execute
+
+
 def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) -> Iterator[Result]:
     """Yield the result of every sample of `codes` uint8 (N, ...), in order; `threads` samples run side by side.
 
-    A batch means its samples' results side by side: the controller decides for each sample.
+    A batch means its samples' results side by side: the controller decides for each sample. A single sample is shared
+    by the threads where the engine can do that.
     """
+    if engine_name == "jit" and len(codes) == 1:
+        check_codes(plan, codes)
+        yield _jit(plan, threads)(codes, ())
+        return
     execute = engine(plan, engine_name)
     samples = [codes[index : index + 1] for index in range(len(codes))]
     if threads <= 1 or len(samples) == 1:
@@ -152,9 +182,16 @@ def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags
     """Return the result of a run whose tensors are `values`; those of the widths must be among them."""
     widths = {step.node.name: values[step.node.inputs[-1]] for step in plan.layer_steps()}
     pairs: dict[str, Widths] = {name: (int(pair[0]), int(pair[1])) for name, pair in widths.items()}
-    macs = {step.node.name: step.macs for step in plan.layer_steps()}
+    outputs = {value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS}
+    return _result(plan, outputs, pairs, flags)
+
+
+def _result(
+    plan: Plan, outputs: Mapping[str, Array], pairs: Mapping[str, Widths], flags: Mapping[str, Flags | None]
+) -> Result:
+    macs = plan.macs
     return Result(
-        outputs={value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS},
+        outputs=outputs,
         bits=tuple(pairs[layer] for layer in plan.graph.layers),
         flags=flags,
         macs=sum(macs.values()),

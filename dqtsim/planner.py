@@ -6,7 +6,8 @@ at (B1). The kernels take their fast path only where that proof says that no reg
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph compiled for a target. `types` maps every tensor to its type."""
+    """A graph compiled for a target. `types` maps every tensor to its type. `engines`: what engines made of it."""
 
     graph: Graph
     target: Target
@@ -47,10 +48,16 @@ class Plan:
     steps: tuple[Step, ...]
     types: Mapping[str, TensorType]
     saturated_biases: Mapping[str, int]
+    engines: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     def layer_steps(self) -> list[Step]:
         """Return the steps that multiply and accumulate, the controller's included, in execution order."""
         return [step for step in self.steps if step.call.bounds]
+
+    @cached_property
+    def macs(self) -> Mapping[str, int]:
+        """Multiply-accumulates of each layer, the controller's included."""
+        return {step.node.name: step.macs for step in self.layer_steps()}
 
     def widest(self) -> dict[str, Widths]:
         """Return for each layer the pair of widths with the largest product that it may run at."""

@@ -20,7 +20,7 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
     ("kernels", "structures"),
     ("ops",),
     ("planner",),
-    ("control",),
+    ("control", "program"),
     ("executor", "oracle", "picture"),
     ("compare", "report", "golden", "rtl", "budget", "bench"),
     ("cli", "__init__", "__main__"),

@@ -326,7 +326,7 @@ def test_a_fault_in_a_kernel_is_reported(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, position: int, change: Any, tensor: str
 ) -> None:
     break_kernel(monkeypatch, module, name, position, change)
-    verdict, text = first(folder, "dynamic", "jit")
+    verdict, text = first(folder, "dynamic", "numba")
     assert text.startswith(f"{tensor} at [0, ")
     assert verdict.different_tensors > 1
     assert first(folder, "dynamic", "spec")[0].first is None

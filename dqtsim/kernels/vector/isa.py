@@ -90,7 +90,16 @@ ISAS = (
         _as_they_are,
         _as_they_are,
     ),
-    Isa("vnni256", "AVX-VNNI, vpdpbusd of 256 bits", 8, 16, ("avx2", "avxvnni"), _vpdpbusd(256), _as_they_are, _as_they_are),
+    Isa(
+        "vnni256",
+        "AVX-VNNI, vpdpbusd of 256 bits",
+        8,
+        16,
+        ("avx2", "avxvnni"),
+        _vpdpbusd(256),
+        _as_they_are,
+        _as_they_are,
+    ),
     Isa("avx2", "AVX2, two vpmaddwd of 256 bits", 8, 16, ("avx2",), _vpmaddwd, _split_weights, _split_pixels),
     Isa(
         "portable",

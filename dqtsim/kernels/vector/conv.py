@@ -1,0 +1,73 @@
+"""Convolution: which tiles a chunk computes, in which order, and at which widths (B1-B5)."""
+
+from typing import Any
+
+from llvmlite import ir
+
+from .emit import I8, I32, I64, WORD, Emitter, constant, vector
+from .isa import Isa
+from .tile import BLOCK, CONV, KIND, VARIANT
+
+# widths are 1 to 8, so that a pair has a place in a table of 9 rows
+WIDTHS = 9
+
+
+def emit_conv(module: Any, isa: Isa) -> str:
+    """Add the operation "conv" of CONV records to `module`; return its name."""
+    e = Emitter(module, "conv")
+    b = e.builder
+    words, chunk = e.arguments
+    variant = _variant(e, words)
+    direct, weights, parameters = (e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT)))
+    source = b.select(
+        b.icmp_signed("!=", direct, constant(I64, 0)), e.word(CONV, words, "direct"), e.word(CONV, words, "nested")
+    )
+    tiles, blocks, count, chunks, group, pixels = e.unpack(
+        CONV, words, "tiles", "blocks", "block_count", "chunks", "group", "pixels"
+    )
+    by_blocks = b.icmp_signed("!=", e.word(CONV, words, "by_blocks"), constant(I64, 0))
+
+    def part(total: Any, divided: Any, step: int) -> Any:
+        """Where this chunk's share of `total` begins (step 0) or ends (step 1), if `total` is divided at all."""
+        share = b.sdiv(b.mul(total, b.add(chunk, constant(I64, step))), chunks)
+        return b.select(divided, share, total if step else constant(I64, 0))
+
+    by_tiles = b.not_(by_blocks)
+    first_tile, last_tile = part(tiles, by_tiles, 0), part(tiles, by_tiles, 1)
+    first_block, last_block = part(count, by_blocks, 0), part(count, by_blocks, 1)
+    lanes = vector(I32, isa.lanes)
+    limits = e.slot(ir.ArrayType(lanes, 2))
+    limits.align = 4 * isa.lanes
+    place = b.ptrtoint(limits, I64)
+    size = 4 * isa.lanes
+    for k in range(2):
+        e.store(constant(lanes, 0), b.add(place, constant(I64, size * k)), size)
+    with e.loop(last_tile, first_tile, group) as start:
+        stop = e.least(b.add(start, group), last_tile)
+        with e.loop(last_block, first_block) as number:
+            block = b.add(blocks, b.mul(number, constant(I64, WORD * len(BLOCK))))
+            function, w, p, a, channel = (
+                e.load(b.add(block, constant(I64, WORD * k)), I64, 8) for k in range(len(BLOCK))
+            )
+            kernel = e.pointer(function, KIND)
+            w, p, a = b.add(weights, w), b.add(parameters, p), b.add(source, a)
+            with e.loop(stop, start) as tile:
+                table = b.mul(b.mul(tile, pixels), constant(I64, 8))
+                b.call(kernel, [a, w, p, table, channel, words, place])
+    flags = e.word(CONV, words, "flags")
+    for k, which in enumerate(("min", "max")):
+        value = e.load(b.add(place, constant(I64, size * k)), lanes, size)
+        extreme = e.call(f"llvm.vector.reduce.s{which}.v{isa.lanes}i32", I32, value)
+        b.atomic_rmw(which, e.pointer(b.add(flags, constant(I64, 4 * k)), I32), extreme, "monotonic")
+    e.done()
+    return "conv"
+
+
+def _variant(e: Emitter, words: Any) -> Any:
+    """Return the address of the VARIANT record of this execution's widths."""
+    b = e.builder
+    widths, choice, variants = e.unpack(CONV, words, "widths", "choice", "variants")
+    b_w, b_a = (e.load(b.add(widths, constant(I64, WORD * k)), I64, 8) for k in range(2))
+    place = b.add(choice, b.add(b.mul(b_w, constant(I64, WIDTHS)), b_a))
+    number = b.zext(e.load(place, I8), I64)
+    return b.add(variants, b.mul(number, constant(I64, WORD * len(VARIANT))))

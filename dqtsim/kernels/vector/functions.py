@@ -1,0 +1,58 @@
+"""All native functions for one instruction set and rounding, as addresses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...spec.rules import Rounding
+from .isa import Isa
+
+ROUNDINGS = {Rounding.TIES_UP: 0, Rounding.FLOOR: 1, Rounding.TIES_AWAY: 2, Rounding.TIES_EVEN: 3}
+# sums that a tile may keep in registers: pixels by vectors of channels, for each number of lanes
+SHAPES: Mapping[int, Mapping[int, tuple[int, ...]]] = {
+    16: {4: (6, 5, 1), 3: (8, 6, 5, 1), 2: (8, 6, 5, 1), 1: (8, 6, 5, 1)},
+    8: {2: (6, 5, 4, 1), 1: (6, 5, 4, 1)},
+    4: {2: (4, 1), 1: (4, 1)},
+}
+# pixels of a depthwise tile
+DEPTH_PIXELS = {16: 6, 8: 4, 4: 4}
+
+
+def functions(isa: Isa, rounding: Rounding) -> Mapping[str, int]:
+    """Return the addresses of all functions by name, from this process, the cache, or the compiler."""
+    from . import cache
+
+    return cache.library(lambda module: emit_all(module, isa, rounding), isa, rounding.value)
+
+
+def shapes_of(isa: Isa) -> list[tuple[int, int]]:
+    """Return every (pixels, vectors) that a layer may ask for."""
+    return sorted((size, count) for count, sizes in SHAPES[isa.lanes].items() for size in sizes)
+
+
+def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
+    """Add every function to `module`."""
+    from . import add, average_pool, clear, control, conv, copy, max_pool, nest, picture, planes, schedule, table, tile
+
+    code = ROUNDINGS[rounding]
+    for pixels, vectors in shapes_of(isa):
+        tile.emit_tile(module, isa, code, pixels, vectors)
+        if pixels == 1:
+            tile.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS)
+    for vectors in SHAPES[isa.lanes]:
+        tile.emit_tile(module, isa, code, DEPTH_PIXELS[isa.lanes], vectors, tile.DEPTH)
+    conv.emit_conv(module, isa)
+    for operation in (copy, max_pool, nest, picture, planes, table):
+        operation.emit(module, isa)
+    for rounded in (add, average_pool):
+        rounded.emit(module, isa, code)
+    if code in (tile.TIES_UP, tile.FLOOR):
+        add.emit(module, isa, code, narrow=True)
+    control.emit_argmax(module, isa)
+    control.emit_gather_rows(module, isa)
+    clear.emit_clear(module)
+    schedule.emit_run(module)
+    schedule.emit_share(module, PAUSE if isa.needs else None)
+
+
+# what a waiting core is told; only the instruction sets of x86 have needs
+PAUSE = "llvm.x86.sse2.pause"

@@ -1,0 +1,56 @@
+"""Rounded shifts and what follows them (B4), on integers or on vectors of them.
+
+`half` is what one unit of the result is worth, halved, and `less` one below it; both are 0 where the shift is 0. A
+value's floor after adding `less` differs from its floor after adding `half` for ties only, so the choice between the
+two says where ties go.
+"""
+
+from typing import Any
+
+from .emit import Emitter, constant
+
+TIES_UP, FLOOR, TIES_AWAY, TIES_EVEN = range(4)
+
+
+def rounded_shift(e: Emitter, value: Any, shift: Any, rounding: int) -> Any:
+    """Return value / 2^shift as an integer of the same type; every lane has its own shift, from 0 to its width - 2.
+
+    `value` plus half of 2^shift must fit the type.
+    """
+    b, kind = e.builder, value.type
+    if rounding == FLOOR:
+        return b.ashr(value, shift)
+    one = constant(kind, 1)
+    unit = b.shl(one, shift)
+    half = b.lshr(unit, one)
+    if rounding == TIES_UP:
+        return b.ashr(b.add(value, half), shift)
+    less = b.lshr(b.sub(unit, one), one)
+    if rounding == TIES_AWAY:
+        down = b.icmp_signed("<", value, constant(kind, 0))
+    elif rounding == TIES_EVEN:
+        down = b.icmp_signed("==", b.and_(b.ashr(value, shift), one), constant(kind, 0))
+    else:
+        raise ValueError(f"rounding {rounding} is not one of 0 to 3")
+    return b.ashr(b.add(value, b.select(down, less, half)), shift)
+
+
+class Codes:
+    """The last steps to a code: shift, zero point, clamp. Words are i64; lanes are of the type `element`."""
+
+    def __init__(self, e: Emitter, rounding: int, shift: Any, zero: Any, low: Any, high: Any) -> None:
+        b = e.builder
+        self.e, self.rounding, self.shift, self.zero = e, rounding, shift, zero
+        # clamped before the zero point is added, so that the addition cannot leave the type
+        self.low, self.high = b.sub(low, zero), b.sub(high, zero)
+
+    def of(self, value: Any, narrow: Any) -> Any:
+        """Return clip(zero + value / 2^shift, low, high) as a vector of the type `narrow`."""
+        e, b = self.e, self.e.builder
+        element, lanes = value.type.element, value.type.count
+        shift, zero, low, high = (
+            e.splat(word if element == word.type else b.trunc(word, element), lanes)
+            for word in (self.shift, self.zero, self.low, self.high)
+        )
+        shifted = rounded_shift(e, value, shift, self.rounding)
+        return b.trunc(b.add(e.least(e.greatest(shifted, low), high), zero), narrow)

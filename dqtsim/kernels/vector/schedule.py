@@ -1,0 +1,102 @@
+"""Running a program: one call for all of its operations, by one thread or by several together.
+
+Threads share a program through a ticket and a tally for every operation. Both carry the number of the run in their upper
+half, so nothing has to be reset and a thread that was asleep for a whole run finds its tickets void. A ticket is one
+chunk: whoever holds none waits for nobody, so a core that is taken away delays only the chunk that ran on it.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+
+from .emit import I32, I64, OPERATION, Emitter, constant
+
+# counters of an operation lie this far apart, each in a cache line of its own
+COUNTER = 64
+# how often a waiting thread looks before it offers its core to others
+LOOKS = 2000
+
+
+def emit_run(module: Any) -> str:
+    """Add `run(program, operations, size)`: all chunks of all operations by one thread."""
+    kind = ir.FunctionType(ir.VoidType(), [I64, I64, I64])
+    e = Emitter(module, "run", kind)
+    program, operations, size = e.arguments
+    b = e.builder
+    with e.loop(operations) as number:
+        words = b.add(program, b.mul(number, size))
+        function = e.pointer(e.load(words, I64, 8), OPERATION)
+        with e.loop(e.load(b.add(words, constant(I64, 8)), I64, 8)) as chunk:
+            b.call(function, [words, chunk])
+    e.done()
+    return "run"
+
+
+def emit_share(module: Any, pause: str | None) -> str:
+    """Add `share(program, operations, size, counters, run)`: what one of several threads does in run number `run`.
+
+    counters: address of two COUNTERs per operation, zeros before the first run. Returns when all operations are done,
+    or when the run is over. pause: the intrinsic that spinning CPUs like to see, if there is one.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [I64] * 5)
+    e = Emitter(module, "share", kind)
+    program, operations, size, counters, run = e.arguments
+    b = e.builder
+    base = b.shl(run, constant(I64, 32))
+    with e.loop(operations) as number:
+        words = b.add(program, b.mul(number, size))
+        function = e.pointer(e.load(words, I64, 8), OPERATION)
+        chunks = e.load(b.add(words, constant(I64, 8)), I64, 8)
+        ticket = e.pointer(b.add(counters, b.mul(number, constant(I64, 2 * COUNTER))), I64)
+        tally = b.gep(ticket, [constant(I64, COUNTER // 8)])
+        take, work, wait, over = (e.function.append_basic_block(n) for n in ("take", "work", "wait", "over"))
+        b.branch(take)
+
+        b.position_at_end(take)
+        seen = b.load_atomic(ticket, "acquire", 8)
+        # a ticket of an earlier run counts as 0 of this one; one of a later run ends this thread's part
+        mine = b.select(b.icmp_unsigned("<", seen, base), constant(I64, 0), b.sub(seen, base))
+        left = b.icmp_unsigned("<", mine, chunks)
+        claim = e.function.append_basic_block("claim")
+        b.cbranch(left, claim, wait)
+        b.position_at_end(claim)
+        swapped = b.cmpxchg(ticket, seen, b.add(base, b.add(mine, constant(I64, 1))), "acq_rel", "monotonic")
+        b.cbranch(b.extract_value(swapped, 1), work, take)
+
+        b.position_at_end(work)
+        b.call(function, [words, mine])
+        _count(e, tally, base)
+        b.branch(take)
+
+        b.position_at_end(wait)
+        looks = e.slot(I64, constant(I64, 0))
+        look = e.function.append_basic_block("look")
+        b.branch(look)
+        b.position_at_end(look)
+        done = b.load_atomic(tally, "acquire", 8)
+        again = e.function.append_basic_block("again")
+        b.cbranch(b.icmp_unsigned(">=", done, b.add(base, chunks)), over, again)
+        b.position_at_end(again)
+        if pause is not None:
+            e.call(pause, ir.VoidType())
+        times = b.add(b.load(looks), constant(I64, 1))
+        b.store(times, looks)
+        with b.if_then(b.icmp_signed(">", times, constant(I64, LOOKS)), likely=False):
+            e.call("sched_yield", I32)
+        b.branch(look)
+        b.position_at_end(over)
+    e.done()
+    return "share"
+
+
+def _count(e: Emitter, tally: Any, base: Any) -> None:
+    """Add one to the tally of this run; only threads that hold a chunk get here, and the run waits for them."""
+    b = e.builder
+    retry, counted = (e.function.append_basic_block(name) for name in ("retry", "counted"))
+    b.branch(retry)
+    b.position_at_end(retry)
+    seen = b.load_atomic(tally, "acquire", 8)
+    start = b.select(b.icmp_unsigned("<", seen, base), base, seen)
+    swapped = b.cmpxchg(tally, seen, b.add(start, constant(I64, 1)), "acq_rel", "monotonic")
+    b.cbranch(b.extract_value(swapped, 1), counted, retry)
+    b.position_at_end(counted)

@@ -1,0 +1,17 @@
+"""The taps of a window that lie inside the picture."""
+
+from typing import Any
+
+from .emit import I64, Emitter, constant
+
+
+def taps(e: Emitter, start: Any, size: Any, kernel: Any, dilation: Any) -> tuple[Any, Any]:
+    """Return the first tap k with start + k * dilation in 0 .. size - 1, and the first behind them.
+
+    There is one at least: a window that sees nothing but padding is no valid operation.
+    """
+    b = e.builder
+    zero, round_up = constant(I64, 0), b.sub(dilation, constant(I64, 1))
+    before = b.add(e.greatest(b.neg(start), zero), round_up)
+    behind = b.add(b.sub(size, start), round_up)
+    return b.sdiv(before, dilation), e.least(kernel, b.sdiv(behind, dilation))

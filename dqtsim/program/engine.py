@@ -1,0 +1,179 @@
+"""Running a lowered plan: arenas, records, threads, results."""
+
+import ctypes
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..graph.model import Array
+from ..kernels.vector.picture import PICTURE
+from ..kernels.vector.schedule import COUNTER
+from ..ops import Outcome
+from ..planner import Plan, Step
+from ..spec.mac import Flags
+from .layout import SLACK, Spot, aligned, allocate
+from .lower import Lowered, Native, Ordinary, lower
+from .team import Team
+
+if TYPE_CHECKING:
+    from ..kernels.vector.isa import Isa
+
+RUN = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+SHARE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
+
+
+@dataclass(frozen=True)
+class Library:
+    """Native functions: their addresses by name, and what they were made for."""
+
+    isa: "Isa"
+    functions: Mapping[str, int]
+
+
+class Instance:
+    """One arena with the records that point into it: what one thread needs to run samples."""
+
+    def __init__(self, program: "Program") -> None:
+        self.program = program
+        lowered = program.lowered
+        self.arena = aligned(program.arena_bytes)
+        base = int(self.arena.ctypes.data)
+        self.segments: list[tuple[Array, int] | Ordinary] = []
+        self.picture: Array | None = None
+        for group in program.segments:
+            if isinstance(group, Ordinary):
+                self.segments.append(group)
+                continue
+            records = np.zeros((len(group), program.record_words), np.int64)
+            for row, native in zip(records, group, strict=True):
+                words = {
+                    name: base + value.buffer.offset + value.offset if isinstance(value, Spot) else value
+                    for name, value in native.words.items()
+                }
+                found = native.record.words(function=native.function, chunks=native.chunks, **words)
+                row[: len(found)] = found
+                if native.record is PICTURE:
+                    self.picture = row
+            self.segments.append((records, int(records.ctypes.data)))
+        self.views = {name: place.view(self.arena) for name, place in lowered.places.items()}
+        self.flag_views = {layer: place.view(self.arena) for layer, place in lowered.flags.items()}
+        self.sum_views = {layer: place.view(self.arena) for layer, place in lowered.sums.items()}
+        self.outcomes: dict[str, Outcome] = {}
+        # two counters of each operation, for threads that share a segment
+        self._counters = [
+            aligned(0 if isinstance(segment, Ordinary) else 2 * COUNTER * len(segment[0])) for segment in self.segments
+        ]
+        self._run = 0
+        self._source = np.zeros(0, np.uint8)
+
+    def execute(self, codes: Array) -> None:
+        """Run one sample, codes uint8 (1, ...)."""
+        program = self.program
+        self._give(codes)
+        for segment in self.segments:
+            if isinstance(segment, Ordinary):
+                self._ordinary(segment.step)
+            else:
+                program.run(segment[1], len(segment[0]), 8 * program.record_words)
+
+    def _give(self, codes: Array) -> None:
+        """Say where the sample is; it stays alive until the next."""
+        self._source = np.ascontiguousarray(codes)
+        if self.picture is not None:
+            self.picture[PICTURE.names.index("source")] = self._source.ctypes.data
+        else:
+            self.views[self.program.plan.graph.input.name][...] = self._source
+
+    def execute_together(self, codes: Array, team: Team) -> None:
+        """Run one sample by the threads of a team. What is left to ordinary kernels is done by the caller's."""
+        program = self.program
+        self._give(codes)
+        self._run += 1
+        run = self._run
+        for segment, counters in zip(self.segments, self._counters, strict=True):
+            if isinstance(segment, Ordinary):
+                self._ordinary(segment.step)
+                continue
+            address, operations, at = segment[1], len(segment[0]), counters.ctypes.data
+
+            # the instance in the closure keeps its memory until the last thread has left
+            def part(_: "Instance" = self, a: int = address, n: int = operations, c: int = at) -> None:
+                program.share(a, n, 8 * program.record_words, c, run)
+
+            team.together(part)
+
+    def value(self, name: str) -> Array:
+        """Return a copy of a tensor, or the constant of that name."""
+        if name in self.views:
+            return np.array(self.views[name], order="C")
+        return self.program.lowered.constants[name]
+
+    def _ordinary(self, step: Step) -> None:
+        outcome = step.operator.kernel(step.call, [self.value(name) for name in step.node.inputs])
+        self.views[step.node.outputs[0]][...] = outcome.output
+        self.outcomes[step.node.name] = outcome
+
+    def flags(self) -> dict[str, Flags | None]:
+        """Return the flags of every layer."""
+        found: dict[str, Flags | None] = {}
+        for layer, view in self.flag_views.items():
+            if layer in self.outcomes:
+                found[layer] = self.outcomes[layer].flags
+            else:
+                found[layer] = Flags(0, 0, *view.tolist())
+        return found
+
+
+class Program:
+    """A plan in native code, for any number of samples; `keep` keeps every tensor and accumulator."""
+
+    def __init__(self, plan: Plan, library: Library, *, keep: bool = False) -> None:
+        from .handlers import HANDLERS
+
+        self.plan, self.library = plan, library
+        self.lowered: Lowered = lower(plan, library.isa, library.functions, HANDLERS, keep=keep)
+        last = len(self.lowered.operations)
+        for buffer in self.lowered.buffers:
+            buffer.last = min(buffer.last, last)
+        self.arena_bytes = allocate(self.lowered.buffers) + SLACK
+        natives = [op for op in self.lowered.operations if isinstance(op, Native)]
+        self.record_words = max((len(op.record.names) for op in natives), default=2)
+        self.segments: list[list[Native] | Ordinary] = []
+        for operation in self.lowered.operations:
+            if isinstance(operation, Ordinary):
+                self.segments.append(operation)
+            elif self.segments and isinstance(self.segments[-1], list):
+                self.segments[-1].append(operation)
+            else:
+                self.segments.append([operation])
+        self.run, self.share = RUN(library.functions["run"]), SHARE(library.functions["share"])
+        self.idle: list[Instance] = []
+
+    def instance(self) -> Instance:
+        """Return an instance that no other thread uses; give it back with `release`."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return Instance(self)
+
+    def release(self, instance: Instance) -> None:
+        """Keep an instance for the next sample."""
+        self.idle.append(instance)
+
+    def outcomes(self, instance: Instance) -> Iterator[tuple[Step, Outcome]]:
+        """Yield every step with what it gave in the last run; only where everything is kept."""
+        flags = instance.flags()
+        lowered = self.lowered
+        for step in self.plan.steps:
+            name = step.node.outputs[0]
+            accumulator = None
+            if step.node.name in instance.outcomes:
+                accumulator = instance.outcomes[step.node.name].accumulator
+            elif step.node.name in instance.sum_views:
+                outputs = step.call.type.shape[1]
+                sums = instance.sum_views[step.node.name][:, :outputs]
+                accumulator = np.ascontiguousarray(sums.T).reshape(step.call.type.shape)
+            output = lowered.constants[name] if name in lowered.constants else instance.value(name)
+            yield step, Outcome(output, accumulator, flags.get(step.node.name))

@@ -1,0 +1,389 @@
+"""Layers that multiply and accumulate, as native operations: NestedConv, NestedGemm, NestedLogits (A1-B4, B7)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.model import Array, Widths
+from ..kernels.vector.conv import WIDTHS
+from ..kernels.vector.nest import NEST
+from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES
+from ..planner import Step
+from . import tables
+from .layout import Address, Flat, Planes, Spot, step_of
+from .lower import Lowering, spread
+from .tiles import grouping, tile_of
+
+# one chunk is worth at least so many multiply-accumulates
+CHUNK_MACS = 1_000_000
+MOST_CHUNKS = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a layer finds its taps: `first` tap of output (0, 0), in the tensor itself and in nested codes."""
+
+    direct: Address
+    nested: Address
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The geometry of a layer: pixels and taps.
+
+    offsets: int64 per output pixel. segments, runs: see `tables.packed_weights`. inputs: byte offset of the channels
+    that each block of output channels reads. operands: (O, taps) from master codes' operands (O, C / group, ...).
+    """
+
+    offsets: Array
+    segments: Array
+    runs: Array
+    outputs: int
+    dense: "Dense"
+
+
+@dataclass(frozen=True)
+class Dense:
+    """How grouped weights become rows over all taps: zeros where a group does not look."""
+
+    group: int
+    channels: int
+
+    def spread(self, operands: Array) -> Array:
+        """Return int8 (O, C * taps) of operands (O, C / group, kernel...)."""
+        outputs, per_group = operands.shape[0], operands.shape[1]
+        if self.group == 1:
+            return operands.reshape(outputs, -1)
+        whole = np.zeros((outputs, self.channels, *operands.shape[2:]), np.int8)
+        for o in range(outputs):
+            first = o // (outputs // self.group) * per_group
+            whole[o, first : first + per_group] = operands[o]
+        return whole.reshape(outputs, -1)
+
+
+def variants_of(state: Lowering, step: Step, row_of: Mapping[str, int]) -> "dict[Widths, tables.Scaling | int] | None":
+    """Return for each pair of widths its way out (for logits the exponent), or None where a proof is missing."""
+    node, machine, bounds = step.node, step.call.machine, step.call.bounds
+    constants = [state.out.constants.get(name) for name in node.inputs]
+    found: dict[Widths, tables.Scaling | int] = {}
+    for pair, bound in bounds.items():
+        if bound.unproven(machine.accumulator_width).size or bound.bits > 32:
+            return None
+        exponent = tables.dropped(pair[0], machine.n, machine.weight_rule)
+        exponent += tables.dropped(pair[1], machine.n, machine.activation_rule)
+        if "multiplier" not in row_of:
+            found[pair] = exponent
+            continue
+        row = row_index(node.integers("row_widths"), pair)
+        bias, m, s, zero = (constants[row_of[role]] for role in ("bias", "multiplier", "shift", "zero"))
+        assert bias is not None and m is not None and s is not None and zero is not None
+        limited = held(bias[row], machine.bias_width)
+        scale = tables.scaling(bound, limited, m[row], s[row], exponent, int(zero), machine.rounding)
+        if scale is None:
+            return None
+        found[pair] = scale
+    return found
+
+
+def row_index(row_widths: Sequence[int], pair: Widths) -> int:
+    """Return the row of (B, M, S) that serves a pair of widths: the first that is wide enough, else the last (B3')."""
+    return min(int(np.searchsorted(row_widths, min(pair))), len(row_widths) - 1)
+
+
+def held(bias: Array, width: int) -> Array:
+    """Return biases as a register of `width` bits holds them (B3)."""
+    most = (1 << (width - 1)) - 1
+    return np.minimum(np.maximum(bias, -most - 1), most)
+
+
+def nest(state: Lowering, step: Step, place: Planes, *, padded: bool) -> tuple[Planes, int | Spot]:
+    """Emit the nesting of an input where some widths need it; return (input, first byte of the nested copy or 0)."""
+    machine, node = step.call.machine, step.node
+    narrow = any(b_a != machine.n for _, b_a in step.call.bounds)
+    target: int | Spot = Spot(state.buffer(place.size)) if narrow else 0
+    if narrow or padded:
+        top, left, bottom, right = place.border
+        state.add(
+            "nest",
+            NEST,
+            spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
+            widths=widths_of(state, step),
+            n=machine.n,
+            rule=tables.RULES[machine.activation_rule],
+            zero=int(state.out.constants[node.inputs[2]]),
+            source=place.origin,
+            source_row=place.row,
+            source_step=place.step,
+            target=target,
+            height=place.height,
+            width=place.width,
+            step=place.step,
+            top=top,
+            left=left,
+            bottom=bottom,
+            right=right,
+            direct=1,
+        )
+    return place, target
+
+
+def widths_of(state: Lowering, step: Step) -> Address:
+    """Return the address of a layer's two widths."""
+    place = state.place_of(step.node.inputs[-1])
+    return place.start
+
+
+def conv(state: Lowering, step: Step) -> bool:
+    """Lower NestedConv; a NestedAdd that only takes its output goes with it."""
+    node = step.node
+    place = state.out.places.get(node.inputs[0])
+    if not isinstance(place, Planes) or step.call.machine.n > 8:
+        return False
+    roles = {"zero": 3, "bias": 4, "multiplier": 5, "shift": 6}
+    variants = variants_of(state, step, roles)
+    if variants is None:
+        return False
+    weights = state.out.constants[node.inputs[1]]
+    top, left, _, _ = node.integers("pads")
+    _, outputs, rows, columns = step.call.type.shape
+    stride, dilation = node.pair("strides"), node.pair("dilations")
+    y, x = np.divmod(np.arange(rows * columns, dtype=np.int64), columns)
+    offsets = y * stride[0] * place.row + x * stride[1] * place.step
+    group = node.integer("group")
+    depth = group == place.channels == outputs and group > 4
+    segments, runs = taps_of(place, weights.shape[2:], dilation, depth=depth)
+    shape = Shape(offsets, segments, runs, outputs, Dense(group, place.channels))
+    place, nested = nest(state, step, place, padded=any(node.integers("pads")))
+    first = place.at(-top, -left)
+    source = Source(place.start + first, nested + first if isinstance(nested, Spot) else 0)
+    from .residual import residual_of
+
+    residual = residual_of(state, step)
+    target = state.new_place(residual.output if residual else node.outputs[0])
+    assert isinstance(target, Planes)
+    places = y * target.row + x * target.step
+    words: dict[str, Address] = {"target": target.origin, "low": node.integer("low"), "high": node.integer("high")}
+    words |= (
+        residual.words(state, y, x, padding_of(state, rows * columns, outputs, depth=depth))
+        if residual
+        else NO_RESIDUAL
+    )
+    layer(state, step, shape, source, variants, places, words, kind=DEPTH if depth else CODES)
+    if residual:
+        state.out.fused.add(residual.output)
+    return True
+
+
+def padding_of(state: Lowering, pixels: int, outputs: int, *, depth: bool) -> int:
+    """Return how many pixels whole tiles have."""
+    size, _ = tile_of(state.isa, pixels, outputs, depth=depth)
+    return -(-pixels // size) * size
+
+
+def taps_of(
+    place: Planes, kernel: Sequence[int], dilation: tuple[int, int], *, depth: bool = False
+) -> tuple[Array, Array]:
+    """Return (segments, runs): rows of taps are one run where pixels lie side by side without gaps between channels.
+
+    `depth`: every tap is a segment, and no run.
+    """
+    rows, columns = kernel
+    channels, step = place.channels, place.step
+    taps = np.arange(channels * rows * columns).reshape(channels, rows, columns)
+    if depth:
+        y, x = np.divmod(np.arange(rows * columns, dtype=np.int64), columns)
+        return y * (dilation[0] * place.row) + x * (dilation[1] * step), np.zeros((rows * columns, 0), np.int64)
+    whole = dilation[1] == 1 and (channels % 16 == 0 or step == 4)
+    run = columns * step if whole else -(-channels // 4) * 4
+    segments, runs = [], []
+    for ky in range(rows):
+        for kx in [0] if whole else range(columns):
+            segments.append(ky * dilation[0] * place.row + kx * dilation[1] * step)
+            line = np.full(run, -1, np.int64)
+            for x in range(columns) if whole else [kx]:
+                begin = x * step if whole else 0
+                line[begin : begin + channels] = taps[:, ky, x]
+            runs.append(line)
+    return np.array(segments, np.int64), np.array(runs, np.int64)
+
+
+NO_RESIDUAL = dict.fromkeys(
+    (
+        "residual",
+        "residual_offsets",
+        "own_multiplier",
+        "other_multiplier",
+        "addend",
+        "add_shift",
+        "add_low",
+        "add_high",
+    ),
+    0,
+)
+
+
+def gemm(state: Lowering, step: Step) -> bool:
+    """Lower NestedGemm and NestedLogits: a convolution of one pixel."""
+    node, machine = step.node, step.call.machine
+    place = state.out.places.get(node.inputs[0])
+    logits = node.operator == "NestedLogits"
+    if not isinstance(place, Flat) or machine.n > 8:
+        return False
+    roles = {"bias": 3} if logits else {"zero": 3, "bias": 4, "multiplier": 5, "shift": 6}
+    variants = variants_of(state, step, roles)
+    if variants is None:
+        return False
+    outputs, taps = state.out.constants[node.inputs[1]].shape
+    run = -(-taps // 4) * 4
+    runs = np.full((1, run), -1, np.int64)
+    runs[0, :taps] = np.arange(taps)
+    shape = Shape(np.zeros(1, np.int64), np.zeros(1, np.int64), runs, outputs, Dense(1, taps))
+    narrow = any(b_a != machine.n for _, b_a in step.call.bounds)
+    nested: Address = 0
+    if narrow:
+        row = -(-taps // 16) * 16
+        nested = Spot(state.buffer(row))
+        state.add(
+            "nest",
+            NEST,
+            widths=widths_of(state, step),
+            n=machine.n,
+            rule=tables.RULES[machine.activation_rule],
+            zero=int(state.out.constants[node.inputs[2]]),
+            source=place.start,
+            source_row=taps,
+            source_step=taps,
+            target=nested,
+            height=1,
+            width=1,
+            step=taps,
+            top=0,
+            left=0,
+            bottom=0,
+            right=0,
+            direct=1,
+        )
+    name = node.outputs[0]
+    size = -(-outputs // 16) * 16 * (4 if logits else 1)
+    target = Flat(Spot(state.buffer(size)), step.call.type.dtype, step.call.type.shape)
+    state.out.places[name] = target
+    limits = {"low": 0, "high": 0} if logits else {"low": node.integer("low"), "high": node.integer("high")}
+    words: dict[str, Address] = {"target": target.start, **limits, **NO_RESIDUAL}
+    layer(
+        state,
+        step,
+        shape,
+        Source(place.start, nested),
+        variants,
+        np.zeros(1, np.int64),
+        words,
+        kind=LOGITS if logits else CODES,
+    )
+    return True
+
+
+def layer(
+    state: Lowering,
+    step: Step,
+    shape: Shape,
+    source: Source,
+    variants: Mapping[Widths, "tables.Scaling | int"],
+    places: Array,
+    words: Mapping[str, Address],
+    *,
+    kind: str = CODES,
+) -> None:
+    """Append the operation "conv" of a layer whose geometry is known."""
+    isa, machine, memory, node = state.isa, step.call.machine, state.out.memory, step.node
+    pixels = len(shape.offsets)
+    logits, depth = kind == LOGITS, kind == DEPTH
+    size, most = tile_of(isa, pixels, shape.outputs, depth=depth)
+    vectors = -(-shape.outputs // isa.lanes)
+    blocks = tables.blocks_of(vectors, most)
+    taps = 4 * len(shape.segments) if depth else shape.runs.size
+    weights_bytes = [taps * isa.lanes * count for count in blocks]
+    packed = _pack_weights(state, step, shape, blocks, depth=depth)
+    choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
+    records: list[int] = []
+    bias = None if not logits else state.out.constants[node.inputs[3]]
+    z_x = int(state.out.constants[node.inputs[2]])
+    for number, (pair, variant) in enumerate(variants.items()):
+        choice[pair[0] * WIDTHS + pair[1]] = number
+        address, totals = packed[pair[0]]
+        correction = -tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * totals
+        if isinstance(variant, int):
+            assert bias is not None
+            row = held(bias[row_index(node.integers("row_widths"), pair)], machine.bias_width)
+            parameters = tables.packed_logits(correction, variant, row, isa.lanes)
+        else:
+            parameters = tables.packed_parameters(correction, variant, isa.lanes)
+        records += [int(pair[1] == machine.n), address, memory.add(parameters)]
+    tiles = -(-pixels // size)
+
+    def to_tiles(offsets: Array) -> int:
+        return memory.add(np.concatenate([offsets, np.full(tiles * size - pixels, offsets[-1], np.int64)]))
+
+    table: list[int] = []
+    w = channel = 0
+    for count, length in zip(blocks, weights_bytes, strict=True):
+        name = f"{kind}_{size}x{count}"
+        table += [state.function(name), w, channel * PARAMETER_BYTES, channel if depth else 0, channel]
+        w += length
+        channel += count * isa.lanes
+    sums: Address = 0
+    if state.keep:
+        kept = Flat(Spot(state.buffer(pixels * vectors * isa.lanes * 4)), "int32", (pixels, vectors * isa.lanes))
+        kept_address = kept.start
+        assert isinstance(kept_address, Spot)
+        kept_address.buffer.last = 1 << 30
+        state.out.sums[node.name] = kept
+        sums = kept_address
+    macs = pixels * shape.outputs * taps
+    by_blocks = len(blocks) > tiles
+    state.add(
+        "conv",
+        CONV,
+        spread(macs, at_most=min(MOST_CHUNKS, len(blocks) if by_blocks else tiles), least=CHUNK_MACS),
+        widths=widths_of(state, step),
+        choice=memory.add(choice),
+        variants=memory.add(np.array(records, np.int64)),
+        direct=source.direct,
+        nested=source.nested,
+        offsets=to_tiles(shape.offsets),
+        tiles=tiles,
+        pixels=size,
+        blocks=state.table(table),
+        block_count=len(blocks),
+        segments=memory.add(shape.segments),
+        segment_count=len(shape.segments),
+        run=shape.runs.shape[1],
+        target_offsets=to_tiles(places),
+        sums=sums,
+        sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * vectors * isa.lanes * 4) if sums else 0,
+        flags=state.flags_of(node.name).start,
+        zero=0 if logits else int(state.out.constants[node.inputs[3]]),
+        group=grouping(sum(weights_bytes), len(blocks), tiles),
+        by_blocks=int(by_blocks),
+        **words,
+    )
+
+
+def _pack_weights(
+    state: Lowering, step: Step, shape: Shape, blocks: Sequence[int], *, depth: bool
+) -> dict[int, tuple[int, Array]]:
+    """Return for each weight width (address of the packed operands, sum of each output channel's operands)."""
+    codes = state.out.constants[step.node.inputs[1]]
+    found = {}
+    for width in {pair[0] for pair in step.call.bounds}:
+        operands = tables.weight_operands(codes, width, step.call.machine)
+        if depth:
+            parts = tables.packed_depth(operands.reshape(len(operands), -1), blocks, state.isa.lanes)
+        else:
+            parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, state.isa.lanes)
+        totals = operands.reshape(len(operands), -1).sum(1, dtype=np.int64)
+        found[width] = (state.out.memory.add(np.concatenate([part.reshape(-1) for part in parts])), totals)
+    return found
+
+
+__all__ = ["conv", "gemm", "step_of"]

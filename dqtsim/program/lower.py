@@ -1,0 +1,233 @@
+"""From a plan to operations: what runs natively, where its tensors lie, and what is left to the ordinary kernels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..graph.model import Array
+from ..kernels.vector.emit import Record
+from ..kernels.vector.isa import Isa
+from ..planner import Plan, Step
+from .layout import Address, Buffer, Constants, Flat, Place, Planes, Spot, step_of
+
+Words = Mapping[str, Address]
+
+
+@dataclass(frozen=True)
+class Native:
+    """One operation: the address of its function, its record, the words and the number of chunks."""
+
+    function: int
+    record: Record
+    words: Words
+    chunks: int
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """A step that has no native form here: its kernel runs on copies of its inputs."""
+
+    step: Step
+    flags: bool
+
+
+@dataclass
+class Lowered:
+    """A plan as operations.
+
+    places: where each tensor lies in the arena; constants: those known beforehand. flags: of the layers that run
+    natively, where their extremes lie. kept: buffers of accumulators by layer, if they are kept.
+    """
+
+    plan: Plan
+    operations: list[Native | Ordinary] = field(default_factory=list)
+    places: dict[str, Place] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    buffers: list[Buffer] = field(default_factory=list)
+    flags: dict[str, Flat] = field(default_factory=dict)
+    sums: dict[str, Flat] = field(default_factory=dict)
+    memory: Constants = field(default_factory=Constants)
+    fused: set[str] = field(default_factory=set)
+
+
+class Lowering:
+    """State while a plan is lowered: `keep` keeps every tensor and accumulator and fuses nothing."""
+
+    def __init__(self, plan: Plan, isa: Isa, functions: Mapping[str, int], *, keep: bool) -> None:
+        self.plan, self.isa, self.functions, self.keep = plan, isa, functions, keep
+        self.out = Lowered(plan)
+        self.out.constants |= plan.graph.initializers
+        self.uses: dict[str, list[Step]] = {}
+        for step in plan.steps:
+            for name in step.node.inputs:
+                self.uses.setdefault(name, []).append(step)
+        self.outputs = {value.name for value in plan.graph.outputs}
+        self.borders = borders(plan)
+        # a residual's NestedAdd by the convolution that does its work
+        self.residuals: dict[str, Step] = {}
+        self.index = {step.node.outputs[0]: number for number, step in enumerate(plan.steps)}
+
+    @property
+    def now(self) -> int:
+        """Return the number of the operation that is being made."""
+        return len(self.out.operations)
+
+    def buffer(self, size: int) -> Buffer:
+        """Return a new buffer, alive from now on."""
+        made = Buffer(size, self.now, self.now)
+        self.out.buffers.append(made)
+        return made
+
+    def touch(self, address: Address) -> Address:
+        """Note that the operation that is being made uses an address; return it."""
+        if isinstance(address, Spot):
+            address.buffer.used(self.now)
+        return address
+
+    def add(self, function: str, record: Record, chunks: int = 1, **words: Address) -> None:
+        """Append a native operation."""
+        for address in words.values():
+            self.touch(address)
+        self.out.operations.append(Native(self.functions[function], record, words, chunks))
+
+    def planes(self, name: str) -> Planes:
+        """Return a place for the tensor `name` of shape (1, C, H, W), with the border that its consumers want."""
+        _, channels, height, width = self.plan.types[name].shape
+        border = self.borders.get(name, (0, 0, 0, 0))
+        place = Planes(0, channels, height, width, border)
+        return Planes(Spot(self.buffer(place.size)), channels, height, width, border)
+
+    def flat(self, name: str) -> Flat:
+        """Return a contiguous place for the tensor `name`."""
+        kind = self.plan.types[name]
+        size = Flat(0, kind.dtype, kind.shape).size
+        return Flat(Spot(self.buffer(size)), kind.dtype, kind.shape)
+
+    def place_of(self, name: str) -> Place:
+        """Return where a tensor lies; constants are put into memory."""
+        if name in self.out.places:
+            return self.out.places[name]
+        array = self.out.constants[name]
+        return Flat(self.out.memory.add(array), array.dtype.name, array.shape)
+
+    def new_place(self, name: str) -> Place:
+        """Return a place for an output: planes for pictures of codes, else contiguous."""
+        kind = self.plan.types[name]
+        planes = kind.dtype == "uint8" and len(kind.shape) == 4 and kind.shape[0] == 1
+        place: Place = self.planes(name) if planes else self.flat(name)
+        self.out.places[name] = place
+        return place
+
+    def ordinary(self, step: Step) -> None:
+        """Leave a step to its ordinary kernel."""
+        for name in step.node.inputs:
+            if name in self.out.places:
+                self.touch(self.out.places[name].start)
+        self.touch(self.new_place(step.node.outputs[0]).start)
+        self.out.operations.append(Ordinary(step, bool(step.call.bounds)))
+
+    def function(self, name: str) -> int:
+        """Return the address of a native function."""
+        return self.functions[name]
+
+    def table(self, words: Sequence[int]) -> int:
+        """Return the address of a constant table of 64-bit words."""
+        return self.out.memory.add(np.array(words, np.int64))
+
+    def flags_of(self, layer: str) -> Flat:
+        """Return the place of a layer's extremes."""
+        return self.out.flags[layer]
+
+
+Handler = Callable[[Lowering, Step], bool]
+
+
+def borders(plan: Plan) -> dict[str, tuple[int, int, int, int]]:
+    """Return for each tensor the widest pads of the convolutions that read it."""
+    found: dict[str, tuple[int, int, int, int]] = {}
+    for step in plan.steps:
+        if step.node.operator == "NestedConv":
+            name, pads = step.node.inputs[0], step.node.integers("pads")
+            old = found.get(name, (0, 0, 0, 0))
+            found[name] = (
+                max(old[0], pads[0]), max(old[1], pads[1]), max(old[2], pads[2]), max(old[3], pads[3])
+            )  # fmt: skip
+    return found
+
+
+def lower(
+    plan: Plan, isa: Isa, functions: Mapping[str, int], handlers: Mapping[str, Handler], *, keep: bool = False
+) -> Lowered:
+    """Return `plan` as operations for the instruction set `isa`, whose native functions are at `functions`.
+
+    handlers: by operator, what makes its operations; it returns whether it could.
+    """
+    from ..kernels.vector.picture import PICTURE
+
+    state = Lowering(plan, isa, functions, keep=keep)
+    out = state.out
+    _place_flags(state)
+    source = plan.graph.input
+    place = state.new_place(source.name)
+    if isinstance(place, Planes):
+        state.add(
+            "picture",
+            PICTURE,
+            source=0,
+            channels=place.channels,
+            height=place.height,
+            width=place.width,
+            target=place.origin,
+            target_row=place.row,
+            step=place.step,
+        )
+    for step in plan.steps:
+        name = step.node.outputs[0]
+        if name in out.fused:
+            continue
+        if all(i in out.constants for i in step.node.inputs):
+            inputs = [out.constants[i] for i in step.node.inputs]
+            out.constants[name] = step.operator.kernel(step.call, inputs).output
+            continue
+        if not handlers.get(step.node.operator, _cannot)(state, step):
+            state.ordinary(step)
+    for name in state.outputs | ({"bits"} & out.places.keys()):
+        _keep_to_the_end(state, name)
+    for step in plan.layer_steps():
+        _keep_to_the_end(state, step.node.inputs[-1])
+    if keep:
+        for name in out.places:
+            _keep_to_the_end(state, name)
+    return out
+
+
+def _cannot(_state: Lowering, _step: Step) -> bool:
+    return False
+
+
+def _keep_to_the_end(state: Lowering, name: str) -> None:
+    if name in state.out.places:
+        state.touch(state.out.places[name].start)
+
+
+def _place_flags(state: Lowering) -> None:
+    """Give every layer its two int32, and clear them all first."""
+    from ..kernels.vector.clear import CLEAR
+
+    layers = [step.node.name for step in state.plan.layer_steps()]
+    if not layers:
+        return
+    whole = state.buffer(8 * len(layers))
+    whole.last = 1 << 30
+    for number, layer in enumerate(layers):
+        state.out.flags[layer] = Flat(Spot(whole, 8 * number), "int32", (2,))
+    state.add("clear", CLEAR, target=Spot(whole), bytes=8 * len(layers))
+
+
+def spread(total: int, *, at_most: int, least: int = 1) -> int:
+    """Return into how many chunks `total` units of work go."""
+    return max(1, min(at_most, total // max(1, least)))
+
+
+__all__ = ["Handler", "Lowered", "Lowering", "Native", "Ordinary", "Sequence", "lower", "np", "spread", "step_of"]

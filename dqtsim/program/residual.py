@@ -1,0 +1,67 @@
+"""NestedAdd in the same pass as the convolution before it (B5)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.model import Array
+from ..planner import Step
+from ..spec.rules import Rounding
+from .layout import Address, Planes
+from .lower import Lowering
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An addition of a convolution's output, whose multiplier is `own`, and another tensor that is there already."""
+
+    step: Step
+    other: Planes
+    own: int
+    others: int
+    addend: int
+
+    @property
+    def output(self) -> str:
+        """Return the name of the sum."""
+        return self.step.node.outputs[0]
+
+    def words(self, state: Lowering, y: Array, x: Array, padded: int) -> dict[str, Address]:
+        """Return its words for output pixels (y, x), tables repeated to `padded` pixels."""
+        offsets = y * self.other.row + x * self.other.step
+        offsets = np.concatenate([offsets, np.full(padded - len(offsets), offsets[-1], np.int64)])
+        node = self.step.node
+        return {
+            "residual": self.other.origin,
+            "residual_offsets": state.out.memory.add(offsets),
+            "own_multiplier": self.own,
+            "other_multiplier": self.others,
+            "addend": self.addend,
+            "add_shift": int(state.out.constants[node.inputs[7]]),
+            "add_low": node.integer("low"),
+            "add_high": node.integer("high"),
+        }
+
+
+def residual_of(state: Lowering, step: Step) -> Residual | None:
+    """Return the addition that may be done with a convolution: its only consumer, all in 32 bits."""
+    name = step.node.outputs[0]
+    readers = state.uses.get(name, [])
+    rounding = step.call.machine.rounding
+    if state.keep or name in state.outputs or len(readers) != 1 or rounding not in (Rounding.TIES_UP, Rounding.FLOOR):
+        return None
+    add = readers[0]
+    if add.node.operator != "NestedAdd":
+        return None
+    first = add.node.inputs[0] == name
+    other = state.out.places.get(add.node.inputs[1 if first else 0])
+    if not isinstance(other, Planes):
+        return None
+    z_a, z_b, z_y, m_a, m_b, s = (int(state.out.constants[i]) for i in add.node.inputs[2:])
+    if s > 30:
+        return None
+    addend = -z_a * m_a - z_b * m_b + (z_y << s) + ((1 << s) >> 1 if rounding == Rounding.TIES_UP else 0)
+    if abs(addend) + 255 * (m_a + m_b) >= 1 << 31:
+        return None
+    own, others = (m_a, m_b) if first else (m_b, m_a)
+    return Residual(add, other, own, others, addend)
