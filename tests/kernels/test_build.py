@@ -284,6 +284,11 @@ def test_other_parts_are_other_code(place: Path, monkeypatch: pytest.MonkeyPatch
     assert len(files(place)) == 6
 
 
+def test_every_instruction_set_is_remembered_apart(place: Path) -> None:
+    found = [cache.library(emit_add, isa) for isa in HERE]
+    assert len({library["add"] for library in found}) == len(files(place)) == len(HERE)
+
+
 def test_a_failure_is_not_remembered(place: Path) -> None:
     with pytest.raises(AssertionError):
         cache.library(never, HERE[0])
