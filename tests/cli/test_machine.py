@@ -44,6 +44,9 @@ def test_a_page_about_this_computer(command: Command, place: Path) -> None:
     assert lines[:2] == [f"kernel {isa.name}: {isa.says}", "chosen because it is the best that this CPU has"]
     rows = [line[:10].rstrip() for line in lines[2:]]
     assert [row for row in rows if row not in ("has", "lacks")] == ["cpu", "cores", "versions", "cache", ""]
+    has = {line[:10].strip(): line[10:].split() for line in lines if line[:10].rstrip() in ("has", "lacks")}
+    assert build.missing(isa, dict.fromkeys(has.get("has", ()), True)) == []
+    assert not any(build.host()[1][name] for name in has.get("lacks", ()))
     assert lines[-2].endswith(str(place))
     assert lines[-1].strip() == "nothing yet for this kernel"
     assert not place.exists()
@@ -65,6 +68,14 @@ def test_json(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["cpu"]["cores_available"] == common.available_cores()
     for package in ("dqtsim", "numpy", "numba", "llvmlite", "onnx"):
         assert found["versions"][package] == version(package)
+
+
+def test_another_architecture(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "host", lambda: ("apple-m9", {"neon": True, "sve": False}))
+    found = as_json(command)
+    assert (found["kernel"]["name"], found["cpu"]["llvm"], found["cpu"]["features"]) == ("portable", "apple-m9", {})
+    text = command("info", "--machine").stdout
+    assert not {"has", "lacks"} & {line[:10].rstrip() for line in text.splitlines()}
 
 
 def test_the_cache_is_told(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,5 @@ def _target_machine(cpu: str, features: str) -> Any:
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    binding.initialize_native_asmparser()  # inline assembly would end the process without it
     target = binding.Target.from_triple(binding.get_process_triple())
     return target.create_target_machine(cpu, features, opt=3, codemodel="jitdefault", jit=True)

@@ -63,36 +63,32 @@ def fingerprint(folder: Path) -> str:
 
 
 _SOURCES = Path(__file__).parent
-# what this process runs, whatever an editor does to the files while it runs: the fingerprint of each folder, at first
-# sight
-_RUNNING = {_SOURCES: fingerprint(_SOURCES)}
+# what this process runs, whatever an editor does to the files while it runs
+_RUNNING = fingerprint(_SOURCES)
 _LIBRARIES: dict[tuple[str, ...], Mapping[str, int]] = {}
 _LOCK = RLock()
 
 
-def library(emit: Callable[[Any], None], isa: "Isa", *parts: str, sources: Path | None = None) -> Mapping[str, int]:
+def library(emit: Callable[[Any], None], isa: "Isa", *parts: str) -> Mapping[str, int]:
     """Return the addresses of the functions that `emit` writes into a module of llvmlite.ir, compiled for `isa`.
 
-    `parts` say what the code depends on beside `isa`, the computer, the sources of this package and those in the folder
-    `sources`: the same parts stand for the same code. `emit` is called only where neither this process nor the cache
-    has the code.
+    `parts` say what the code depends on beside `isa`, the computer and the sources of this package: the same parts
+    stand for the same code. `emit` is called only where neither this process nor the cache has the code.
     """
     with _LOCK:
-        name = (isa.name, str(sources or ""), *parts)
+        name = (isa.name, *parts)
         if name not in _LIBRARIES:
-            folders = [_SOURCES] if sources is None else [_SOURCES, sources]
-            _LIBRARIES[name] = MappingProxyType(_loaded(emit, isa, parts, folders))
+            _LIBRARIES[name] = MappingProxyType(_loaded(emit, isa, parts))
         return _LIBRARIES[name]
 
 
-def _loaded(emit: Callable[[Any], None], isa: "Isa", parts: Iterable[str], folders: Iterable[Path]) -> dict[str, int]:
-    running = [_RUNNING.setdefault(sources, fingerprint(sources)) for sources in folders]
+def _loaded(emit: Callable[[Any], None], isa: "Isa", parts: Iterable[str]) -> dict[str, int]:
     place = folder()
     # without sources (in an archive) or with edited ones, nobody knows of what code a file would be
-    if place is None or not all(running) or [fingerprint(sources) for sources in folders] != running:
+    if place is None or not _RUNNING or fingerprint(_SOURCES) != _RUNNING:
         names, code = _compiled(emit, isa)
     else:
-        expected = key(isa, [*running[1:], *parts])
+        expected = key(isa, parts)
         path = place / f"{_prefix(isa)}{expected.hex()}{SUFFIX}"
         entry = _read(path, expected)
         if entry is None:
@@ -141,7 +137,7 @@ def _base(isa: "Isa") -> str:
     from llvmlite import binding
 
     computer = (sys.platform, platform.machine(), struct.calcsize("P"), sys.byteorder, *build.processor(isa))
-    versions = (_RUNNING[_SOURCES], __version__, llvmlite.__version__, *binding.llvm_version_info)
+    versions = (_RUNNING, __version__, llvmlite.__version__, *binding.llvm_version_info)
     return sha256(json.dumps([isa.name, *computer, *versions]).encode()).hexdigest()
 
 
@@ -215,7 +211,7 @@ def state(isa: "Isa") -> State:
 
 def _problem(place: Path) -> str:
     """Return why nothing can be written into a folder, or why it could not be made; "" if it can."""
-    if not _RUNNING[_SOURCES]:
+    if not _RUNNING:
         return "dqtsim's sources cannot be read"
     try:
         if place.is_dir():
