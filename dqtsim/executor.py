@@ -178,7 +178,7 @@ def check_codes(plan: Plan, codes: Array) -> None:
             f"the model takes codes of dtype uint8 and shape (N, {', '.join(map(str, expected.shape[1:]))}); "
             f"found {codes.dtype} {codes.shape}."
         )
-    if codes.size and int(codes.max()) > top:
+    if top < 255 and codes.size and int(codes.max()) > top:
         raise InputError(f"the model takes codes of {plan.machine.n} bits, 0 to {top}; found {int(codes.max())}.")
 
 
@@ -207,11 +207,6 @@ def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags
 def _result(
     plan: Plan, outputs: Mapping[str, Array], pairs: Mapping[str, Widths], flags: Mapping[str, Flags | None]
 ) -> Result:
-    macs = plan.macs
-    return Result(
-        outputs=outputs,
-        bits=tuple(pairs[layer] for layer in plan.graph.layers),
-        flags=flags,
-        macs=sum(macs.values()),
-        bitops=sum(count * pairs[name][0] * pairs[name][1] for name, count in macs.items()),
-    )
+    bits = tuple(map(pairs.__getitem__, plan.graph.layers))
+    bitops = sum([count * pairs[name][0] * pairs[name][1] for name, count in plan.macs.items()])
+    return Result(outputs, bits, flags, plan.total_macs, bitops)

@@ -59,6 +59,11 @@ class Plan:
         """Multiply-accumulates of each layer, the controller's included."""
         return {step.node.name: step.macs for step in self.layer_steps()}
 
+    @cached_property
+    def total_macs(self) -> int:
+        """Multiply-accumulates of one sample."""
+        return sum(self.macs.values())
+
     def widest(self) -> dict[str, Widths]:
         """Return for each layer the pair of widths with the largest product that it may run at."""
         planned = {step.node.name: step.call.bounds for step in self.layer_steps()}

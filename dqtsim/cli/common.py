@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..graph.model import Array
     from ..planner import Plan
 
-ENGINE_NAMES = ("jit", "spec", "onnxruntime", "torch")
+ENGINE_NAMES = ("jit", "numba", "spec", "onnxruntime", "torch")
 WIDEST = 200
 Decorator = Callable[[Any], Any]
 

@@ -25,6 +25,10 @@ MANY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)
 SHARE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 
 
+SOURCE = PICTURE.names.index("source")
+NOTHING: Mapping[str, Flags | None] = {}
+
+
 @dataclass(frozen=True)
 class Library:
     """Native functions: their addresses by name, and what they were made for."""
@@ -59,6 +63,8 @@ class Instance:
                     self.picture = row
             self.segments.append((records, int(records.ctypes.data)))
         self._native = [segment for segment in self.segments if not isinstance(segment, Ordinary)]
+        records, self._address = self._native[0] if self._native else (np.zeros(0), 0)
+        self._count, self._size = len(records), 8 * program.record_words
         begin = lowered.report.start.buffer.offset
         self._report = self.arena[begin : begin + lowered.report.size]
         self.views = {name: place.view(self.arena) for name, place in lowered.places.items()}
@@ -76,6 +82,9 @@ class Instance:
         """Run one sample, codes uint8 (1, ...)."""
         program = self.program
         self._give(codes)
+        if program.whole:
+            program.run(self._address, self._count, self._size)
+            return
         for segment in self.segments:
             if isinstance(segment, Ordinary):
                 self._ordinary(segment.step)
@@ -98,7 +107,7 @@ class Instance:
             len(records),
             8 * program.record_words,
             len(codes),
-            self.picture[PICTURE.names.index("source") :].ctypes.data,
+            self.picture[SOURCE:].ctypes.data,
             codes.ctypes.data,
             codes[0].size,
             self._report.ctypes.data,
@@ -111,17 +120,16 @@ class Instance:
         """Return the report of the last sample, uint8 (bytes)."""
         return self._report.copy()
 
-    def own_flags(self, flags: dict[str, Flags | None]) -> None:
-        """Put the flags of the layers that ordinary kernels ran in the place of those that did not run."""
-        for layer, outcome in self.outcomes.items():
-            if layer in flags:
-                flags[layer] = outcome.flags
+    @property
+    def own_flags(self) -> Mapping[str, Flags | None]:
+        """Return the flags of the layers that ordinary kernels ran."""
+        return {layer: outcome.flags for layer, outcome in self.outcomes.items()} if self.outcomes else NOTHING
 
     def _give(self, codes: Array) -> None:
         """Say where the sample is; it stays alive until the next."""
-        self._source = np.ascontiguousarray(codes)
+        self._source = codes if codes.flags.c_contiguous else np.ascontiguousarray(codes)
         if self.picture is not None:
-            self.picture[PICTURE.names.index("source")] = self._source.ctypes.data
+            self.picture[SOURCE] = self._source.ctypes.data
         else:
             self.views[self.program.plan.graph.input.name][...] = self._source
 

@@ -1,6 +1,7 @@
 """The engine behind `jit`: one sample by one or several threads, or many samples side by side."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from ..graph.model import BITS, Array, Widths
-from ..kernels.vector.build import choose
+from ..kernels.vector.build import VARIABLE, choose
 from ..kernels.vector.functions import functions
 from ..ops import Outcome
 from ..planner import Plan, Step
@@ -29,6 +30,44 @@ class Ran:
     flags: Mapping[str, Flags | None]
 
 
+class LayerFlags(Mapping[str, Flags | None]):
+    """Flags by layer, made when somebody looks: most samples of a batch are never asked.
+
+    places: number of each layer. row: least and greatest accumulator of each, one after the other. own: the flags of
+    layers that ordinary kernels ran.
+    """
+
+    __slots__ = ("_own", "_places", "_row")
+
+    def __init__(self, places: Mapping[str, int], row: Sequence[int], own: Mapping[str, Flags | None]) -> None:
+        self._places, self._row, self._own = places, row, own
+
+    def __getitem__(self, layer: str) -> Flags | None:
+        """Return the flags of a layer."""
+        if layer in self._own:
+            return self._own[layer]
+        place = 2 * self._places[layer]
+        return Flags(0, 0, self._row[place], self._row[place + 1])
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the layers."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        return len(self._places)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another mapping says the same."""
+        return isinstance(other, Mapping) and dict(self.items()) == dict(other.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show it as a dictionary."""
+        return repr(dict(self.items()))
+
+
 class Native:
     """A plan ready to run. Any number of threads may use it at once."""
 
@@ -36,7 +75,8 @@ class Native:
         self.plan, self.library = plan, library
         self.program = Program(plan, library)
         self._kept: Program | None = None
-        known = self.program.lowered.constants
+        self._known = known = self.program.lowered.constants
+        self._layers = {layer: number for number, layer in enumerate(self.program.lowered.report.layers)}
         self._names = [value.name for value in plan.graph.outputs if value.name != BITS]
         sources = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
         self._static: dict[str, Widths] = {
@@ -96,22 +136,16 @@ class Native:
         for name, (at, place) in report.tensors.items():
             part = np.ascontiguousarray(reports[:, at : at + place.size])
             tensors[name] = part.view(place.dtype).reshape(count, *place.shape)
-        layers = report.layers
-        extremes = np.ascontiguousarray(reports[:, : 8 * len(layers)]).view(np.int32).reshape(count, -1).tolist()
-        widths = {layer: tensors[name].tolist() for layer, name in self._chosen.items()}
-        known = self.program.lowered.constants
+        extremes = np.ascontiguousarray(reports[:, : 8 * len(report.layers)]).view(np.int32).reshape(count, -1).tolist()
+        outputs = [(name, tensors[name] if name in tensors else [self._known[name]] * count) for name in self._names]
+        widths = [(layer, tensors[name].tolist()) for layer, name in self._chosen.items()]
         found = []
         for number, row in enumerate(extremes):
-            flags: dict[str, Flags | None] = {
-                layer: Flags(0, 0, row[2 * k], row[2 * k + 1]) for k, layer in enumerate(layers)
-            }
-            instances[number].own_flags(flags)
-            pairs = dict(self._static)
-            for layer, rows in widths.items():
-                first, second = rows[number]
-                pairs[layer] = (first, second)
-            outputs = {name: tensors[name][number] if name in tensors else known[name] for name in self._names}
-            found.append(Ran(outputs, pairs, flags))
+            pairs = self._static
+            if widths:
+                pairs = pairs | {layer: tuple(rows[number]) for layer, rows in widths}
+            flags = LayerFlags(self._layers, row, instances[number].own_flags)
+            found.append(Ran({name: arrays[number] for name, arrays in outputs}, pairs, flags))
         return found
 
 
@@ -120,11 +154,12 @@ def native(plan: Plan) -> Native:
 
     Raises InputError where DQTSIM_KERNEL names none that can be used.
     """
-    isa = choose().isa
-    found = plan.engines.get(isa.name)
+    asked = os.environ.get(VARIABLE, "")
+    found = plan.engines.get(asked)
     if not isinstance(found, Native):
+        isa = choose().isa
         found = Native(plan, Library(isa, functions(isa, plan.machine.rounding)))
-        plan.engines[isa.name] = found
+        plan.engines[asked] = found
     return found
 
 

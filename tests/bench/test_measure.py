@@ -90,7 +90,8 @@ def test_the_peak_is_of_work_that_is_done(kernel: Kernel) -> None:
     loop: Any = compiled(kernel)
     for steps in (1, 2, 7, 40):
         assert loop(steps, OPERAND) == emulated(kernel, steps, OPERAND)
-    if kernel.feature:
+    # a CPU that has more makes one instruction of two, which is no longer the one that is named
+    if kernel is best() and kernel.feature:
         (code,) = loop.inspect_asm().values()
         assert code.count(kernel.instruction.split()[0]) >= ACCUMULATORS
 

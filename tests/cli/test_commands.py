@@ -78,19 +78,21 @@ def test_a_fault_in_a_kernel_is_found(command: Command, files: Path, monkeypatch
 
     monkeypatch.setattr(requantize, "requantize", broken)
     words = (files / "model.onnx", "--golden", files / "golden")
-    result = command("verify", *words)
+    result = command("verify", *words, "--engine", "numba")
     assert result.exit_code == 1
     assert "  first divergence: 'stem' (dqtsim.NestedConv) at [0, " in result.stdout
     assert command("verify", *words, "--engine", "spec").exit_code == 0
     compared = command(
-        "compare", files / "model.onnx", "--input", files / "one.npy", "--engines", "spec,jit,onnxruntime"
+        "compare", files / "model.onnx", "--input", files / "one.npy", "--engines", "spec,numba,onnxruntime"
     )
     assert compared.exit_code == 1
-    assert compared.stdout.startswith("picture 0: jit differs from spec: 'stem' (dqtsim.NestedConv) at [0, ")
+    assert compared.stdout.startswith("picture 0: numba differs from spec: 'stem' (dqtsim.NestedConv) at [0, ")
     assert compared.stdout.endswith(" elements compared: 0 different\n")  # onnxruntime
 
 
-@pytest.mark.parametrize("engines", ["spec,jit", "spec,jit,onnxruntime", "onnxruntime,jit,spec", "jit,onnxruntime"])
+@pytest.mark.parametrize(
+    "engines", ["spec,jit", "spec,numba,jit,onnxruntime", "onnxruntime,jit,spec", "jit,onnxruntime"]
+)
 def test_compare(command: Command, files: Path, engines: str) -> None:
     result = command("compare", files / "model.onnx", "--input", files / "three.npy", "--engines", engines)
     first, *others = engines.split(",")
@@ -104,9 +106,9 @@ def test_compare_sees_flags(command: Command, files: Path, monkeypatch: pytest.M
     from dqtsim.kernels import mac
 
     monkeypatch.setattr(mac, "extremes", lambda _p: (0, 1 << 20))
-    result = command("compare", files / "model.onnx", "--input", files / "one.npy", "--engines", "spec,jit")
+    result = command("compare", files / "model.onnx", "--input", files / "one.npy", "--engines", "spec,numba")
     assert result.exit_code == 1
-    assert result.stdout.startswith("picture 0: jit differs from spec in the flags of ")
+    assert result.stdout.startswith("picture 0: numba differs from spec in the flags of ")
 
 
 def test_info(command: Command, files: Path) -> None:

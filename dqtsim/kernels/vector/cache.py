@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 VARIABLE = "DQTSIM_CACHE"
 MAGIC = b"dqtsim kernels 1\n"
 SUFFIX = ".kernels"
-NEWEST = 8
+# all instruction sets by all roundings
+NEWEST = 16
 HOUR = 3600
 _DIGEST = 32
 _LENGTH = struct.Struct("<I")

@@ -1,5 +1,6 @@
 """All native functions for one instruction set and rounding, as addresses."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     clear.emit_clear(module)
     schedule.emit_run(module)
     schedule.emit_many(module)
-    schedule.emit_share(module, PAUSE if isa.needs else None)
+    schedule.emit_share(module, PAUSE if isa.needs else None, yields=sys.platform != "win32")
 
 
 # what a waiting core is told; only the instruction sets of x86 have needs

@@ -51,11 +51,12 @@ def emit_many(module: Any) -> str:
     return "many"
 
 
-def emit_share(module: Any, pause: str | None) -> str:
+def emit_share(module: Any, pause: str | None, *, yields: bool) -> str:
     """Add `share(program, operations, size, counters, run)`: what one of several threads does in run number `run`.
 
     counters: address of two COUNTERs per operation, zeros before the first run. Returns when all operations are done,
-    or when the run is over. pause: the intrinsic that spinning CPUs like to see, if there is one.
+    or when the run is over. pause: the intrinsic that spinning CPUs like to see, if there is one. yields: whether the C
+    library has sched_yield.
     """
     kind = ir.FunctionType(ir.VoidType(), [I64] * 5)
     e = Emitter(module, "share", kind)
@@ -100,8 +101,9 @@ def emit_share(module: Any, pause: str | None) -> str:
             e.call(pause, ir.VoidType())
         times = b.add(b.load(looks), constant(I64, 1))
         b.store(times, looks)
-        with b.if_then(b.icmp_signed(">", times, constant(I64, LOOKS)), likely=False):
-            e.call("sched_yield", I32)
+        if yields:
+            with b.if_then(b.icmp_signed(">", times, constant(I64, LOOKS)), likely=False):
+                e.call("sched_yield", I32)
         b.branch(look)
         b.position_at_end(over)
     e.done()
