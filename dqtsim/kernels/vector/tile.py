@@ -15,7 +15,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .emit import I8, I32, I64, Emitter, Record, constant, vector
+from .emit import I8, I16, I32, I64, Emitter, Record, constant, vector
 from .isa import Isa
 
 # corr, M: 4 bytes each; R, S: 8 bytes each
@@ -62,21 +62,37 @@ KIND = ir.FunctionType(ir.VoidType(), [I64] * 7)
 
 
 # what a kernel does with its sums, or how it makes them
-CODES, LOGITS, DEPTH = "tile", "logits", "depth"
+CODES, LOGITS, DEPTH, QUADS = "tile", "logits", "depth", "quads"
+# vectors of a block whose codes are packed together
+PACKED = 4
 
 
-def emit_tile(module: Any, isa: Isa, rounding: int, pixels: int, vectors: int, kind: str = CODES) -> str:
+def channel_order(lanes: int, vectors: int, *, packs: bool) -> list[int]:
+    """Return which channel of a block each lane of its vectors holds.
+
+    With `packs`, four vectors hold their channels so that packing them to bytes puts them in order: the instruction
+    takes 128 bits of each vector in turn, four lanes.
+    """
+    if packs and vectors == PACKED:
+        return [16 * (lane // 4) + 4 * k + lane % 4 for k in range(vectors) for lane in range(lanes)]
+    return list(range(lanes * vectors))
+
+
+def emit_tile(
+    module: Any, isa: Isa, rounding: int, pixels: int, vectors: int, kind: str = CODES, lanes: int | None = None
+) -> str:
     """Add a kernel `(input, weights, parameters, table offset, channel, words, limits)` to `module`; return its name.
 
     input, weights, parameters: addresses for this block of channels. table offset: bytes from the start of each offset
     table to this tile. channel: first channel. words: of the CONV record. limits: address of the least and the
     greatest accumulator of every lane so far. LOGITS gives int32 outputs (P << e) + B (B7) instead of codes. DEPTH is
-    depthwise: each channel meets its own weights, int32, one tap a segment.
+    depthwise: each channel meets its own weights, int32, one tap a segment. QUADS is depthwise with dot products: a
+    segment is four taps with an offset each, and the vectors may have fewer `lanes` than the instruction set's.
     """
-    name = f"{kind}_{pixels}x{vectors}"
+    name = f"{kind}_{pixels}x{vectors}" if lanes is None else f"{kind}_{pixels}x{vectors}x{lanes}"
     e = Emitter(module, name, KIND)
-    tile = _Tile(e, isa, rounding, pixels, vectors)
-    tile.multiply_and_accumulate(depth=kind == DEPTH)
+    tile = _Tile(e, isa, rounding, pixels, vectors, lanes or isa.lanes)
+    tile.multiply_and_accumulate(kind)
     tile.note_extremes()
     tile.keep_sums()
     if kind == LOGITS:
@@ -88,10 +104,11 @@ def emit_tile(module: Any, isa: Isa, rounding: int, pixels: int, vectors: int, k
 
 
 class _Tile:
-    def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int) -> None:
+    def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int, lanes: int) -> None:
         self.e, self.isa, self.rounding = e, isa, rounding
-        self.pixels, self.vectors = pixels, vectors
-        self.lanes = vector(I32, isa.lanes)
+        self.pixels, self.vectors, self.count = pixels, vectors, lanes
+        self.packed = isa.packs and vectors == PACKED
+        self.lanes = vector(I32, lanes)
         self.input, self.weights, self.parameters, self.table, self.channel, self.words, self.limits = e.arguments
         self.sums: list[list[Any]] = []
 
@@ -105,17 +122,17 @@ class _Tile:
         offsets = b.add(self.word(table), self.table)
         return [b.add(start, e.load(b.add(offsets, constant(I64, 8 * i)), I64, 8)) for i in range(self.pixels)]
 
-    def multiply_and_accumulate(self, *, depth: bool) -> None:
+    def multiply_and_accumulate(self, kind: str) -> None:
         """Emit the loops over segments and over the steps of a run, and leave the sums in registers."""
-        e, b, isa = self.e, self.e.builder, self.isa
+        e, b = self.e, self.e.builder
         offsets = b.add(self.word("offsets"), self.table)
         pixels = [b.add(self.input, e.load(b.add(offsets, constant(I64, 8 * i)), I64, 8)) for i in range(self.pixels)]
-        per_vector = PARAMETER_BYTES * isa.lanes
+        per_vector = PARAMETER_BYTES * self.count
         first = [
             e.load(b.add(self.parameters, constant(I64, j * per_vector)), self.lanes, 4) for j in range(self.vectors)
         ]
         segments, count = self.word("segments"), self.word("segment_count")
-        run = constant(I64, 1) if depth else self.word("run")
+        run = constant(I64, 1) if kind in (DEPTH, QUADS) else self.word("run")
         before = b.block
         outer, inner, after, done = (e.function.append_basic_block(n) for n in ("segment", "step", "next", "sums"))
         b.branch(outer)
@@ -125,7 +142,10 @@ class _Tile:
         carried = self.phis()
         number.add_incoming(constant(I64, 0), before)
         weights.add_incoming(self.weights, before)
-        begin = e.load(b.add(segments, b.mul(number, constant(I64, 8))), I64, 8)
+        if kind == QUADS:
+            begin = b.add(segments, b.mul(number, constant(I64, 4 * 8)))
+        else:
+            begin = e.load(b.add(segments, b.mul(number, constant(I64, 8))), I64, 8)
         end = b.add(begin, run)
         b.branch(inner)
 
@@ -134,9 +154,13 @@ class _Tile:
         sums = self.phis()
         at.add_incoming(begin, outer)
         w_at.add_incoming(weights, outer)
-        added = (self.step_of_depth if depth else self.step)(sums, [b.add(pixel, at) for pixel in pixels], w_at)
+        if kind == QUADS:
+            added = self.step_of_quads(sums, pixels, at, w_at)
+        else:
+            taps = [b.add(pixel, at) for pixel in pixels]
+            added = (self.step_of_depth if kind == DEPTH else self.step)(sums, taps, w_at)
         following = b.add(at, constant(I64, 4))
-        w_following = b.add(w_at, constant(I64, 4 * isa.lanes * self.vectors))
+        w_following = b.add(w_at, constant(I64, 4 * self.count * self.vectors))
         at.add_incoming(following, inner)
         w_at.add_incoming(w_following, inner)
         b.cbranch(b.icmp_signed("<", following, end), inner, after)
@@ -185,10 +209,43 @@ class _Tile:
             added.append(row)
         return added
 
+    def step_of_quads(self, sums: list[list[Any]], pixels: list[Any], taps: Any, weights: Any) -> list[list[Any]]:
+        """Return the sums after four taps of every pixel, each channel with its own weights.
+
+        Bytes of four taps are woven so that each lane has the four of one channel, in the order of `channel_order`.
+        """
+        e, b, size = self.e, self.e.builder, 4 * self.count
+        offsets = [e.load(b.add(taps, constant(I64, 8 * t)), I64, 8) for t in range(4)]
+        own = [e.load(b.add(weights, constant(I64, j * size)), self.lanes, size) for j in range(PACKED)]
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.count}"
+        added = []
+        for i in range(self.pixels):
+            first, second, third, fourth = (e.load(b.add(pixels[i], at), vector(I8, size)) for at in offsets)
+            pairs = [(self.weave(first, second, 8, k), self.weave(third, fourth, 8, k)) for k in range(2)]
+            fours = [self.weave(*pairs[j // 2], 16, j % 2) for j in range(PACKED)]
+            added.append([e.call(name, self.lanes, sums[i][j], fours[j], own[j]) for j in range(PACKED)])
+        return added
+
+    def weave(self, a: Any, other: Any, bits: int, half: int) -> Any:
+        """Return elements of `bits` bits of a and other in turn, of the lower or upper half of every 128 bits."""
+        b = self.e.builder
+        each = 128 // bits
+        kind = vector(ir.IntType(bits), 32 * self.count // bits)
+        order = []
+        for start in range(0, kind.count, each):
+            for k in range(each // 2):
+                at = start + half * (each // 2) + k
+                order += [at, kind.count + at]
+        mask = ir.Constant(vector(I32, kind.count), order)
+        woven = b.shuffle_vector(b.bitcast(a, kind), b.bitcast(other, kind), mask)
+        return b.bitcast(woven, self.lanes)
+
     def note_extremes(self) -> None:
+        """Emit the extremes of all sums; the greatest lie behind the least of a whole vector."""
         e, b = self.e, self.e.builder
-        size = 4 * self.isa.lanes
-        for place, better in ((self.limits, e.least), (b.add(self.limits, constant(I64, size)), e.greatest)):
+        size = 4 * self.count
+        second = b.add(self.limits, constant(I64, 4 * self.isa.lanes))
+        for place, better in ((self.limits, e.least), (second, e.greatest)):
             # pairwise, so that no chain of dependent instructions is as long as the tile
             found = [total for row in self.sums for total in row] + [e.load(place, self.lanes, size)]
             while len(found) > 1:
@@ -200,9 +257,14 @@ class _Tile:
     def keep_sums(self) -> None:
         e, b = self.e, self.e.builder
         with b.if_then(b.icmp_signed("!=", self.word("sums"), constant(I64, 0)), likely=False):
+            order = channel_order(self.count, self.vectors, packs=self.packed)
             for i, place in enumerate(self.places("sums", "sums_offsets", 4)):
                 for j in range(self.vectors):
-                    e.store(self.sums[i][j], b.add(place, constant(I64, 4 * self.isa.lanes * j)))
+                    # four lanes are always four channels that follow each other
+                    for lane in range(0, self.count, 4):
+                        part = ir.Constant(vector(I32, 4), list(range(lane, lane + 4)))
+                        four = b.shuffle_vector(self.sums[i][j], self.sums[i][j], part)
+                        e.store(four, b.add(place, constant(I64, 4 * order[j * self.count + lane])))
 
     def finish_codes(self) -> None:
         e, b = self.e, self.e.builder
@@ -217,10 +279,42 @@ class _Tile:
         b.position_at_end(end)
 
     def splat32(self, name: str) -> Any:
-        return self.e.splat(self.e.builder.trunc(self.word(name), I32), self.isa.lanes)
+        return self.e.splat(self.e.builder.trunc(self.word(name), I32), self.count)
+
+    def splat8(self, name: str) -> Any:
+        return self.e.splat(self.e.builder.trunc(self.word(name), I8), 4 * self.count)
+
+    def store_packed(self, *, residual: bool) -> None:
+        """Four vectors of a pixel become its bytes in one store; packing saturates, so limits are applied to bytes."""
+        e, b = self.e, self.e.builder
+        places = self.places("target", "target_offsets", 1)
+        others = self.places("residual", "residual_offsets", 1) if residual else []
+        low, high = self.splat8("low"), self.splat8("high")
+        zero = None if self.rounding in (TIES_UP, FLOOR) else self.splat32("zero")
+        addition = _Addition(self) if residual else None
+        constants = [self.load_constants(j) for j in range(PACKED)]
+        for i in range(self.pixels):
+            codes = [self.requantize(self.sums[i][j], constants[j]) for j in range(PACKED)]
+            if zero is not None:
+                codes = [b.add(code, zero) for code in codes]
+            packed = e.least(e.greatest(self.pack(codes), low, signed=False), high, signed=False)
+            if addition is not None:
+                packed = addition.of(packed, e.load(others[i], packed.type))
+            e.store(packed, places[i])
+
+    def pack(self, codes: list[Any]) -> Any:
+        """Return the bytes of four vectors of int32, saturated to int16 and then to uint8."""
+        e, size = self.e, 4 * self.count
+        words, halves = vector(I16, size // 2), vector(I8, size)
+        to_words, to_bytes = _PACKS[self.count]
+        pairs = [e.call(to_words, words, codes[k], codes[k + 1]) for k in (0, 2)]
+        return e.call(to_bytes, halves, *pairs)
 
     def store_codes(self, *, residual: bool) -> None:
-        e, b, lanes = self.e, self.e.builder, self.isa.lanes
+        if self.packed:
+            self.store_packed(residual=residual)
+            return
+        e, b, lanes = self.e, self.e.builder, self.count
         places = self.places("target", "target_offsets", 1)
         others = self.places("residual", "residual_offsets", 1) if residual else []
         low, high = self.splat32("low"), self.splat32("high")
@@ -243,7 +337,7 @@ class _Tile:
 
     def load_constants(self, j: int) -> tuple[Any, ...]:
         """Return M, R and S of vector `j`, each for even and for odd lanes."""
-        e, b, lanes = self.e, self.e.builder, self.isa.lanes
+        e, b, lanes = self.e, self.e.builder, self.count
         wide = vector(I64, lanes // 2)
         start = b.add(self.parameters, constant(I64, j * PARAMETER_BYTES * lanes + 4 * lanes))
         both = e.load(start, wide, 4)
@@ -257,7 +351,7 @@ class _Tile:
         return b.ashr(b.shl(both, half), half), b.ashr(both, half)
 
     def requantize(self, total: Any, constants: tuple[Any, ...]) -> Any:
-        b, lanes = self.e.builder, self.isa.lanes
+        b, lanes = self.e.builder, self.count
         m_even, m_odd, r_even, r_odd, s_even, s_odd = constants
         even, odd = self.halves(b.bitcast(total, vector(I64, lanes // 2)))
         even = self.shift(b.add(b.mul(even, m_even), r_even), s_even)
@@ -282,16 +376,73 @@ class _Tile:
         return b.ashr(b.add(value, b.add(half, down)), s)
 
     def finish_logits(self) -> None:
-        e, b, lanes = self.e, self.e.builder, self.isa.lanes
+        e, b, lanes = self.e, self.e.builder, self.count
         places = self.places("target", "target_offsets", 4)
+        order = channel_order(lanes, self.vectors, packs=self.packed)
         for j in range(self.vectors):
             start = b.add(self.parameters, constant(I64, j * PARAMETER_BYTES * lanes + 4 * lanes))
             alignment, bias = (e.load(b.add(start, constant(I64, 4 * lanes * k)), self.lanes, 4) for k in (0, 1))
             for i in range(self.pixels):
                 total = b.add(b.shl(self.sums[i][j], alignment), bias)
-                e.store(total, b.add(places[i], constant(I64, 4 * lanes * j)))
+                for lane in range(0, lanes, 4):
+                    part = ir.Constant(vector(I32, 4), list(range(lane, lane + 4)))
+                    four = b.shuffle_vector(total, total, part)
+                    e.store(four, b.add(places[i], constant(I64, 4 * order[j * lanes + lane])))
 
 
+class _Addition:
+    """NestedAdd of a pixel's bytes, woven with the other tensor's so that one instruction multiplies both (B5).
+
+    A multiplier has 16 bits and no sign, the instruction's 16 have one: each is halved, and the two halves of a sum
+    are added. The halves are words of their own.
+    """
+
+    def __init__(self, tile: _Tile) -> None:
+        self.tile = tile
+        b = tile.e.builder
+        own, other = (tile.word(name) for name in ("own_multiplier", "other_multiplier"))
+        self.halves = []
+        for carry in (0, 1):
+            mine, others = (b.lshr(b.add(m, constant(I64, carry)), constant(I64, 1)) for m in (own, other))
+            pair = b.or_(b.trunc(mine, I32), b.shl(b.trunc(others, I32), constant(I32, 16)))
+            self.halves.append(b.bitcast(tile.e.splat(pair, tile.count), vector(I16, 2 * tile.count)))
+        self.addend, self.shift = tile.splat32("addend"), tile.splat32("add_shift")
+        self.low, self.high = tile.splat8("add_low"), tile.splat8("add_high")
+
+    def of(self, codes: Any, other: Any) -> Any:
+        """Return the bytes of the sum."""
+        tile, e, b = self.tile, self.tile.e, self.tile.e.builder
+        nothing = constant(codes.type, 0)
+        words = [(tile.weave(codes, nothing, 8, k), tile.weave(other, nothing, 8, k)) for k in range(2)]
+        totals = []
+        for j in range(PACKED):
+            pairs = b.bitcast(tile.weave(*words[j // 2], 16, j % 2), vector(I16, 2 * tile.count))
+            total = self.addend
+            for half in self.halves:
+                total = b.add(total, e.call(_MADD[tile.count], tile.lanes, pairs, half))
+            totals.append(b.ashr(total, self.shift))
+        return e.least(e.greatest(tile.pack(totals), self.low, signed=False), self.high, signed=False)
+
+
+_PACKS = {
+    16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
+    8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
+    4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
+}
+_MADD = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}
 _ADD = ("own_multiplier", "other_multiplier", "addend", "add_shift", "add_low", "add_high")
 
-__all__ = ["BLOCK", "CODES", "CONV", "DEPTH", "KIND", "LOGITS", "PARAMETER_BYTES", "VARIANT", "emit_tile"]
+__all__ = [
+    "BLOCK",
+    "CODES",
+    "CONV",
+    "DEPTH",
+    "KIND",
+    "LOGITS",
+    "PACKED",
+    "PARAMETER_BYTES",
+    "QUADS",
+    "VARIANT",
+    "channel_order",
+    "emit_tile",
+]
