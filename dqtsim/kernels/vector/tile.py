@@ -292,12 +292,15 @@ class _Tile:
         low, high = self.splat8("low"), self.splat8("high")
         zero = None if self.rounding in (TIES_UP, FLOOR) else self.splat32("zero")
         addition = _Addition(self) if residual else None
-        constants = [self.load_constants(j) for j in range(PACKED)]
+        codes: list[list[Any]] = [[] for _ in range(self.pixels)]
+        # a vector of channels for all pixels first: its constants stay in registers, and codes take the place of sums
+        for j in range(PACKED):
+            constants = self.load_constants(j)
+            for i in range(self.pixels):
+                code = self.requantize(self.sums[i][j], constants)
+                codes[i].append(code if zero is None else b.add(code, zero))
         for i in range(self.pixels):
-            codes = [self.requantize(self.sums[i][j], constants[j]) for j in range(PACKED)]
-            if zero is not None:
-                codes = [b.add(code, zero) for code in codes]
-            packed = e.least(e.greatest(self.pack(codes), low, signed=False), high, signed=False)
+            packed = e.least(e.greatest(self.pack(codes[i]), low, signed=False), high, signed=False)
             if addition is not None:
                 packed = addition.of(packed, e.load(others[i], packed.type))
             e.store(packed, places[i])
