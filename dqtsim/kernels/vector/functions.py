@@ -34,20 +34,35 @@ def shapes_of(isa: Isa) -> list[tuple[int, int]]:
 
 def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     """Add every function to `module`."""
-    from . import add, average_pool, clear, control, conv, copy, max_pool, nest, picture, planes, schedule, table, tile
+    from . import (
+        add,
+        average_pool,
+        clear,
+        codes,
+        control,
+        conv,
+        copy,
+        max_pool,
+        nest,
+        picture,
+        planes,
+        schedule,
+        table,
+        tile,
+    )
 
     code = ROUNDINGS[rounding]
     for pixels, vectors in shapes_of(isa):
-        tile.emit_tile(module, isa, code, pixels, vectors)
+        codes.emit_tile(module, isa, code, pixels, vectors)
         if pixels == 1:
-            tile.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS)
+            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS)
     pixels = DEPTH_PIXELS[isa.lanes]
     if isa.packs:
         for lanes in QUAD_LANES[isa.lanes]:
-            tile.emit_tile(module, isa, code, pixels, tile.PACKED, tile.QUADS, lanes)
+            codes.emit_tile(module, isa, code, pixels, tile.PACKED, tile.QUADS, lanes)
     else:
         for vectors in SHAPES[isa.lanes]:
-            tile.emit_tile(module, isa, code, pixels, vectors, tile.DEPTH)
+            codes.emit_tile(module, isa, code, pixels, vectors, tile.DEPTH)
     conv.emit_conv(module, isa)
     for operation in (copy, max_pool, nest, picture, planes, table):
         operation.emit(module, isa)
