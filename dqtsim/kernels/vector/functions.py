@@ -33,6 +33,7 @@ def shapes_of(isa: Isa) -> list[tuple[int, int]]:
 def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     """Add every function to `module`."""
     from . import add, average_pool, clear, control, conv, copy, max_pool, nest, picture, planes, schedule, table, tile
+    from .narrow import emit as emit_narrow
 
     code = ROUNDINGS[rounding]
     for pixels, vectors in shapes_of(isa):
@@ -46,6 +47,8 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         operation.emit(module, isa)
     for rounded in (add, average_pool):
         rounded.emit(module, isa, code)
+    for logits in (False, True):
+        emit_narrow(module, isa, code, logits=logits)
     add.emit(module, isa, code, narrow=True)
     control.emit_argmax(module, isa)
     control.emit_gather_rows(module, isa)
