@@ -1,5 +1,6 @@
 """Registers that sums may leave, in native code: corners by construction, then networks against the other engines."""
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -228,6 +229,29 @@ def test_chunks_of_a_large_layer(name: str, outputs: int) -> None:
         assert (max(chunks) > 1) == (outputs > 4)
         for _ in range(5):
             assert_same(made, random.integers(0, 256, (1, 4, 72, 72), np.uint8))
+
+
+@every_kernel
+@pytest.mark.parametrize("width", [16, 32])
+@pytest.mark.parametrize("outputs", [3, 4, 20])
+def test_chunks_in_any_order_give_the_same(name: str, width: int, outputs: int) -> None:
+    """A vector of codes may reach into the next pixel only where one thread stores both."""
+    random = np.random.default_rng(8)
+    graph = conv((16, 72, 72), random.integers(-128, 128, (outputs, 16, 3, 3)), shift=21)
+    made = compiled(graph, accumulator_width=width, overflow=Overflow.SATURATE)
+    codes = random.integers(0, 256, (1, 16, 72, 72), np.uint8)
+    with kernel(name):
+        engine = native(made)
+    instance = engine.program.instance()
+    instance.execute(codes)
+    expected = instance.value("y")
+    records, address = instance.segments[0]  # type: ignore[misc]
+    call = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
+    assert (int(records[:, 1].max()) > 1) == (outputs > 4 or engine.library.isa.lanes == 4)
+    for number, row in enumerate(records):
+        for chunk in reversed(range(int(row[1]))):
+            call(int(row[0]))(address + number * records.strides[0], chunk)
+    assert np.array_equal(instance.value("y"), expected)
 
 
 @every_kernel

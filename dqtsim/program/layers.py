@@ -14,7 +14,7 @@ from . import tables
 from .layout import Address, Flat, Planes, Spot, step_of
 from .lower import Lowering, spread
 from .narrowing import narrow
-from .tiles import grouping, tile_of
+from .tiles import apart, grouping, tile_of
 from .variants import can_overflow, held, row_index, variants_of
 
 # one chunk is worth at least so many multiply-accumulates
@@ -309,10 +309,11 @@ def layer(
     target_offsets = to_tiles(places)
     macs = pixels * shape.outputs * taps
     by_blocks = len(blocks) > tiles
+    parts = len(blocks) if by_blocks else tiles if logits or apart(places, isa.lanes) else 1
     state.add(
         "conv",
         CONV,
-        spread(macs, at_most=min(MOST_CHUNKS, len(blocks) if by_blocks else tiles), least=CHUNK_MACS),
+        spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS),
         widths=widths_of(state, step),
         choice=memory.add(choice),
         variants=memory.add(np.array(records, np.int64)),

@@ -12,6 +12,7 @@ from ..spec.rules import Overflow
 from . import tables
 from .layout import Address
 from .lower import Lowering, spread
+from .tiles import apart
 from .variants import Variants, held, row_index
 
 # one chunk is worth at least so many sums
@@ -52,12 +53,11 @@ def narrow(
         assert packed.shape[1] == size * lanes
         records += [len(which), state.out.memory.add(which * lanes), state.out.memory.add(packed)]
         most = max(most, len(which))
-    # a vector of codes that reaches into the next pixel must be stored before that pixel's own
-    apart = logits or pixels == 1 or int(np.diff(places).min()) >= lanes
+    most_chunks = min(MOST_CHUNKS, pixels) if logits or apart(places, lanes) else 1
     state.add(
         "narrow_logits" if logits else "narrow",
         NARROW,
-        spread(pixels * most * lanes, at_most=min(MOST_CHUNKS, pixels) if apart else 1, least=CHUNK_SUMS),
+        spread(pixels * most * lanes, at_most=most_chunks, least=CHUNK_SUMS),
         widths=state.place_of(node.inputs[-1]).start,
         choice=state.out.memory.add(choice),
         variants=state.table(records),
