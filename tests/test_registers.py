@@ -148,6 +148,17 @@ def test_nothing_is_counted_where_nothing_happens(name: str) -> None:
         assert result.flags["y"] == Flags()
 
 
+@every_kernel
+def test_a_sum_that_wraps_may_end_where_no_exact_sum_is(name: str) -> None:
+    """All sums are at least 0 and no more than 255, of which 0 to 127 give one code; 128 is held as -128."""
+    graph = dense([[1], [1]], z_x=0, multiplier=1 << 10, shift=20, bias=[0, 5])
+    made = compiled(graph, accumulator_width=8, overflow=Overflow.WRAP, rounding=Rounding.FLOOR)
+    with kernel(name):
+        assert left_to_others(made) == set()
+        results = assert_same(made, np.array([[127], [128]], np.uint8), "spec")
+    assert [result.outputs["y"].tolist() for result in results] == [[[128, 128]], [[127, 127]]]
+
+
 # ---- layers ----
 
 
@@ -232,14 +243,34 @@ def test_chunks_of_a_large_layer(name: str, outputs: int) -> None:
 
 
 @every_kernel
+@every_register
+def test_what_is_added_is_what_the_register_held(name: str, policy: Overflow) -> None:
+    """A NestedAdd is done with the convolution before it only where no register stands between the two."""
+    random = np.random.default_rng(9)
+    b = GraphBuilder("residual", candidates=((2, 2),))
+    common: dict[str, Any] = {"scale": 1.0, "zero_point": 128, "clip": (0, 255)}
+    tables: dict[str, Any] = {"bias": [[0] * 4], "multiplier": [[1 << 15] * 4], "shift": [[19] * 4]}
+    x = b.input("x", (1, 4, 5, 5), zero_point=128, scale=1.0)
+    y = b.conv("y", x, weight=random.integers(0, 256, (4, 4, 1, 1), np.uint8), **tables, row_widths=(8,), **common)
+    b.output(b.add("sum", y, x, multiplier_a=1 << 14, multiplier_b=1 << 14, shift=15, **common))
+    graph = b.build([(8, 8)])
+    codes = random.integers(0, 256, (2, 4, 5, 5), np.uint8)
+    for width in (12, 32):
+        made = compiled(graph, accumulator_width=width, overflow=policy)
+        with kernel(name):
+            assert native(made).program.lowered.fused == ({"sum"} if made.proven() else set())
+            assert_same(made, codes)
+
+
+@every_kernel
 @pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("outputs", [3, 4, 20])
 def test_chunks_in_any_order_give_the_same(name: str, width: int, outputs: int) -> None:
     """A vector of codes may reach into the next pixel only where one thread stores both."""
     random = np.random.default_rng(8)
-    graph = conv((16, 72, 72), random.integers(-128, 128, (outputs, 16, 3, 3)), shift=21)
+    graph = conv((16, 128, 130), random.integers(-128, 128, (outputs, 16, 3, 3)), shift=21)
     made = compiled(graph, accumulator_width=width, overflow=Overflow.SATURATE)
-    codes = random.integers(0, 256, (1, 16, 72, 72), np.uint8)
+    codes = random.integers(0, 256, (1, 16, 128, 130), np.uint8)
     with kernel(name):
         engine = native(made)
     instance = engine.program.instance()
