@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import AccumulatorError
 from ..graph.model import Array
 from ..kernels.vector.picture import PICTURE
 from ..kernels.vector.schedule import COUNTER
 from ..ops import Outcome
 from ..planner import Plan, Step
 from ..spec.mac import Flags
+from ..spec.rules import Overflow
 from .layout import SLACK, Spot, aligned, allocate
 from .lower import Lowered, Native, Ordinary, lower
+from .refuse import refuse
 from .team import Team
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class Instance:
         self._report = self.arena[begin : begin + lowered.report.size]
         self.views = {name: place.view(self.arena) for name, place in lowered.places.items()}
         self.flag_views = {layer: place.view(self.arena) for layer, place in lowered.flags.items()}
+        self.event_views = {layer: place.view(self.arena) for layer, place in lowered.events.items()}
         self.sum_views = {layer: place.view(self.arena) for layer, place in lowered.sums.items()}
         self.outcomes: dict[str, Outcome] = {}
         # two counters of each operation, for threads that share a segment
@@ -158,18 +162,24 @@ class Instance:
         return self.program.lowered.constants[name]
 
     def _ordinary(self, step: Step) -> None:
-        outcome = step.operator.kernel(step.call, [self.value(name) for name in step.node.inputs])
+        try:
+            outcome = step.operator.kernel(step.call, [self.value(name) for name in step.node.inputs])
+        except AccumulatorError:
+            # a sum of an earlier layer may have left its register, and what followed it means nothing
+            refuse(self.program.plan, self._source)
         self.views[step.node.outputs[0]][...] = outcome.output
         self.outcomes[step.node.name] = outcome
 
     def flags(self) -> dict[str, Flags | None]:
         """Return the flags of every layer."""
         found: dict[str, Flags | None] = {}
+        wraps = self.program.wraps
         for layer, view in self.flag_views.items():
             if layer in self.outcomes:
                 found[layer] = self.outcomes[layer].flags
             else:
-                found[layer] = Flags(0, 0, *view.tolist())
+                events = int(self.event_views[layer][0]) if layer in self.event_views else 0
+                found[layer] = Flags(0 if wraps else events, events if wraps else 0, *view.tolist())
         return found
 
 
@@ -180,6 +190,7 @@ class Program:
         from .handlers import HANDLERS
 
         self.plan, self.library = plan, library
+        self.wraps = plan.machine.overflow == Overflow.WRAP
         self.lowered: Lowered = lower(plan, library.isa, library.functions, HANDLERS, keep=keep)
         last = len(self.lowered.operations)
         for buffer in self.lowered.buffers:
@@ -195,6 +206,8 @@ class Program:
                 self.segments[-1].append(operation)
             else:
                 self.segments.append([operation])
+        # an event of any layer stops the run
+        self.stops = plan.machine.overflow == Overflow.ERROR and bool(self.lowered.events)
         # one native call does it all
         self.whole = len(self.segments) == 1 and isinstance(self.segments[0], list)
         self.many = MANY(library.functions["many"])
@@ -211,6 +224,14 @@ class Program:
     def release(self, instance: Instance) -> None:
         """Keep an instance for the next sample."""
         self.idle.append(instance)
+
+    def check(self, reports: Array, codes: Array) -> None:
+        """Raise AccumulatorError for the first of the samples `codes` in which a sum did not fit and may not (B1)."""
+        if self.stops:
+            events = self.lowered.report.events(reports).any(axis=1)
+            if events.any():
+                first = int(np.argmax(events))
+                refuse(self.plan, codes[first : first + 1])
 
     def outcomes(self, instance: Instance) -> Iterator[tuple[Step, Outcome]]:
         """Yield every step with what it gave in the last run; only where everything is kept."""

@@ -13,7 +13,9 @@ from ..planner import Step
 from . import tables
 from .layout import Address, Flat, Planes, Spot, step_of
 from .lower import Lowering, spread
-from .tiles import grouping, tile_of
+from .narrowing import narrow
+from .tiles import apart, grouping, tile_of
+from .variants import can_overflow, held, row_index, variants_of
 
 # one chunk is worth at least so many multiply-accumulates
 CHUNK_MACS = 1_000_000
@@ -60,41 +62,6 @@ class Dense:
             first = o // (outputs // self.group) * per_group
             whole[o, first : first + per_group] = operands[o]
         return whole.reshape(outputs, -1)
-
-
-def variants_of(state: Lowering, step: Step, row_of: Mapping[str, int]) -> "dict[Widths, tables.Scaling | int] | None":
-    """Return for each pair of widths its way out (for logits the exponent), or None where a proof is missing."""
-    node, machine, bounds = step.node, step.call.machine, step.call.bounds
-    constants = [state.out.constants.get(name) for name in node.inputs]
-    found: dict[Widths, tables.Scaling | int] = {}
-    for pair, bound in bounds.items():
-        if bound.unproven(machine.accumulator_width).size or bound.bits > 32:
-            return None
-        exponent = tables.dropped(pair[0], machine.n, machine.weight_rule)
-        exponent += tables.dropped(pair[1], machine.n, machine.activation_rule)
-        if "multiplier" not in row_of:
-            found[pair] = exponent
-            continue
-        row = row_index(node.integers("row_widths"), pair)
-        bias, m, s, zero = (constants[row_of[role]] for role in ("bias", "multiplier", "shift", "zero"))
-        assert bias is not None and m is not None and s is not None and zero is not None
-        limited = held(bias[row], machine.bias_width)
-        scale = tables.scaling(bound, limited, m[row], s[row], exponent, int(zero), machine.rounding)
-        if scale is None:
-            return None
-        found[pair] = scale
-    return found
-
-
-def row_index(row_widths: Sequence[int], pair: Widths) -> int:
-    """Return the row of (B, M, S) that serves a pair of widths: the first that is wide enough, else the last (B3')."""
-    return min(int(np.searchsorted(row_widths, min(pair))), len(row_widths) - 1)
-
-
-def held(bias: Array, width: int) -> Array:
-    """Return biases as a register of `width` bits holds them (B3)."""
-    most = (1 << (width - 1)) - 1
-    return np.minimum(np.maximum(bias, -most - 1), most)
 
 
 def nest(state: Lowering, step: Step, place: Planes, *, padded: bool) -> tuple[Planes, int | Spot]:
@@ -160,7 +127,8 @@ def conv(state: Lowering, step: Step) -> bool:
     source = Source(place.start + first, nested + first if isinstance(nested, Spot) else 0)
     from .residual import residual_of
 
-    residual = residual_of(state, step)
+    # codes of sums that a register has yet to change are added to nothing
+    residual = None if can_overflow(step) else residual_of(state, step)
     target = state.new_place(residual.output if residual else node.outputs[0])
     assert isinstance(target, Planes)
     places = y * target.row + x * target.step
@@ -329,19 +297,20 @@ def layer(
         table += [state.function(block.kernel), w, first * PARAMETER_BYTES, first if depthwise else 0, first]
         w += length
     sums: Address = 0
+    if state.keep or can_overflow(step):
+        sums = Spot(state.buffer(pixels * channels * 4))
     if state.keep:
-        kept = Flat(Spot(state.buffer(pixels * channels * 4)), "int32", (pixels, channels))
-        kept_address = kept.start
-        assert isinstance(kept_address, Spot)
-        kept_address.buffer.last = 1 << 30
-        state.out.sums[node.name] = kept
-        sums = kept_address
+        assert isinstance(sums, Spot)
+        sums.buffer.last = 1 << 30
+        state.out.sums[node.name] = Flat(sums, "int32", (pixels, channels))
+    target_offsets = to_tiles(places)
     macs = pixels * sum(weights_bytes)
     by_blocks = len(blocks) > tiles
+    parts = len(blocks) if by_blocks else tiles if logits or apart(places, isa.lanes) else 1
     state.add(
         "conv",
         CONV,
-        spread(macs, at_most=min(MOST_CHUNKS, len(blocks) if by_blocks else tiles), least=CHUNK_MACS),
+        spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS),
         widths=widths_of(state, step),
         choice=memory.add(choice),
         variants=memory.add(np.array(records, np.int64)),
@@ -355,7 +324,7 @@ def layer(
         segments=memory.add(shape.segments),
         segment_count=len(shape.segments) // (4 if kind == QUADS else 1),
         run=shape.runs.shape[1],
-        target_offsets=to_tiles(places),
+        target_offsets=target_offsets,
         sums=sums,
         sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4) if sums else 0,
         flags=state.flags_of(node.name).start,
@@ -364,6 +333,8 @@ def layer(
         by_blocks=int(by_blocks),
         **words,
     )
+    if can_overflow(step):
+        narrow(state, step, variants, sums, 4 * channels, target_offsets, places, words)
 
 
 def _pack_weights(

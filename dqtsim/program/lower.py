@@ -34,12 +34,22 @@ class Ordinary:
 
 @dataclass(frozen=True)
 class Report:
-    """What is asked of every sample, in one piece: two int32 extremes of each layer, then tensors at their offsets."""
+    """What is asked of every sample, in one piece.
+
+    Two int32 extremes of each of `layers`; for each of `counted`, whose sums may leave their registers, an int64, how
+    many did; then tensors at their offsets.
+    """
 
     start: Spot
     size: int
     tensors: Mapping[str, tuple[int, Flat]]
     layers: tuple[str, ...]
+    counted: tuple[str, ...]
+
+    def events(self, reports: Array) -> Array:
+        """Return int64 (N, counted) of reports uint8 (N, bytes)."""
+        begin = 8 * len(self.layers)
+        return np.ascontiguousarray(reports[:, begin : begin + 8 * len(self.counted)]).view(np.int64)
 
 
 @dataclass
@@ -47,7 +57,8 @@ class Lowered:
     """A plan as operations.
 
     places: where each tensor lies in the arena; constants: those known beforehand. flags: of the layers that run
-    natively, where their extremes lie. kept: buffers of accumulators by layer, if they are kept.
+    natively, where their extremes lie. events: where it is counted how many sums did not fit. sums: accumulators by
+    layer, if they are kept.
     """
 
     plan: Plan
@@ -56,6 +67,7 @@ class Lowered:
     constants: dict[str, Array] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
     flags: dict[str, Flat] = field(default_factory=dict)
+    events: dict[str, Flat] = field(default_factory=dict)
     sums: dict[str, Flat] = field(default_factory=dict)
     report: Report = field(init=False)
     memory: Constants = field(default_factory=Constants)
@@ -223,8 +235,8 @@ def _report(state: Lowering) -> None:
     from .moves import copy, put_in_order
 
     asked = [name for name in sorted(state.outputs | widths_asked(state.plan)) if name in state.out.places]
-    flags = list(state.out.flags)
-    sizes = [8 * len(flags)]
+    flags, counted = list(state.out.flags), list(state.out.events)
+    sizes = [8 * (len(flags) + len(counted))]
     flat = {name: put_in_order(state, name) for name in asked}
     sizes += [rounded(place.size, 8) for place in flat.values()]
     start = Spot(state.buffer(sum(sizes)))
@@ -237,7 +249,7 @@ def _report(state: Lowering) -> None:
         copy(state, (place.start, 0, 0), (start + at, 0, 0), 1, 1, place.size)
         tensors[name] = (at, place)
         at += size
-    state.out.report = Report(start, sum(sizes), tensors, tuple(flags))
+    state.out.report = Report(start, sum(sizes), tensors, tuple(flags), tuple(counted))
 
 
 def widths_asked(plan: Plan) -> set[str]:
@@ -251,17 +263,21 @@ def _keep_to_the_end(state: Lowering, name: str) -> None:
 
 
 def _place_flags(state: Lowering) -> None:
-    """Give every layer its two int32, and clear them all first."""
+    """Give every layer its two int32, and its count where it needs one; clear them all first."""
     from ..kernels.vector.clear import CLEAR
+    from .variants import can_overflow, is_native
 
-    layers = [step.node.name for step in state.plan.layer_steps()]
-    if not layers:
+    steps = state.plan.layer_steps()
+    if not steps:
         return
-    whole = state.buffer(8 * len(layers))
+    counted = [step.node.name for step in steps if can_overflow(step) and is_native(step)]
+    whole = state.buffer(8 * (len(steps) + len(counted)))
     whole.last = 1 << 30
-    for number, layer in enumerate(layers):
-        state.out.flags[layer] = Flat(Spot(whole, 8 * number), "int32", (2,))
-    state.add("clear", CLEAR, target=Spot(whole), bytes=8 * len(layers))
+    for number, step in enumerate(steps):
+        state.out.flags[step.node.name] = Flat(Spot(whole, 8 * number), "int32", (2,))
+    for number, layer in enumerate(counted, len(steps)):
+        state.out.events[layer] = Flat(Spot(whole, 8 * number), "int64", (1,))
+    state.add("clear", CLEAR, target=Spot(whole), bytes=whole.size)
 
 
 def spread(total: int, *, at_most: int, least: int = 1) -> int:

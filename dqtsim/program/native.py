@@ -30,32 +30,46 @@ class Ran:
     flags: Mapping[str, Flags | None]
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """The number of each layer, and of those whose events are counted; whether these are wraps."""
+
+    layers: Mapping[str, int]
+    counted: Mapping[str, int]
+    wraps: bool
+
+
 class LayerFlags(Mapping[str, Flags | None]):
     """Flags by layer, made when somebody looks: most samples of a batch are never asked.
 
-    places: number of each layer. row: least and greatest accumulator of each, one after the other. own: the flags of
-    layers that ordinary kernels ran.
+    numbers: see `Numbers`. row: least and greatest accumulator of each, one after the other. events: how many sums of
+    each counted layer did not fit. own: the flags of layers that ordinary kernels ran.
     """
 
-    __slots__ = ("_own", "_places", "_row")
+    __slots__ = ("_events", "_numbers", "_own", "_row")
 
-    def __init__(self, places: Mapping[str, int], row: Sequence[int], own: Mapping[str, Flags | None]) -> None:
-        self._places, self._row, self._own = places, row, own
+    def __init__(
+        self, numbers: Numbers, row: Sequence[int], events: Sequence[int], own: Mapping[str, Flags | None]
+    ) -> None:
+        self._numbers, self._row, self._events, self._own = numbers, row, events, own
 
     def __getitem__(self, layer: str) -> Flags | None:
         """Return the flags of a layer."""
         if layer in self._own:
             return self._own[layer]
-        place = 2 * self._places[layer]
-        return Flags(0, 0, self._row[place], self._row[place + 1])
+        numbers = self._numbers
+        place = 2 * numbers.layers[layer]
+        events = self._events[numbers.counted[layer]] if layer in numbers.counted else 0
+        saturations, wraps = (0, events) if numbers.wraps else (events, 0)
+        return Flags(saturations, wraps, self._row[place], self._row[place + 1])
 
     def __iter__(self) -> Iterator[str]:
         """Yield the layers."""
-        return iter(self._places)
+        return iter(self._numbers.layers)
 
     def __len__(self) -> int:
         """Return the number of layers."""
-        return len(self._places)
+        return len(self._numbers.layers)
 
     def __eq__(self, other: object) -> bool:
         """Return whether another mapping says the same."""
@@ -76,7 +90,9 @@ class Native:
         self.program = Program(plan, library)
         self._kept: Program | None = None
         self._known = known = self.program.lowered.constants
-        self._layers = {layer: number for number, layer in enumerate(self.program.lowered.report.layers)}
+        report = self.program.lowered.report
+        layers, counted = ({layer: k for k, layer in enumerate(names)} for names in (report.layers, report.counted))
+        self._numbers = Numbers(layers, counted, self.program.wraps)
         self._names = [value.name for value in plan.graph.outputs if value.name != BITS]
         sources = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
         self._static: dict[str, Widths] = {
@@ -98,7 +114,7 @@ class Native:
                 instance.execute_together(codes, Team.of(threads))
             else:
                 instance.execute(codes)
-            return self._reports(instance.report()[None], [instance])[0]
+            return self._reports(instance.report()[None], codes, [instance])[0]
         finally:
             self.program.release(instance)
 
@@ -118,7 +134,7 @@ class Native:
         instance = self.program.instance()
         try:
             if self.program.whole:
-                return self._reports(instance.execute_many(codes), [instance] * len(codes))
+                return self._reports(instance.execute_many(codes), codes, [instance] * len(codes))
             return [self.execute(codes[index : index + 1]) for index in range(len(codes))]
         finally:
             self.program.release(instance)
@@ -130,18 +146,21 @@ class Native:
         instance = self._kept.instance()
         try:
             instance.execute(codes)
+            self._kept.check(instance.report()[None], codes)
             yield from self._kept.outcomes(instance)
         finally:
             self._kept.release(instance)
 
-    def _reports(self, reports: Array, instances: "list[Instance]") -> list[Ran]:
-        """Return what reports uint8 (N, bytes) say."""
+    def _reports(self, reports: Array, codes: Array, instances: "list[Instance]") -> list[Ran]:
+        """Return what reports uint8 (N, bytes) say of the samples `codes`."""
+        self.program.check(reports, codes)
         report, count = self.program.lowered.report, len(reports)
         tensors = {}
         for name, (at, place) in report.tensors.items():
             part = np.ascontiguousarray(reports[:, at : at + place.size])
             tensors[name] = part.view(place.dtype).reshape(count, *place.shape)
         extremes = np.ascontiguousarray(reports[:, : 8 * len(report.layers)]).view(np.int32).reshape(count, -1).tolist()
+        events = report.events(reports).tolist() if report.counted else [()] * count
         outputs = [(name, tensors[name] if name in tensors else [self._known[name]] * count) for name in self._names]
         widths = [(layer, tensors[name].tolist()) for layer, name in self._chosen.items()]
         found = []
@@ -149,7 +168,7 @@ class Native:
             pairs = self._static
             if widths:
                 pairs = pairs | {layer: tuple(rows[number]) for layer, rows in widths}
-            flags = LayerFlags(self._layers, row, instances[number].own_flags)
+            flags = LayerFlags(self._numbers, row, events[number], instances[number].own_flags)
             found.append(Ran({name: arrays[number] for name, arrays in outputs}, pairs, flags))
         return found
 

@@ -82,7 +82,7 @@ def scaling(
         if rounding in FOLDED:
             addend += (zero << s) + (half if rounding == Rounding.TIES_UP else 0)
         ends = [p * factor + addend + side * half for p, side in ((lowest, -1), (highest, 1))]
-        narrow = max(abs(lowest), abs(highest)) <= I32_MOST and factor <= I32_MOST
+        narrow = lowest >= -I32_MOST - 1 and max(highest, factor) <= I32_MOST
         if not narrow or s > 62 or max(abs(addend), *map(abs, ends)) >= I64_SAFE:
             return None
         if max(abs(end >> s) for end in ends) + 256 > I32_MOST:
@@ -195,6 +195,17 @@ def packed_logits(correction: Array, exponent: int, bias: Array, blocks: Sequenc
         ]
         rows.append(_joined(parts, block.lanes))
     return np.concatenate(rows)
+
+
+def packed(parts: Sequence[Array], lanes: int) -> Array:
+    """Return uint8 (vectors, bytes): for each vector its lanes of every part, zeros for channels that do not exist."""
+    outputs = len(parts[0])
+    whole = np.zeros(-(-outputs // lanes) * lanes, np.int64)
+    rows = []
+    for part in parts:
+        whole[:outputs] = part
+        rows.append(whole.astype(part.dtype).view(np.uint8).reshape(len(whole) // lanes, -1))
+    return np.concatenate(rows, axis=1)
 
 
 def _wrapped(values: Array) -> Array:

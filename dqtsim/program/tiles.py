@@ -1,5 +1,8 @@
 """Which tile a layer is computed in: pixels times vectors of output channels."""
 
+import numpy as np
+
+from ..graph.model import Array
 from ..kernels.vector.functions import DEPTH_PIXELS, SHAPES
 from ..kernels.vector.isa import Isa
 from ..kernels.vector.tile import CODES, DEPTH, QUADS
@@ -35,3 +38,11 @@ def grouping(weights: int, blocks: int, tiles: int) -> int:
     if weights <= L1_BYTES:
         return 1
     return TOGETHER if weights <= L2_BYTES else tiles
+
+
+def apart(places: Array, lanes: int) -> bool:
+    """Return whether a vector of codes, stored at one pixel, leaves the pixels behind it alone.
+
+    Where it does not, those must be stored later, so that one chunk has to do it all. places: ascending, in bytes.
+    """
+    return len(places) == 1 or int(np.diff(places).min()) >= lanes

@@ -11,7 +11,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dqtsim.kernels.vector import add, average_pool, control, copy, max_pool, nest, picture, planes, table
+from dqtsim.kernels.vector import add, average_pool, control, copy, max_pool, narrow, nest, picture, planes, table
 from dqtsim.kernels.vector.emit import I32, I64, Emitter, Record, vector
 from dqtsim.kernels.vector.isa import ISAS, Isa
 from dqtsim.kernels.vector.requantize import TIES_UP, rounded_shift
@@ -70,6 +70,7 @@ def library(isa: Isa, rounding: int = TIES_UP) -> Callable[[str], Callable[[int,
     module.triple = llvm.get_process_triple()
     names = [emit(module, isa) for emit in EMITTERS] if rounding == TIES_UP else []
     names += [average_pool.emit(module, isa, rounding), add.emit(module, isa, rounding)]
+    names += [narrow.emit(module, isa, rounding, logits=logits) for logits in (False, True)]
     names += [add.emit(module, isa, rounding, narrow=True), "shift", "shifts32", "shifts64"]
     _emit_scalar_shift(module, rounding)
     for kind in (I32, I64):

@@ -4,7 +4,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from .emit import I8, I32, I64, WORD, Emitter, constant, vector
+from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
 from .tile import BLOCK, CONV, KIND, VARIANT
 
@@ -17,7 +17,7 @@ def emit_conv(module: Any, isa: Isa) -> str:
     e = Emitter(module, "conv")
     b = e.builder
     words, chunk = e.arguments
-    variant = _variant(e, words)
+    variant = variant_of(e, CONV, words, len(VARIANT))
     direct, weights, parameters = (e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT)))
     source = b.select(
         b.icmp_signed("!=", direct, constant(I64, 0)), e.word(CONV, words, "direct"), e.word(CONV, words, "nested")
@@ -63,11 +63,11 @@ def emit_conv(module: Any, isa: Isa) -> str:
     return "conv"
 
 
-def _variant(e: Emitter, words: Any) -> Any:
-    """Return the address of the VARIANT record of this execution's widths."""
+def variant_of(e: Emitter, record: Record, words: Any, size: int) -> Any:
+    """Return the address of the record, of `size` words, that belongs to this execution's widths."""
     b = e.builder
-    widths, choice, variants = e.unpack(CONV, words, "widths", "choice", "variants")
+    widths, choice, variants = e.unpack(record, words, "widths", "choice", "variants")
     b_w, b_a = (e.load(b.add(widths, constant(I64, WORD * k)), I64, 8) for k in range(2))
     place = b.add(choice, b.add(b.mul(b_w, constant(I64, WIDTHS)), b_a))
     number = b.zext(e.load(place, I8), I64)
-    return b.add(variants, b.mul(number, constant(I64, WORD * len(VARIANT))))
+    return b.add(variants, b.mul(number, constant(I64, WORD * size)))

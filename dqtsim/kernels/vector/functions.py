@@ -50,6 +50,7 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         table,
         tile,
     )
+    from .narrow import emit as emit_narrow
 
     code = ROUNDINGS[rounding]
     for pixels, vectors in shapes_of(isa):
@@ -68,6 +69,8 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         operation.emit(module, isa)
     for rounded in (add, average_pool):
         rounded.emit(module, isa, code)
+    for logits in (False, True):
+        emit_narrow(module, isa, code, logits=logits)
     add.emit(module, isa, code, narrow=True)
     control.emit_argmax(module, isa)
     control.emit_gather_rows(module, isa)

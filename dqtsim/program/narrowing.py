@@ -1,0 +1,76 @@
+"""Layers whose sums fit 32 bits but, in some channels, not the register: what follows the convolution (B1, C2, C3)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..graph.model import Array
+from ..kernels.vector.conv import WIDTHS
+from ..kernels.vector.narrow import CODE_BYTES, LOGIT_BYTES, NARROW
+from ..planner import Step
+from ..spec.rules import Overflow
+from . import tables
+from .layout import Address
+from .lower import Lowering, spread
+from .tiles import apart
+from .variants import Variants, held, row_index
+
+# one chunk is worth at least so many sums
+CHUNK_SUMS = 1 << 16
+MOST_CHUNKS = 16
+
+
+def narrow(
+    state: Lowering,
+    step: Step,
+    variants: Variants,
+    sums: Address,
+    stride: int,
+    target_offsets: int,
+    places: Array,
+    words: Mapping[str, Address],
+) -> None:
+    """Append the operation "narrow" of a layer whose exact sums int32 are at `sums`, `stride` bytes a pixel.
+
+    places: offsets int64 of the output pixels, which are at `target_offsets` too; words: of the convolution.
+    """
+    machine, node, lanes = step.call.machine, step.node, state.isa.lanes
+    logits = node.operator == "NestedLogits"
+    size = LOGIT_BYTES if logits else CODE_BYTES
+    outputs, pixels = step.call.type.shape[1], len(places)
+    choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
+    records: list[int] = []
+    most = 0
+    for number, (pair, variant) in enumerate(variants.items()):
+        choice[pair[0] * WIDTHS + pair[1]] = number
+        which = np.unique(step.call.bounds[pair].unproven(machine.accumulator_width) // lanes)
+        if isinstance(variant, int):
+            bias = held(state.out.constants[node.inputs[3]], machine.bias_width)
+            line = bias[row_index(node.integers("row_widths"), pair)].astype(np.int32)
+            parts: tuple[Array, ...] = (np.full(outputs, variant, np.int32), line)
+        else:
+            parts = (variant.multiplier, variant.addend, variant.shift)
+        packed = tables.packed(parts, lanes)[which]
+        assert packed.shape[1] == size * lanes
+        records += [len(which), state.out.memory.add(which * lanes), state.out.memory.add(packed)]
+        most = max(most, len(which))
+    most_chunks = min(MOST_CHUNKS, pixels) if logits or apart(places, lanes) else 1
+    state.add(
+        "narrow_logits" if logits else "narrow",
+        NARROW,
+        spread(pixels * most * lanes, at_most=most_chunks, least=CHUNK_SUMS),
+        widths=state.place_of(node.inputs[-1]).start,
+        choice=state.out.memory.add(choice),
+        variants=state.table(records),
+        sums=sums,
+        stride=stride,
+        target=words["target"],
+        target_offsets=target_offsets,
+        pixels=pixels,
+        events=state.out.events[node.name].start,
+        wraps=int(machine.overflow == Overflow.WRAP),
+        unused=32 - machine.accumulator_width,
+        zero=0 if logits else int(state.out.constants[node.inputs[3]]),
+        low=words["low"],
+        high=words["high"],
+    )
