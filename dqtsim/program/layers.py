@@ -341,10 +341,12 @@ def layer(
         sums = kept_address
     macs = pixels * shape.outputs * taps
     by_blocks = len(blocks) > tiles
+    # a store of all lanes runs into the pixels behind it, which are then stored in order, by one thread
+    parts = 1 if step_of(shape.outputs) < isa.lanes else len(blocks) if by_blocks else tiles
     state.add(
         "conv",
         CONV,
-        spread(macs, at_most=min(MOST_CHUNKS, len(blocks) if by_blocks else tiles), least=CHUNK_MACS),
+        spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS),
         widths=widths_of(state, step),
         choice=memory.add(choice),
         variants=memory.add(np.array(records, np.int64)),
