@@ -63,7 +63,7 @@ class Instance:
                     self.picture = row
             self.segments.append((records, int(records.ctypes.data)))
         self._native = [segment for segment in self.segments if not isinstance(segment, Ordinary)]
-        records, self._address = self._native[0] if self._native else (np.zeros(0), 0)
+        records, self._address = self._native[0] if self._native else (np.zeros((0, 0), np.int64), 0)
         self._count, self._size = len(records), 8 * program.record_words
         begin = lowered.report.start.buffer.offset
         self._report = self.arena[begin : begin + lowered.report.size]

@@ -208,9 +208,7 @@ def test_a_convolution_added_to_itself_stays_alone() -> None:
         (((1 << 31) - 1, 1), 40, 77, False),
     ],
 )
-def test_a_sum_that_needs_more_than_32_bits_stays_alone(
-    m: tuple[int, int], shift: int, z: int, expected: bool
-) -> None:
+def test_a_sum_that_needs_more_than_32_bits_stays_alone(m: tuple[int, int], shift: int, z: int, expected: bool) -> None:
     for order in (m, m[::-1]):
         s = Sketch()
         graph = s.build(s.add(s.conv(s.x), s.conv(s.x), m=order, shift=shift, z=z))

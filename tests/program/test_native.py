@@ -15,7 +15,7 @@ from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan
 from dqtsim.program import native
 from dqtsim.program.engine import Instance
-from dqtsim.program.native import LayerFlags
+from dqtsim.program.native import LayerFlags, Ran
 from dqtsim.program.team import Team
 from dqtsim.spec import Flags
 from dqtsim.structures import build
@@ -136,7 +136,12 @@ def test_groups_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     made = native(plan)
     group = made._group
-    monkeypatch.setattr(made, "_group", lambda part: sizes.append(len(part)) or group(part))
+
+    def counted(part: Array) -> list[Ran]:
+        sizes.append(len(part))
+        return group(part)
+
+    monkeypatch.setattr(made, "_group", counted)
     # the function of that name hides the module
     module = import_module("dqtsim.program.native")
     monkeypatch.setattr(module, "GROUP_MACS", 3 * plan.total_macs)

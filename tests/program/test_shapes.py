@@ -72,8 +72,7 @@ def sampled() -> list[Layer]:
     random = np.random.default_rng(1)
     kinds: list[tuple[int, int, int]] = []
     for channels in CHANNELS:
-        outputs = [int(x) for x in random.permutation(CHANNELS)[:3]]
-        kinds += [(channels, count, 1) for count in outputs]
+        kinds += [(channels, int(count), 1) for count in random.permutation(CHANNELS)[:3]]
         # each channel its own weights; twice as many outputs as channels, which is not depthwise; small groups
         kinds.append((channels, channels, channels))
         if channels in (5, 8, 16):
@@ -146,7 +145,7 @@ def test_dense_layers(inputs: int, outputs: int, logits: bool) -> None:
     random = np.random.default_rng(number)
     weight = random.integers(-128, 128, (outputs, inputs))
     spread = 14 + (inputs.bit_length() + 1) // 2
-    scale = {} if logits else {"multiplier": 1 << 15, "shift": spread + 8, "z_y": 128}
+    scale: dict[str, Any] = {} if logits else {"multiplier": 1 << 15, "shift": spread + 8, "z_y": 128}
     bias = random.integers(-(1 << spread), 1 << spread, outputs)
     rules = RULES[number % len(RULES)]
     bits = WIDTHS[number % len(WIDTHS)]

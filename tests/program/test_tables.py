@@ -46,14 +46,14 @@ def test_weights_are_operands_of_a_byte(n: int, b: int, rule: Nesting) -> None:
     codes = np.arange(1 << n, dtype=np.uint8).reshape(2, 1, -1)
     found = tables.weight_operands(codes, b, machine(n, rule))
     z = spec.master_zero_point_of_weights(n)
-    assert (found.dtype, found.shape) == (np.int8, codes.shape)
+    assert (found.dtype.name, found.shape) == ("int8", codes.shape)
     assert found.reshape(-1).tolist() == [spec.operand(q, z, b, n, rule) for q in range(1 << n)]
 
 
 def test_rows_are_those_of_the_law() -> None:
     for row_widths in ((8,), (2,), (2, 4, 8), (1, 3, 4, 7), (3, 5)):
-        for pair in product(range(1, 9), repeat=2):
-            assert row_index(row_widths, pair) == spec.select_row(*pair, row_widths)
+        for b_w, b_a in product(range(1, 9), range(1, 9)):
+            assert row_index(row_widths, (b_w, b_a)) == spec.select_row(b_w, b_a, row_widths)
 
 
 @pytest.mark.parametrize("width", [2, 8, 31, 32, 33, 48])
@@ -99,9 +99,9 @@ def by_kernel(p: int, scale: Scaling, zero: int, clip: tuple[int, int], rounding
 def scaled(
     sums: tuple[int, int], bias: int, m: int, s: int, exponent: int, zero: int, rounding: Rounding
 ) -> Scaling | None:
-    one = (np.array([x], np.int64) for x in (bias, m, s))
+    b, multiplier, shift = (np.array([x], np.int64) for x in (bias, m, s))
     bound = Bound(np.array([sums[0]], np.int64), np.array([sums[1]], np.int64))
-    return tables.scaling(bound, *one, exponent, zero, rounding)
+    return tables.scaling(bound, b, multiplier, shift, exponent, zero, rounding)
 
 
 def check(
