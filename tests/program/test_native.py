@@ -181,6 +181,46 @@ def test_many_callers_with_teams(name: str) -> None:
                 same_result(result, law[index])
 
 
+def as_many_as_allowed(_total: int, *, at_most: int, least: int = 1) -> int:
+    return max(1, at_most) * min(1, least)
+
+
+FEW = builders.conv((5, 9, 9), np.random.default_rng(0).integers(-128, 128, (3, 5, 3, 3)), bits=(4, 4), shift=24)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        network(),
+        left_to_kernels(),
+        FEW,
+        build("resnet8", dynamic=True),
+        build("mobilenetv2", input_size=32, classes=10),
+    ],
+    ids=["small", "mixed", "few channels", "resnet8", "mobilenetv2"],
+)
+def test_operations_in_as_many_chunks_as_they_can_have(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers are not worth a chunk; here they have as many as large ones, and more threads than cores."""
+    for module in ("layers", "moves"):
+        monkeypatch.setattr(import_module(f"dqtsim.program.{module}"), "spread", as_many_as_allowed)
+    plan = builders.compiled(graph)
+    codes = batch_of(plan, 2)
+    law = expected(plan, codes)
+    for name in kernels():
+        with kernel(name):
+            segments = native(plan).program.segments
+            found = [
+                (turn % 2, next(run(plan, codes[turn % 2 : turn % 2 + 1], "jit", threads)))
+                for threads in (1, 2, 3)
+                for turn in range(8)
+            ]
+        assert max(op.chunks for segment in segments if isinstance(segment, list) for op in segment) >= (
+            1 if graph is FEW and name != "portable" else 2
+        )
+        for index, result in found:
+            same_result(result, law[index])
+
+
 def many_chunks() -> Plan:
     random = np.random.default_rng(0)
     graph = builders.conv(

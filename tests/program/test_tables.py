@@ -227,3 +227,28 @@ def test_blocks_cover_all_vectors() -> None:
         assert sum(blocks) == vectors
         assert all(count == most for count in blocks[:-1])
         assert 1 <= blocks[-1] <= most
+
+
+@every_rounding
+def test_numbers_that_leave_64_bits_are_pythons(rounding: Rounding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around the size where arrays of int64 no longer do, they and Python's integers find the same."""
+    random = np.random.default_rng(6)
+    accepted = 0
+    for _ in range(1500):
+        m, e = 1 << int(random.integers(8, 32)), int(random.integers(0, 9))
+        room = int(random.integers(58, 68)) - m.bit_length() - e
+        top = min(max(room, 1), 31)
+        sums = (-int(random.integers(1, 1 << top)), int(random.integers(1, 1 << top)))
+        bias = int(random.choice([-1, 1])) * (1 << max(room + e, 0)) if random.integers(2) else 0
+        rest = sums, bias, m - int(random.integers(1, 3)), int(random.integers(20, 64)), e, 255, rounding
+        found = scaled(*rest)
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "_bits", lambda *_: 99)
+            exact = scaled(*rest)
+        assert (found is None) == (exact is None), rest
+        if found is not None and exact is not None:
+            accepted += 1
+            for role in ("multiplier", "addend", "shift"):
+                assert getattr(found, role).tolist() == getattr(exact, role).tolist(), rest
+                assert getattr(found, role).dtype == getattr(exact, role).dtype
+    assert 100 < accepted < 1400
