@@ -181,6 +181,10 @@ def test_the_limits_of_what_is_accepted(rounding: Rounding) -> None:
     assert scaled((-9, 9), 0, MOST, 33, 0, 0, rounding) is not None
     assert scaled((-9, 9), 0, 1 << 20, 22, 10, 0, rounding) is not None
     assert scaled((-9, 9), 0, 1 << 20, 32, 11, 0, rounding) is None
+    # so is the sum
+    assert scaled((-MOST, MOST), 0, 1, 8, 0, 0, rounding) is not None
+    assert scaled((0, MOST + 1), 0, 1, 8, 0, 0, rounding) is None
+    assert scaled((-MOST - 2, 0), 0, 1, 8, 0, 0, rounding) is None
     # products lie below 2^62, whatever is added
     assert scaled((-(1 << 30), 1 << 30), 0, MOST, 60, 0, 0, rounding) is not None
     assert scaled((-(1 << 30), 1 << 30), (1 << 30) + 2, MOST, 60, 0, 0, rounding) is None
