@@ -7,6 +7,7 @@ import numpy as np
 
 from ..graph.model import Array
 from ..planner import Plan
+from ..program import native
 from .contenders import Rival, fastest_int8, float32, ours, reference, require_onnxruntime
 from .measure import Contender, Timing, interleave
 from .peak import Probe, probe
@@ -29,7 +30,8 @@ class Finding:
     """What a benchmark found.
 
     macs: of one picture. rows: dqtsim first. peak: the probe and its timing. different: measured and warming runs of
-    dqtsim that did not give the bits of the ordinary engine. weights_bytes, live_bytes: see `memory`.
+    dqtsim that did not give the bits of the engine numba. weights_bytes, live_bytes: see `memory`. held_bytes: what the
+    native engine holds for one sample at a time: its tables of constants, all widths, and its arena.
     """
 
     batch: int
@@ -42,6 +44,7 @@ class Finding:
     different: int
     weights_bytes: int
     live_bytes: int
+    held_bytes: int
 
     def milliseconds(self, seconds: float) -> float:
         """Return the milliseconds of one picture, from the seconds of a batch."""
@@ -85,11 +88,12 @@ def measure(
     contenders += [Contender(name, rival.run) for name, rival in rivals.items()]
     *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done)
     classes = None if expected.results[0].logits is None else len(codes)
-    rows = [Row(OURS, "engine jit", timings[0], classes)]
+    made = native(plan)
+    rows = [Row(OURS, f"engine jit, {made.library.isa.name}", timings[0], classes)]
     for (name, rival), timing in zip(rivals.items(), timings[1:], strict=True):
         rows.append(Row(name, rival.form, timing, rival.agreeing(expected)))
     macs = expected.results[0].macs
-    return Finding(len(codes), threads, runs, macs, tuple(rows), burst, peak, different, *memory(plan))
+    return Finding(len(codes), threads, runs, macs, tuple(rows), burst, peak, different, *memory(plan), made.held_bytes)
 
 
 def memory(plan: Plan) -> tuple[int, int]:

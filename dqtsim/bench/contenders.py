@@ -24,7 +24,7 @@ TRIALS = 5
 
 @dataclass(frozen=True)
 class Reference:
-    """What the ordinary engine gives for every picture, one at a time."""
+    """What the engine numba, which shares no kernel with `jit`, gives for every picture, one at a time."""
 
     results: tuple[Result, ...]
 
@@ -47,7 +47,7 @@ def _equal(a: Result, b: Result) -> bool:
 
 def reference(plan: Plan, codes: Array) -> Reference:
     """Return what every run of `ours` must give for `codes` uint8 (N, ...)."""
-    execute = engine(plan)
+    execute = engine(plan, "numba")
     return Reference(tuple(execute(codes[index : index + 1], ()) for index in range(len(codes))))
 
 

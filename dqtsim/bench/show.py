@@ -39,16 +39,16 @@ def print_finding(console: Console, finding: Finding, title: str) -> None:
     total = finding.runs + WARM_UP
     if finding.different:
         console.print(
-            f"WRONG BITS: {finding.different} of {total} runs of dqtsim differ from its engine", style="bold red"
+            f"WRONG BITS: {finding.different} of {total} runs of dqtsim differ from the engine numba", style="bold red"
         )
     else:
-        console.print(f"dqtsim gave the bits of its engine in all {total} runs, warm-up included")
+        console.print(f"dqtsim gave the bits of the engine numba in all {total} runs, warm-up included")
     for row in finding.rows[1:]:
         if row.agreeing is not None:
             console.print(f"{row.name} gives dqtsim's class for {row.agreeing} of {finding.batch}")
     console.print(
         f"{finding.macs:,} MACs a picture; constants {finding.weights_bytes:,} bytes, "
-        f"largest live set {finding.live_bytes:,} bytes"
+        f"largest live set {finding.live_bytes:,} bytes, held by the engine {finding.held_bytes:,} bytes"
     )
     entries = machine()
     packages = ", ".join(f"{name} {entries[name]}" for name in ("numba", "onnxruntime") if name in entries)
@@ -66,6 +66,7 @@ def as_json(finding: Finding, **context: Any) -> dict[str, Any]:
         "macs": finding.macs,
         "constants_bytes": finding.weights_bytes,
         "largest_live_set_bytes": finding.live_bytes,
+        "held_bytes": finding.held_bytes,
         "different_runs": finding.different,
         "peak": {
             "instruction": finding.probe.instruction,

@@ -8,7 +8,7 @@ import numpy as np
 from ..graph.model import Array, Widths
 from ..kernels.vector.conv import WIDTHS
 from ..kernels.vector.nest import NEST
-from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES
+from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..planner import Step
 from . import tables
 from .layout import Address, Flat, Planes, Spot, step_of
@@ -152,7 +152,8 @@ def conv(state: Lowering, step: Step) -> bool:
     offsets = y * stride[0] * place.row + x * stride[1] * place.step
     group = node.integer("group")
     depth = group == place.channels == outputs and group > 4
-    segments, runs = taps_of(place, weights.shape[2:], dilation, depth=depth)
+    kind = (QUADS if state.isa.packs else DEPTH) if depth else CODES
+    segments, runs = taps_of(place, weights.shape[2:], dilation, kind=kind)
     shape = Shape(offsets, segments, runs, outputs, Dense(group, place.channels))
     place, nested = nest(state, step, place, padded=any(node.integers("pads")))
     first = place.at(-top, -left)
@@ -164,36 +165,35 @@ def conv(state: Lowering, step: Step) -> bool:
     assert isinstance(target, Planes)
     places = y * target.row + x * target.step
     words: dict[str, Address] = {"target": target.origin, "low": node.integer("low"), "high": node.integer("high")}
-    words |= (
-        residual.words(state, y, x, padding_of(state, rows * columns, outputs, depth=depth))
-        if residual
-        else NO_RESIDUAL
-    )
-    layer(state, step, shape, source, variants, places, words, kind=DEPTH if depth else CODES)
+    padding = padding_of(state, rows * columns, outputs, kind=kind)
+    words |= residual.words(state, y, x, padding) if residual else NO_RESIDUAL
+    layer(state, step, shape, source, variants, places, words, kind=kind)
     if residual:
         state.out.fused.add(residual.output)
     return True
 
 
-def padding_of(state: Lowering, pixels: int, outputs: int, *, depth: bool) -> int:
+def padding_of(state: Lowering, pixels: int, outputs: int, *, kind: str) -> int:
     """Return how many pixels whole tiles have."""
-    size, _ = tile_of(state.isa, pixels, outputs, depth=depth)
+    size, _ = tile_of(state.isa, pixels, outputs, kind=kind)
     return -(-pixels // size) * size
 
 
 def taps_of(
-    place: Planes, kernel: Sequence[int], dilation: tuple[int, int], *, depth: bool = False
+    place: Planes, kernel: Sequence[int], dilation: tuple[int, int], *, kind: str = CODES
 ) -> tuple[Array, Array]:
     """Return (segments, runs): rows of taps are one run where pixels lie side by side without gaps between channels.
 
-    `depth`: every tap is a segment, and no run.
+    Depthwise, there are no runs; each tap is a segment, or four taps are, the last one repeated.
     """
     rows, columns = kernel
     channels, step = place.channels, place.step
     taps = np.arange(channels * rows * columns).reshape(channels, rows, columns)
-    if depth:
-        y, x = np.divmod(np.arange(rows * columns, dtype=np.int64), columns)
-        return y * (dilation[0] * place.row) + x * (dilation[1] * step), np.zeros((rows * columns, 0), np.int64)
+    if kind in (DEPTH, QUADS):
+        count = rows * columns
+        number = np.arange(count if kind == DEPTH else -(-count // 4) * 4, dtype=np.int64)
+        y, x = np.divmod(np.minimum(number, count - 1), columns)
+        return y * (dilation[0] * place.row) + x * (dilation[1] * step), np.zeros((len(number), 0), np.int64)
     whole = dilation[1] == 1 and (channels % 16 == 0 or step == 4)
     run = columns * step if whole else -(-channels // 4) * 4
     segments, runs = [], []
@@ -297,13 +297,11 @@ def layer(
     """Append the operation "conv" of a layer whose geometry is known."""
     isa, machine, memory, node = state.isa, step.call.machine, state.out.memory, step.node
     pixels = len(shape.offsets)
-    logits, depth = kind == LOGITS, kind == DEPTH
-    size, most = tile_of(isa, pixels, shape.outputs, depth=depth)
-    vectors = -(-shape.outputs // isa.lanes)
-    blocks = tables.blocks_of(vectors, most)
-    taps = 4 * len(shape.segments) if depth else shape.runs.size
-    weights_bytes = [taps * isa.lanes * count for count in blocks]
-    packed = _pack_weights(state, step, shape, blocks, depth=depth)
+    logits, depthwise = kind == LOGITS, kind in (DEPTH, QUADS)
+    size, most = tile_of(isa, pixels, shape.outputs, kind=kind)
+    blocks = tables.blocks_of(isa, kind, size, shape.outputs, most)
+    channels = sum(len(block.order) for block in blocks)
+    packed, weights_bytes = _pack_weights(state, step, shape, blocks, kind)
     choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
     records: list[int] = []
     bias = None if not logits else state.out.constants[node.inputs[3]]
@@ -315,9 +313,9 @@ def layer(
         if isinstance(variant, int):
             assert bias is not None
             line = held(bias[row_index(node.integers("row_widths"), pair)], machine.bias_width)
-            parameters = tables.packed_logits(correction, variant, line, isa.lanes)
+            parameters = tables.packed_logits(correction, variant, line, blocks)
         else:
-            parameters = tables.packed_parameters(correction, variant, isa.lanes)
+            parameters = tables.packed_parameters(correction, variant, blocks)
         records += [int(pair[1] == machine.n), address, memory.add(parameters)]
     tiles = -(-pixels // size)
 
@@ -325,21 +323,20 @@ def layer(
         return memory.add(np.concatenate([offsets, np.full(tiles * size - pixels, offsets[-1], np.int64)]))
 
     table: list[int] = []
-    w = channel = 0
-    for count, length in zip(blocks, weights_bytes, strict=True):
-        name = f"{kind}_{size}x{count}"
-        table += [state.function(name), w, channel * PARAMETER_BYTES, channel if depth else 0, channel]
+    w = 0
+    for block, length in zip(blocks, weights_bytes, strict=True):
+        first = block.first
+        table += [state.function(block.kernel), w, first * PARAMETER_BYTES, first if depthwise else 0, first]
         w += length
-        channel += count * isa.lanes
     sums: Address = 0
     if state.keep:
-        kept = Flat(Spot(state.buffer(pixels * vectors * isa.lanes * 4)), "int32", (pixels, vectors * isa.lanes))
+        kept = Flat(Spot(state.buffer(pixels * channels * 4)), "int32", (pixels, channels))
         kept_address = kept.start
         assert isinstance(kept_address, Spot)
         kept_address.buffer.last = 1 << 30
         state.out.sums[node.name] = kept
         sums = kept_address
-    macs = pixels * shape.outputs * taps
+    macs = pixels * sum(weights_bytes)
     by_blocks = len(blocks) > tiles
     # a store of all lanes runs into the pixels behind it, which are then stored in order, by one thread
     parts = 1 if step_of(shape.outputs) < isa.lanes else len(blocks) if by_blocks else tiles
@@ -358,11 +355,11 @@ def layer(
         blocks=state.table(table),
         block_count=len(blocks),
         segments=memory.add(shape.segments),
-        segment_count=len(shape.segments),
+        segment_count=len(shape.segments) // (4 if kind == QUADS else 1),
         run=shape.runs.shape[1],
         target_offsets=to_tiles(places),
         sums=sums,
-        sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * vectors * isa.lanes * 4) if sums else 0,
+        sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4) if sums else 0,
         flags=state.flags_of(node.name).start,
         zero=0 if logits else int(state.out.constants[node.inputs[3]]),
         group=grouping(sum(weights_bytes), len(blocks), tiles),
@@ -372,20 +369,25 @@ def layer(
 
 
 def _pack_weights(
-    state: Lowering, step: Step, shape: Shape, blocks: Sequence[int], *, depth: bool
-) -> dict[int, tuple[int, Array]]:
-    """Return for each weight width (address of the packed operands, sum of each output channel's operands)."""
+    state: Lowering, step: Step, shape: Shape, blocks: Sequence[tables.Block], kind: str
+) -> tuple[dict[int, tuple[int, Array]], list[int]]:
+    """Return for each weight width (address of the packed operands, sum of each channel's); and the bytes of blocks."""
     codes = state.out.constants[step.node.inputs[1]]
     found = {}
+    sizes: list[int] = []
     for width in {pair[0] for pair in step.call.bounds}:
         operands = tables.weight_operands(codes, width, step.call.machine)
-        if depth:
-            parts = tables.packed_depth(operands.reshape(len(operands), -1), blocks, state.isa.lanes)
+        rows = operands.reshape(len(operands), -1)
+        if kind == DEPTH:
+            parts = tables.packed_depth(rows, blocks)
+        elif kind == QUADS:
+            parts = tables.packed_quads(rows, blocks)
         else:
-            parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, state.isa.lanes)
-        totals = operands.reshape(len(operands), -1).sum(1, dtype=np.int64)
-        found[width] = (state.out.memory.add(np.concatenate([part.reshape(-1) for part in parts])), totals)
-    return found
+            parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks)
+        address = state.out.memory.add(np.concatenate([part.reshape(-1) for part in parts]))
+        found[width] = (address, rows.sum(1, dtype=np.int64))
+        sizes = [part.size for part in parts]
+    return found, sizes
 
 
 __all__ = ["conv", "gemm", "step_of"]

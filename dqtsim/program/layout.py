@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 
@@ -137,14 +138,18 @@ class Constants:
     """Arrays that live as long as the program."""
 
     arrays: list[Array] = field(default_factory=list)
+    known: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, array: Array) -> int:
-        """Keep an aligned copy and return its address."""
-        flat = np.ascontiguousarray(array)
-        kept = aligned(flat.nbytes + SLACK)
-        kept[: flat.nbytes] = flat.reshape(-1).view(np.uint8)
-        self.arrays.append(kept)
-        return int(kept.ctypes.data)
+        """Keep an aligned copy and return its address; what is there already is not kept twice."""
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = sha256(flat.data).digest()
+        if key not in self.known:
+            kept = aligned(flat.nbytes + SLACK)
+            kept[: flat.nbytes] = flat
+            self.arrays.append(kept)
+            self.known[key] = int(kept.ctypes.data)
+        return self.known[key]
 
     @property
     def size(self) -> int:

@@ -85,6 +85,11 @@ class Native:
         self._chosen = {layer: name for layer, name in sources.items() if name not in known}
         self._macs = max(1, sum(plan.macs.values()))
 
+    @property
+    def held_bytes(self) -> int:
+        """Return the bytes of all constants and of one arena."""
+        return self.program.lowered.memory.size + self.program.arena_bytes
+
     def execute(self, codes: Array, threads: int = 1) -> Ran:
         """Run one sample, codes uint8 (1, ...), by so many threads together."""
         instance = self.program.instance()

@@ -10,6 +10,9 @@ from ..spec.rules import Rounding
 from .layout import Address, Planes
 from .lower import Lowering
 
+# half of it, rounded up, still has 15 bits
+MOST_HALVED = (1 << 16) - 2
+
 
 @dataclass(frozen=True)
 class Residual:
@@ -61,6 +64,8 @@ def residual_of(state: Lowering, step: Step) -> Residual | None:
     if s > 30:
         return None
     addend = -z_a * m_a - z_b * m_b + (z_y << s) + ((1 << s) >> 1 if rounding == Rounding.TIES_UP else 0)
+    if state.isa.packs and max(m_a, m_b) > MOST_HALVED:
+        return None
     if abs(addend) + 255 * (m_a + m_b) >= 1 << 31:
         return None
     own, others = (m_a, m_b) if first else (m_b, m_a)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..graph.model import Array
-from ..kernels.vector.tile import PARAMETER_BYTES
+from ..kernels.vector.functions import QUAD_LANES
+from ..kernels.vector.isa import Isa
+from ..kernels.vector.tile import PACKED, PARAMETER_BYTES, QUADS, channel_order
 from ..ops import Bound, Machine
 from ..spec.rules import Nesting, Rounding
 
@@ -110,69 +112,103 @@ def divided(value: Any, s: Any, rounding: Rounding) -> Any:
     return whole + ((twice > 0) | ((twice == 0) & up))
 
 
-def blocks_of(vectors: int, most: int) -> list[int]:
-    """Return how many vectors each block of channels has: `most`, and what is left."""
-    return [most] * (vectors // most) + ([vectors % most] if vectors % most else [])
+@dataclass(frozen=True)
+class Block:
+    """Output channels that one kernel computes: its name, its lanes, and which channel each lane holds, in order."""
+
+    kernel: str
+    lanes: int
+    order: Array
+
+    @property
+    def first(self) -> int:
+        """Return the first channel."""
+        return int(self.order.min())
 
 
-def packed_weights(operands: Array, runs: Array, blocks: Sequence[int], lanes: int) -> list[Array]:
+def blocks_of(isa: Isa, kind: str, pixels: int, outputs: int, most: int) -> list[Block]:
+    """Return the blocks of a layer: of `most` vectors, then what is left."""
+    sizes = []
+    if kind == QUADS:
+        left = -(-outputs // 16)
+        for lanes in QUAD_LANES[isa.lanes]:
+            sizes += [(PACKED, lanes)] * (left // (lanes // 4))
+            left %= lanes // 4
+    else:
+        vectors = -(-outputs // isa.lanes)
+        sizes = [(most, isa.lanes)] * (vectors // most) + ([(vectors % most, isa.lanes)] if vectors % most else [])
+    blocks = []
+    first = 0
+    for vectors, lanes in sizes:
+        name = f"{kind}_{pixels}x{vectors}" + (f"x{lanes}" if kind == QUADS else "")
+        order = first + np.array(channel_order(lanes, vectors, packs=isa.packs), np.int64)
+        blocks.append(Block(name, lanes, order))
+        first += lanes * vectors
+    return blocks
+
+
+def _of_lanes(values: Array, block: Block) -> Array:
+    """Return the rows of `values` in the order of a block, zeros for the channels that do not exist."""
+    there = block.order < len(values)
+    rows = np.zeros((len(block.order), *values.shape[1:]), values.dtype)
+    rows[there] = values[block.order[there]]
+    return rows
+
+
+def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block]) -> list[Array]:
     """Return int8 [segments][run / 4][channels][4] of every block.
 
     operands: (O, taps); runs int64 (segments, run): which tap each byte of a run meets, or -1 for none.
     """
     outputs, taps = operands.shape
     segments, run = runs.shape
-    whole = np.zeros((taps + 1, sum(blocks) * lanes), np.int8)
-    whole[:-1, :outputs] = operands.T
+    order = np.concatenate([block.order for block in blocks])
+    there = order < outputs
+    whole = np.zeros((taps + 1, len(order)), np.int8)
+    whole[:-1, there] = operands[order[there]].T
     # a row of all channels at a time: the last one is that of no tap
     rows = whole[runs].reshape(segments, run // 4, 4, -1)
-    ends = (np.cumsum(blocks) * lanes).tolist()
-    parts = [rows[..., end - count * lanes : end] for end, count in zip(ends, blocks, strict=True)]
+    parts = np.split(rows, np.cumsum([len(block.order) for block in blocks])[:-1], axis=3)
     return [np.ascontiguousarray(part.swapaxes(2, 3)) for part in parts]
 
 
-def packed_depth(operands: Array, blocks: Sequence[int], lanes: int) -> list[Array]:
+def packed_depth(operands: Array, blocks: Sequence[Block]) -> list[Array]:
     """Return int8 views of int32 [taps][channels] of every block; operands: (O, taps)."""
+    wide = operands.astype(np.int32)
+    return [np.ascontiguousarray(_of_lanes(wide, block).T).view(np.int8) for block in blocks]
+
+
+def packed_quads(operands: Array, blocks: Sequence[Block]) -> list[Array]:
+    """Return int8 [quads][channels][4] of every block; operands: (O, taps), zeros for the taps that do not exist."""
     outputs, taps = operands.shape
-    whole = np.zeros((sum(blocks) * lanes, taps), np.int32)
-    whole[:outputs] = operands
-    ends = np.cumsum(blocks) * lanes
-    parts = [whole[end - count * lanes : end].T for end, count in zip(ends, blocks, strict=True)]
-    return [np.ascontiguousarray(part).view(np.int8) for part in parts]
+    whole = np.zeros((outputs, -(-taps // 4), 4), np.int8)
+    whole.reshape(outputs, -1)[:, :taps] = operands
+    return [np.ascontiguousarray(_of_lanes(whole, block).transpose(1, 0, 2)) for block in blocks]
 
 
-def packed_parameters(correction: Array, scale: Scaling, lanes: int) -> Array:
-    """Return uint8 (vectors, PARAMETER_BYTES * lanes), zeros for the channels that do not exist."""
-    outputs = len(correction)
-    vectors = -(-outputs // lanes)
-
-    def lanes_of(values: Array) -> Array:
-        padded = np.zeros(vectors * lanes, values.dtype)
-        padded[:outputs] = values
-        return padded.reshape(vectors, lanes)
-
-    r, s = lanes_of(scale.addend), lanes_of(scale.shift)
-    parts = (
-        lanes_of(_wrapped(correction)),
-        lanes_of(scale.multiplier),
-        r[:, 0::2],
-        r[:, 1::2],
-        s[:, 0::2],
-        s[:, 1::2],
-    )
-    return _joined(parts, lanes)
+def packed_parameters(correction: Array, scale: Scaling, blocks: Sequence[Block]) -> Array:
+    """Return uint8: PARAMETER_BYTES for every lane of all blocks, vector by vector."""
+    rows = []
+    for block in blocks:
+        c, m, r, s = (
+            _of_lanes(values, block).reshape(-1, block.lanes)
+            for values in (_wrapped(correction), scale.multiplier, scale.addend, scale.shift)
+        )
+        rows.append(_joined((c, m, r[:, 0::2], r[:, 1::2], s[:, 0::2], s[:, 1::2]), block.lanes))
+    return np.concatenate(rows)
 
 
-def packed_logits(correction: Array, exponent: int, bias: Array, lanes: int) -> Array:
+def packed_logits(correction: Array, exponent: int, bias: Array, blocks: Sequence[Block]) -> Array:
     """Return the parameters of logits: correction, exponent and bias int32."""
-    outputs = len(correction)
-    vectors = -(-outputs // lanes)
-    parts = []
-    for values in (_wrapped(correction), np.full(outputs, exponent, np.int32), _wrapped(bias)):
-        padded = np.zeros(vectors * lanes, np.int32)
-        padded[:outputs] = values
-        parts.append(padded.reshape(vectors, lanes))
-    return _joined(parts, lanes)
+    aligned = np.full(len(correction), exponent, np.int32)
+    rows = []
+    for block in blocks:
+        parts = [
+            _of_lanes(values, block).reshape(-1, block.lanes)
+            for values in (_wrapped(correction), aligned, _wrapped(bias))
+        ]
+        rows.append(_joined(parts, block.lanes))
+    return np.concatenate(rows)
 
 
 def _wrapped(values: Array) -> Array:
@@ -182,8 +218,9 @@ def _wrapped(values: Array) -> Array:
 
 
 def _joined(parts: Sequence[Array], lanes: int) -> Array:
+    """Return uint8: each vector's parts one after the other, and zeros up to PARAMETER_BYTES a lane."""
     rows = [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in parts]
     joined = np.concatenate(rows, axis=1)
     whole = np.zeros((len(joined), PARAMETER_BYTES * lanes), np.uint8)
     whole[:, : joined.shape[1]] = joined
-    return whole
+    return whole.reshape(-1)

@@ -2,6 +2,7 @@
 
 from ..kernels.vector.functions import DEPTH_PIXELS, SHAPES
 from ..kernels.vector.isa import Isa
+from ..kernels.vector.tile import CODES, DEPTH, QUADS
 
 # maps so small that 8 pixels fit them and 6 do not
 EIGHTS = (16, 64)
@@ -10,10 +11,10 @@ L2_BYTES = 600 << 10
 TOGETHER = 8
 
 
-def tile_of(isa: Isa, pixels: int, outputs: int, *, depth: bool = False) -> tuple[int, int]:
+def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES) -> tuple[int, int]:
     """Return (pixels of a tile, most vectors of a block) for a layer of `pixels` outputs per channel."""
     vectors = -(-outputs // isa.lanes)
-    if depth:
+    if kind in (DEPTH, QUADS):
         return DEPTH_PIXELS[isa.lanes], min(max(SHAPES[isa.lanes]), vectors)
     shapes = SHAPES[isa.lanes]
     widest = max(shapes)

@@ -49,7 +49,7 @@ def test_medians_and_spread() -> None:
 def test_a_finding_says_how_fast() -> None:
     ours, theirs = Row("dqtsim", "jit", Timing((0.25, 0.125, 0.5))), Row("other", "int8", Timing((0.5, 0.75, 1.0)))
     burst = peak.Probe("wide", 1, 2 * 10**9, lambda: None)
-    finding = Finding(4, 1, 3, 10**9, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 1, 1)
+    finding = Finding(4, 1, 3, 10**9, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 1, 1, 1)
     assert finding.milliseconds(ours.timing.median) == 62.5
     assert finding.gmacs(ours) == 16.0
     assert finding.speed(theirs) == 3.0

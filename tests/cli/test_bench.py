@@ -27,7 +27,7 @@ def test_a_table(command: Command, files: Path) -> None:
     assert lines[0].split("  ")[0].strip() == "small, bits 8, target default, batch of 1 picture, 1 thread"
     assert [line.split()[0] for line in lines[2:6]] == ["dqtsim", "onnxruntime", "float", "peak"]
     assert peak.best().instruction in lines[5]
-    assert lines[6] == "dqtsim gave the bits of its engine in all 4 runs, warm-up included"
+    assert lines[6] == "dqtsim gave the bits of the engine numba in all 4 runs, warm-up included"
     assert lines[7].startswith("onnxruntime gives dqtsim's class for ")
     assert lines[9].startswith("7,104 MACs a picture; constants ")
 
@@ -53,7 +53,7 @@ def test_other_bits_exit_with_1(command: Command, files: Path, monkeypatch: pyte
     monkeypatch.setattr(bench, "ours", lambda plan, _codes, _threads: lambda: list(run_of_another_picture(plan)))
     result = command("bench", files / "model.onnx", "--runs", 1)
     assert result.exit_code == 1
-    assert "WRONG BITS: 3 of 3 runs of dqtsim differ from its engine" in result.stdout
+    assert "WRONG BITS: 3 of 3 runs of dqtsim differ from the engine numba" in result.stdout
 
 
 def run_of_another_picture(plan: Any) -> Any:

@@ -10,9 +10,9 @@ import pytest
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.graph.builder import Tensor
 from dqtsim.kernels.vector.add import ADD
-from dqtsim.kernels.vector.functions import DEPTH_PIXELS, SHAPES, shapes_of
+from dqtsim.kernels.vector.functions import SHAPES, functions
 from dqtsim.kernels.vector.isa import ISAS, Isa
-from dqtsim.kernels.vector.tile import CONV
+from dqtsim.kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
 from dqtsim.planner import plan
 from dqtsim.program import native
 from dqtsim.program.engine import Instance
@@ -59,25 +59,29 @@ def test_each_tap_is_met_once_and_where_it_lies(
 
 def test_taps_of_each_channel_alone() -> None:
     place = Planes(0, 32, 9, 9, (1, 1, 1, 1))
-    segments, runs = taps_of(place, (3, 2), (2, 3), depth=True)
-    assert runs.size == 0
     expected = [place.at(2 * y, 3 * x) - place.at(0, 0) for y in range(3) for x in range(2)]
-    assert segments.tolist() == expected
+    for kind, times in ((DEPTH, 0), (QUADS, 2)):
+        segments, runs = taps_of(place, (3, 2), (2, 3), kind=kind)
+        assert runs.size == 0
+        assert segments.tolist() == expected + expected[-1:] * times
 
 
 # ---- tiles ----
 
 
-@every_isa
-def test_layers_ask_for_tiles_that_are_compiled(isa: Isa) -> None:
+@pytest.mark.parametrize("name", kernels())
+def test_layers_ask_for_tiles_that_are_compiled(name: str) -> None:
+    isa = next(isa for isa in ISAS if isa.name == name)
+    compiled = functions(isa, Rounding.TIES_UP).keys()
+    kinds = (CODES, QUADS if isa.packs else DEPTH)
     for pixels, outputs in product([*range(1, 70), 196, 784, 3136], [*range(1, 40), 48, 64, 65, 144, 1000]):
-        size, most = tile_of(isa, pixels, outputs)
-        blocks = blocks_of(-(-outputs // isa.lanes), most)
-        assert all((size, count) in shapes_of(isa) for count in blocks), (pixels, outputs)
-        assert (size == 1) == (pixels == 1)
-        size, most = tile_of(isa, pixels, outputs, depth=True)
-        assert size == DEPTH_PIXELS[isa.lanes]
-        assert set(blocks_of(-(-outputs // isa.lanes), most)) <= set(SHAPES[isa.lanes])
+        for kind in kinds:
+            size, most = tile_of(isa, pixels, outputs, kind=kind)
+            assert {block.kernel for block in blocks_of(isa, kind, size, outputs, most)} <= compiled
+        assert (tile_of(isa, pixels, outputs)[0] == 1) == (pixels == 1)
+    for outputs in (1, 16, 17, 1000):
+        size, most = tile_of(isa, 1, outputs, kind=LOGITS)
+        assert {block.kernel for block in blocks_of(isa, LOGITS, size, outputs, most)} <= compiled
 
 
 @every_isa
@@ -104,7 +108,7 @@ def test_chunks() -> None:
 
 # ---- networks of convolutions and additions ----
 
-CODES = np.random.default_rng(3).integers(0, 256, (1, 6, 5, 7), np.uint8)
+SEEN = np.random.default_rng(3).integers(0, 256, (1, 6, 5, 7), np.uint8)
 
 
 class Sketch:
@@ -146,7 +150,7 @@ class Sketch:
 def fused(graph: Graph, **changes: Any) -> set[str]:
     """Return the sums that are made with a convolution, after a comparison of all bits."""
     compiled = plan(graph, replace(load_target("default"), multiplier_width=31, **changes))
-    assert_native(compiled, CODES)
+    assert_native(compiled, SEEN)
     return native(compiled).program.lowered.fused
 
 
@@ -219,7 +223,7 @@ def test_nothing_goes_together_where_everything_is_kept() -> None:
     s = Sketch()
     compiled = builders.compiled(s.build(s.add(s.conv(s.x), s.x)))
     made = native(compiled)
-    list(made.trace(CODES))
+    list(made.trace(SEEN))
     assert made.program.lowered.fused == {"sum"}
     assert made._kept is not None
     assert made._kept.lowered.fused == set()
@@ -232,7 +236,7 @@ def test_readers_with_other_pads_share_a_border() -> None:
     graph = s.build(left, right)
     compiled = builders.compiled(graph)
     assert borders(compiled)["x"] == (2, 3, 2, 2)
-    assert_native(compiled, CODES)
+    assert_native(compiled, SEEN)
 
 
 @pytest.mark.parametrize("name", kernels())
@@ -248,7 +252,7 @@ def test_unused_bytes_change_nothing(name: str) -> None:
         instance = Instance(program)
         instance.arena[:] = filling
         for _ in range(2):
-            instance.execute(CODES)
+            instance.execute(SEEN)
             reports.append(instance.report())
     # alignment between tensors is not part of what is reported
     report = program.lowered.report

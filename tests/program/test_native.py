@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dqtsim.errors import InputError
-from dqtsim.executor import Result, engine, run
+from dqtsim.executor import Result, engine, run, traced
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan
 from dqtsim.program import native
@@ -104,6 +104,20 @@ def test_samples_need_not_lie_side_by_side(plan: Plan) -> None:
     for view in (codes[::2], codes[::-1], np.asfortranarray(codes)):
         for one, other in zip(run(plan, view, "jit", 2), expected(plan, view), strict=True):
             same_result(one, other)
+        sample = view[3:4] if len(view) > 3 else view[:1]
+        law, execute = expected(plan, sample)[0], engine(plan, "jit")
+        for alone in (sample, np.asfortranarray(sample)):
+            same_result(execute(alone, ()), law)
+            same_result(next(run(plan, alone, "jit", 2)), law)
+
+
+@every_plan
+def test_traces_stay_as_they_are(plan: Plan) -> None:
+    codes = batch_of(plan, 2)
+    first = traced(plan, codes[:1], "jit")[1]
+    kept = {name: array.copy() for name, array in first.items()}
+    traced(plan, 255 - codes[:1], "jit")
+    assert all(np.array_equal(first[name], array) for name, array in kept.items())
 
 
 @every_plan

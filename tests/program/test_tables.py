@@ -8,6 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dqtsim import spec
+from dqtsim.kernels.vector.isa import ISAS, Isa
+from dqtsim.kernels.vector.tile import CODES, DEPTH, LOGITS, QUADS
 from dqtsim.ops import Bound, Machine
 from dqtsim.program import tables
 from dqtsim.program.layers import held, row_index
@@ -225,12 +227,19 @@ def test_one_channel_without_proof_is_enough(rounding: Rounding) -> None:
     assert (found.multiplier.tolist(), found.shift.tolist()) == ([8, 12], [1, 0])
 
 
-def test_blocks_cover_all_vectors() -> None:
-    for vectors, most in product(range(1, 20), range(1, 5)):
-        blocks = tables.blocks_of(vectors, most)
-        assert sum(blocks) == vectors
-        assert all(count == most for count in blocks[:-1])
-        assert 1 <= blocks[-1] <= most
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("kind", [CODES, LOGITS, DEPTH, QUADS])
+def test_blocks_hold_every_channel_once(isa: Isa, kind: str) -> None:
+    if kind in (DEPTH, QUADS) and isa.packs != (kind == QUADS):
+        return
+    for outputs, most in product([*range(1, 150, 7), 16, 64, 1000], range(1, 5)):
+        blocks = tables.blocks_of(isa, kind, 4, outputs, most)
+        channels = np.concatenate([block.order for block in blocks]).tolist()
+        assert sorted(channels) == list(range(len(channels)))
+        # no more than a pixel holds
+        assert outputs <= len(channels) <= -(-outputs // 16) * 16
+        for block in blocks:
+            assert block.first == min(block.order)
 
 
 @every_rounding

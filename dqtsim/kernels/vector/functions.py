@@ -15,7 +15,9 @@ SHAPES: Mapping[int, Mapping[int, tuple[int, ...]]] = {
     4: {2: (4, 1), 1: (4, 1)},
 }
 # pixels of a depthwise tile
-DEPTH_PIXELS = {16: 6, 8: 4, 4: 4}
+DEPTH_PIXELS = {16: 4, 8: 2, 4: 4}
+# lanes of the vectors that depthwise blocks of dot products have, the widest first
+QUAD_LANES = {16: (16, 8, 4), 8: (8, 4)}
 
 
 def functions(isa: Isa, rounding: Rounding) -> Mapping[str, int]:
@@ -32,15 +34,35 @@ def shapes_of(isa: Isa) -> list[tuple[int, int]]:
 
 def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     """Add every function to `module`."""
-    from . import add, average_pool, clear, control, conv, copy, max_pool, nest, picture, planes, schedule, table, tile
+    from . import (
+        add,
+        average_pool,
+        clear,
+        codes,
+        control,
+        conv,
+        copy,
+        max_pool,
+        nest,
+        picture,
+        planes,
+        schedule,
+        table,
+        tile,
+    )
 
     code = ROUNDINGS[rounding]
     for pixels, vectors in shapes_of(isa):
-        tile.emit_tile(module, isa, code, pixels, vectors)
+        codes.emit_tile(module, isa, code, pixels, vectors)
         if pixels == 1:
-            tile.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS)
-    for vectors in SHAPES[isa.lanes]:
-        tile.emit_tile(module, isa, code, DEPTH_PIXELS[isa.lanes], vectors, tile.DEPTH)
+            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS)
+    pixels = DEPTH_PIXELS[isa.lanes]
+    if isa.packs:
+        for lanes in QUAD_LANES[isa.lanes]:
+            codes.emit_tile(module, isa, code, pixels, tile.PACKED, tile.QUADS, lanes)
+    else:
+        for vectors in SHAPES[isa.lanes]:
+            codes.emit_tile(module, isa, code, pixels, vectors, tile.DEPTH)
     conv.emit_conv(module, isa)
     for operation in (copy, max_pool, nest, picture, planes, table):
         operation.emit(module, isa)

@@ -20,7 +20,8 @@ class Isa:
 
     lanes: int32 in a vector. registers: vectors that a kernel may keep. needs: the CPU's features, all of them.
     dot: (emitter, accumulators, pixels, weights) -> accumulators. unpack: (emitter, int32 lanes) -> what `dot` wants
-    of weights, which is kept for all pixels of a tile.
+    of weights, which is kept for all pixels of a tile. packs: it has vpdpbusd and instructions that pack vectors to
+    bytes, 128 bits of each in turn.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Isa:
     dot: Dot
     weights: Callable[[Emitter, Any], Any]
     pixels: Callable[[Emitter, Any], Any]
+    packs: bool = False
 
 
 def _as_they_are(_e: Emitter, lanes: Any) -> Any:
@@ -89,6 +91,7 @@ ISAS = (
         _vpdpbusd(512),
         _as_they_are,
         _as_they_are,
+        packs=True,
     ),
     Isa(
         "vnni256",
@@ -99,6 +102,7 @@ ISAS = (
         _vpdpbusd(256),
         _as_they_are,
         _as_they_are,
+        packs=True,
     ),
     Isa("avx2", "AVX2, two vpmaddwd of 256 bits", 8, 16, ("avx2",), _vpmaddwd, _split_weights, _split_pixels),
     Isa(

@@ -1,4 +1,4 @@
-"""The inner kernel of convolution: MR pixels times NV vectors of output channels, sums in registers (B1-B5).
+"""The inner kernel of convolution: MR pixels times NV vectors of output channels, sums in registers (B1).
 
     P = corr + sum over taps of w * u,  corr = -zeta * sum of w     one int32 lane per output channel
     y = clamp((P * M + R) >> S, low, high)                          64-bit products of even and of odd lanes
@@ -20,7 +20,6 @@ from .isa import Isa
 
 # corr, M: 4 bytes each; R, S: 8 bytes each
 PARAMETER_BYTES = 24
-TIES_UP, FLOOR, TIES_AWAY, TIES_EVEN = range(4)
 
 CONV = Record(
     "widths",  # address of two int64
@@ -62,36 +61,30 @@ KIND = ir.FunctionType(ir.VoidType(), [I64] * 7)
 
 
 # what a kernel does with its sums, or how it makes them
-CODES, LOGITS, DEPTH = "tile", "logits", "depth"
+CODES, LOGITS, DEPTH, QUADS = "tile", "logits", "depth", "quads"
+# vectors of a block whose codes are packed together
+PACKED = 4
 
 
-def emit_tile(module: Any, isa: Isa, rounding: int, pixels: int, vectors: int, kind: str = CODES) -> str:
-    """Add a kernel `(input, weights, parameters, table offset, channel, words, limits)` to `module`; return its name.
+def channel_order(lanes: int, vectors: int, *, packs: bool) -> list[int]:
+    """Return which channel of a block each lane of its vectors holds.
 
-    input, weights, parameters: addresses for this block of channels. table offset: bytes from the start of each offset
-    table to this tile. channel: first channel. words: of the CONV record. limits: address of the least and the
-    greatest accumulator of every lane so far. LOGITS gives int32 outputs (P << e) + B (B7) instead of codes. DEPTH is
-    depthwise: each channel meets its own weights, int32, one tap a segment.
+    With `packs`, four vectors hold their channels so that packing them to bytes puts them in order: the instruction
+    takes 128 bits of each vector in turn, four lanes.
     """
-    name = f"{kind}_{pixels}x{vectors}"
-    e = Emitter(module, name, KIND)
-    tile = _Tile(e, isa, rounding, pixels, vectors)
-    tile.multiply_and_accumulate(depth=kind == DEPTH)
-    tile.note_extremes()
-    tile.keep_sums()
-    if kind == LOGITS:
-        tile.finish_logits()
-    else:
-        tile.finish_codes()
-    e.done()
-    return name
+    if packs and vectors == PACKED:
+        return [16 * (lane // 4) + 4 * k + lane % 4 for k in range(vectors) for lane in range(lanes)]
+    return list(range(lanes * vectors))
 
 
-class _Tile:
-    def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int) -> None:
+class Tile:
+    """A kernel while it is written: its arguments, and the sums of each pixel and vector once they are made."""
+
+    def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int, lanes: int) -> None:
         self.e, self.isa, self.rounding = e, isa, rounding
-        self.pixels, self.vectors = pixels, vectors
-        self.lanes = vector(I32, isa.lanes)
+        self.pixels, self.vectors, self.count = pixels, vectors, lanes
+        self.packed = isa.packs and vectors == PACKED
+        self.lanes = vector(I32, lanes)
         self.input, self.weights, self.parameters, self.table, self.channel, self.words, self.limits = e.arguments
         self.sums: list[list[Any]] = []
 
@@ -105,17 +98,17 @@ class _Tile:
         offsets = b.add(self.word(table), self.table)
         return [b.add(start, e.load(b.add(offsets, constant(I64, 8 * i)), I64, 8)) for i in range(self.pixels)]
 
-    def multiply_and_accumulate(self, *, depth: bool) -> None:
+    def multiply_and_accumulate(self, kind: str) -> None:
         """Emit the loops over segments and over the steps of a run, and leave the sums in registers."""
-        e, b, isa = self.e, self.e.builder, self.isa
+        e, b = self.e, self.e.builder
         offsets = b.add(self.word("offsets"), self.table)
         pixels = [b.add(self.input, e.load(b.add(offsets, constant(I64, 8 * i)), I64, 8)) for i in range(self.pixels)]
-        per_vector = PARAMETER_BYTES * isa.lanes
+        per_vector = PARAMETER_BYTES * self.count
         first = [
             e.load(b.add(self.parameters, constant(I64, j * per_vector)), self.lanes, 4) for j in range(self.vectors)
         ]
         segments, count = self.word("segments"), self.word("segment_count")
-        run = constant(I64, 1) if depth else self.word("run")
+        run = constant(I64, 1) if kind in (DEPTH, QUADS) else self.word("run")
         before = b.block
         outer, inner, after, done = (e.function.append_basic_block(n) for n in ("segment", "step", "next", "sums"))
         b.branch(outer)
@@ -125,7 +118,10 @@ class _Tile:
         carried = self.phis()
         number.add_incoming(constant(I64, 0), before)
         weights.add_incoming(self.weights, before)
-        begin = e.load(b.add(segments, b.mul(number, constant(I64, 8))), I64, 8)
+        if kind == QUADS:
+            begin = b.add(segments, b.mul(number, constant(I64, 4 * 8)))
+        else:
+            begin = e.load(b.add(segments, b.mul(number, constant(I64, 8))), I64, 8)
         end = b.add(begin, run)
         b.branch(inner)
 
@@ -134,9 +130,13 @@ class _Tile:
         sums = self.phis()
         at.add_incoming(begin, outer)
         w_at.add_incoming(weights, outer)
-        added = (self.step_of_depth if depth else self.step)(sums, [b.add(pixel, at) for pixel in pixels], w_at)
+        if kind == QUADS:
+            added = self.step_of_quads(sums, pixels, at, w_at)
+        else:
+            taps = [b.add(pixel, at) for pixel in pixels]
+            added = (self.step_of_depth if kind == DEPTH else self.step)(sums, taps, w_at)
         following = b.add(at, constant(I64, 4))
-        w_following = b.add(w_at, constant(I64, 4 * isa.lanes * self.vectors))
+        w_following = b.add(w_at, constant(I64, 4 * self.count * self.vectors))
         at.add_incoming(following, inner)
         w_at.add_incoming(w_following, inner)
         b.cbranch(b.icmp_signed("<", following, end), inner, after)
@@ -185,10 +185,43 @@ class _Tile:
             added.append(row)
         return added
 
+    def step_of_quads(self, sums: list[list[Any]], pixels: list[Any], taps: Any, weights: Any) -> list[list[Any]]:
+        """Return the sums after four taps of every pixel, each channel with its own weights.
+
+        Bytes of four taps are woven so that each lane has the four of one channel, in the order of `channel_order`.
+        """
+        e, b, size = self.e, self.e.builder, 4 * self.count
+        offsets = [e.load(b.add(taps, constant(I64, 8 * t)), I64, 8) for t in range(4)]
+        own = [e.load(b.add(weights, constant(I64, j * size)), self.lanes, size) for j in range(PACKED)]
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.count}"
+        added = []
+        for i in range(self.pixels):
+            first, second, third, fourth = (e.load(b.add(pixels[i], at), vector(I8, size)) for at in offsets)
+            pairs = [(self.weave(first, second, 8, k), self.weave(third, fourth, 8, k)) for k in range(2)]
+            fours = [self.weave(*pairs[j // 2], 16, j % 2) for j in range(PACKED)]
+            added.append([e.call(name, self.lanes, sums[i][j], fours[j], own[j]) for j in range(PACKED)])
+        return added
+
+    def weave(self, a: Any, other: Any, bits: int, half: int) -> Any:
+        """Return elements of `bits` bits of a and other in turn, of the lower or upper half of every 128 bits."""
+        b = self.e.builder
+        each = 128 // bits
+        kind = vector(ir.IntType(bits), 32 * self.count // bits)
+        order = []
+        for start in range(0, kind.count, each):
+            for k in range(each // 2):
+                at = start + half * (each // 2) + k
+                order += [at, kind.count + at]
+        mask = ir.Constant(vector(I32, kind.count), order)
+        woven = b.shuffle_vector(b.bitcast(a, kind), b.bitcast(other, kind), mask)
+        return b.bitcast(woven, self.lanes)
+
     def note_extremes(self) -> None:
+        """Emit the extremes of all sums; the greatest lie behind the least of a whole vector."""
         e, b = self.e, self.e.builder
-        size = 4 * self.isa.lanes
-        for place, better in ((self.limits, e.least), (b.add(self.limits, constant(I64, size)), e.greatest)):
+        size = 4 * self.count
+        second = b.add(self.limits, constant(I64, 4 * self.isa.lanes))
+        for place, better in ((self.limits, e.least), (second, e.greatest)):
             # pairwise, so that no chain of dependent instructions is as long as the tile
             found = [total for row in self.sums for total in row] + [e.load(place, self.lanes, size)]
             while len(found) > 1:
@@ -200,98 +233,26 @@ class _Tile:
     def keep_sums(self) -> None:
         e, b = self.e, self.e.builder
         with b.if_then(b.icmp_signed("!=", self.word("sums"), constant(I64, 0)), likely=False):
+            order = channel_order(self.count, self.vectors, packs=self.packed)
             for i, place in enumerate(self.places("sums", "sums_offsets", 4)):
                 for j in range(self.vectors):
-                    e.store(self.sums[i][j], b.add(place, constant(I64, 4 * self.isa.lanes * j)))
-
-    def finish_codes(self) -> None:
-        e, b = self.e, self.e.builder
-        plain, add, end = (e.function.append_basic_block(name) for name in ("codes", "add", "end"))
-        b.cbranch(b.icmp_signed("==", self.word("residual"), constant(I64, 0)), plain, add)
-        b.position_at_end(plain)
-        self.store_codes(residual=False)
-        b.branch(end)
-        b.position_at_end(add)
-        self.store_codes(residual=True)
-        b.branch(end)
-        b.position_at_end(end)
-
-    def splat32(self, name: str) -> Any:
-        return self.e.splat(self.e.builder.trunc(self.word(name), I32), self.isa.lanes)
-
-    def store_codes(self, *, residual: bool) -> None:
-        e, b, lanes = self.e, self.e.builder, self.isa.lanes
-        places = self.places("target", "target_offsets", 1)
-        others = self.places("residual", "residual_offsets", 1) if residual else []
-        low, high = self.splat32("low"), self.splat32("high")
-        zero = None if self.rounding in (TIES_UP, FLOOR) else self.splat32("zero")
-        sides = {name: self.splat32(name) for name in _ADD} if residual else {}
-        for j in range(self.vectors):
-            constants = self.load_constants(j)
-            for i in range(self.pixels):
-                code = self.requantize(self.sums[i][j], constants)
-                if zero is not None:
-                    code = b.add(code, zero)
-                code = e.least(e.greatest(code, low), high)
-                if residual:
-                    other = e.load(b.add(others[i], constant(I64, lanes * j)), vector(I8, lanes))
-                    own = b.mul(code, sides["own_multiplier"])
-                    total = b.add(own, b.mul(b.zext(other, self.lanes), sides["other_multiplier"]))
-                    code = b.ashr(b.add(total, sides["addend"]), sides["add_shift"])
-                    code = e.least(e.greatest(code, sides["add_low"]), sides["add_high"])
-                e.store(b.trunc(code, vector(I8, lanes)), b.add(places[i], constant(I64, lanes * j)))
-
-    def load_constants(self, j: int) -> tuple[Any, ...]:
-        """Return M, R and S of vector `j`, each for even and for odd lanes."""
-        e, b, lanes = self.e, self.e.builder, self.isa.lanes
-        wide = vector(I64, lanes // 2)
-        start = b.add(self.parameters, constant(I64, j * PARAMETER_BYTES * lanes + 4 * lanes))
-        both = e.load(start, wide, 4)
-        rest = [e.load(b.add(start, constant(I64, 4 * lanes * (1 + k))), wide, 4) for k in range(4)]
-        return (*self.halves(both), *rest)
-
-    def halves(self, both: Any) -> tuple[Any, Any]:
-        """Return the even and the odd int32 lanes of a vector of int64, each with its sign."""
-        b = self.e.builder
-        half = constant(both.type, 32)
-        return b.ashr(b.shl(both, half), half), b.ashr(both, half)
-
-    def requantize(self, total: Any, constants: tuple[Any, ...]) -> Any:
-        b, lanes = self.e.builder, self.isa.lanes
-        m_even, m_odd, r_even, r_odd, s_even, s_odd = constants
-        even, odd = self.halves(b.bitcast(total, vector(I64, lanes // 2)))
-        even = self.shift(b.add(b.mul(even, m_even), r_even), s_even)
-        odd = self.shift(b.add(b.mul(odd, m_odd), r_odd), s_odd)
-        mask = ir.Constant(vector(I32, lanes), [k if k % 2 == 0 else lanes + k - 1 for k in range(lanes)])
-        return b.shuffle_vector(b.bitcast(even, self.lanes), b.bitcast(odd, self.lanes), mask)
-
-    def shift(self, value: Any, s: Any) -> Any:
-        """Return value / 2^s; TIES_UP has its half in R already."""
-        b, kind = self.e.builder, value.type
-        if self.rounding in (TIES_UP, FLOOR):
-            return b.ashr(value, s)
-        half = b.lshr(b.shl(constant(kind, 1), s), constant(kind, 1))
-        some = b.sext(b.icmp_signed("!=", s, constant(kind, 0)), kind)
-        if self.rounding == TIES_AWAY:
-            # a negative tie goes down: one less than what rounds it up
-            down = b.and_(b.ashr(value, constant(kind, 63)), some)
-        else:
-            # a tie goes up only where the last kept bit is odd
-            odd = b.and_(b.ashr(value, s), constant(kind, 1))
-            down = b.and_(b.sub(odd, constant(kind, 1)), some)
-        return b.ashr(b.add(value, b.add(half, down)), s)
-
-    def finish_logits(self) -> None:
-        e, b, lanes = self.e, self.e.builder, self.isa.lanes
-        places = self.places("target", "target_offsets", 4)
-        for j in range(self.vectors):
-            start = b.add(self.parameters, constant(I64, j * PARAMETER_BYTES * lanes + 4 * lanes))
-            alignment, bias = (e.load(b.add(start, constant(I64, 4 * lanes * k)), self.lanes, 4) for k in (0, 1))
-            for i in range(self.pixels):
-                total = b.add(b.shl(self.sums[i][j], alignment), bias)
-                e.store(total, b.add(places[i], constant(I64, 4 * lanes * j)))
+                    # four lanes are always four channels that follow each other
+                    for lane in range(0, self.count, 4):
+                        part = ir.Constant(vector(I32, 4), list(range(lane, lane + 4)))
+                        four = b.shuffle_vector(self.sums[i][j], self.sums[i][j], part)
+                        e.store(four, b.add(place, constant(I64, 4 * order[j * self.count + lane])))
 
 
-_ADD = ("own_multiplier", "other_multiplier", "addend", "add_shift", "add_low", "add_high")
-
-__all__ = ["BLOCK", "CODES", "CONV", "DEPTH", "KIND", "LOGITS", "PARAMETER_BYTES", "VARIANT", "emit_tile"]
+__all__ = [
+    "BLOCK",
+    "CODES",
+    "CONV",
+    "DEPTH",
+    "KIND",
+    "LOGITS",
+    "PACKED",
+    "PARAMETER_BYTES",
+    "QUADS",
+    "VARIANT",
+    "channel_order",
+]
