@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from dqtsim.program.engine import Instance
 from dqtsim.program.layers import taps_of
 from dqtsim.program.layout import Planes
 from dqtsim.program.lower import Native, borders, spread
+from dqtsim.program.residual import MOST_HALVED
 from dqtsim.program.tables import blocks_of
 from dqtsim.program.tiles import grouping, tile_of
 from dqtsim.spec import Rounding
@@ -147,11 +147,12 @@ class Sketch:
         return self.builder.build([(4, 8)] * self.layers)
 
 
-def fused(graph: Graph, **changes: Any) -> set[str]:
+def fused(graph: Graph, name: str = kernels()[0]) -> set[str]:
     """Return the sums that are made with a convolution, after a comparison of all bits."""
-    compiled = plan(graph, replace(load_target("default"), multiplier_width=31, **changes))
-    assert_native(compiled, SEEN)
-    return native(compiled).program.lowered.fused
+    compiled = plan(graph, replace(load_target("default"), multiplier_width=31))
+    assert_native(compiled, SEEN, names=[name])
+    with kernel(name):
+        return native(compiled).program.lowered.fused
 
 
 @pytest.mark.parametrize("rounding", list(Rounding))
@@ -216,7 +217,21 @@ def test_a_sum_that_needs_more_than_32_bits_stays_alone(m: tuple[int, int], shif
     for order in (m, m[::-1]):
         s = Sketch()
         graph = s.build(s.add(s.conv(s.x), s.conv(s.x), m=order, shift=shift, z=z))
-        assert fused(graph) == ({"sum"} if expected else set())
+        assert fused(graph, "portable") == ({"sum"} if expected else set())
+        # kernels that add packed codes halve their multipliers, which have 16 bits
+        for name in kernels():
+            packs = next(isa for isa in ISAS if isa.name == name).packs
+            assert fused(graph, name) == ({"sum"} if expected and not (packs and max(m) > MOST_HALVED) else set())
+
+
+@pytest.mark.parametrize("m", [(MOST_HALVED, 1), (MOST_HALVED - 1, MOST_HALVED), (MOST_HALVED + 1, 9), (1, 0), (0, 3)])
+@pytest.mark.parametrize("shift", [1, 2, 16, 17])
+def test_multipliers_that_are_halved(m: tuple[int, int], shift: int) -> None:
+    s = Sketch()
+    graph = s.build(s.add(s.conv(s.x), s.conv(s.x), m=m, shift=shift))
+    for name in kernels():
+        packs = next(isa for isa in ISAS if isa.name == name).packs
+        assert fused(graph, name) == ({"sum"} if not packs or max(m) <= MOST_HALVED else set())
 
 
 def test_nothing_goes_together_where_everything_is_kept() -> None:
