@@ -58,7 +58,12 @@ target_option: Decorator = click.option(
     "--target", "target_name", default="default", show_default=True, help="Name of a target, or a .toml file."
 )
 engine_option: Decorator = click.option(
-    "--engine", "engine_name", type=click.Choice(ENGINE_NAMES), default="jit", show_default=True, help="Who computes."
+    "--engine",
+    "engine_name",
+    type=click.Choice(ENGINE_NAMES),
+    default="jit",
+    show_default=True,
+    help="Who computes: jit is native code.",
 )
 
 
@@ -74,7 +79,7 @@ threads_option: Decorator = click.option(
     type=click.IntRange(1),
     default=available_cores,
     show_default="the cores available",
-    help="Pictures run side by side.",
+    help="Pictures run side by side; a single one is shared.",
 )
 
 

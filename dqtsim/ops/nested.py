@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from .. import spec
 from ..errors import ModelError, WidthError
 from ..graph.functions import DOMAIN
 from ..graph.model import Array, Node
-from ..spec.rules import Overflow
+from ..spec.rules import Nesting, Overflow
 from .operator import Bound, Call, Machine, TensorType, overflow_error
 
 
@@ -145,13 +146,19 @@ def layer_bound(w: Array, z_x: int, low: int, high: int, pair: tuple[int, int], 
     """
     n = machine.n
     b_w, b_a = pair
-    z_w = spec.master_zero_point_of_weights(n)
-    operands = np.array([spec.operand(q, z_w, b_w, n, machine.weight_rule) for q in range(1 << n)], np.int64)
+    operands = np.array(_weight_operands(b_w, n, machine.weight_rule), np.int64)
     ends = [spec.operand(q, z_x, b_a, n, machine.activation_rule) for q in (low, high)]
     products = np.outer([*ends, 0], operands)
     # one look-up a weight: the extremes of its products depend on its code alone
     codes = w.reshape(w.shape[0], -1)
     return Bound(*(extreme[codes].sum(1, dtype=np.int64) for extreme in (products.min(0), products.max(0))))
+
+
+@cache
+def _weight_operands(b: int, n: int, rule: Nesting) -> tuple[int, ...]:
+    """Return the operand of every master code of weights, by the law."""
+    z = spec.master_zero_point_of_weights(n)
+    return tuple(spec.operand(q, z, b, n, rule) for q in range(1 << n))
 
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,9 +49,11 @@ def dropped(b: int, n: int, rule: Nesting) -> int:
 
 
 def weight_operands(codes: Array, b: int, machine: Machine) -> Array:
-    """Return int8 operands of master weight codes, same shape."""
+    """Return int8 operands of master weight codes, same shape: one look-up each."""
     n, rule = machine.n, machine.weight_rule
-    return (nested(codes, b, n, rule) - zeta(1 << (n - 1), b, n, rule)).astype(np.int8)
+    operands = nested(np.arange(1 << n), b, n, rule) - zeta(1 << (n - 1), b, n, rule)
+    found: Array = operands.astype(np.int8)[codes]
+    return found
 
 
 @dataclass(frozen=True)
@@ -70,38 +73,43 @@ def scaling(
     bias: as the bias register holds it. A channel whose least and greatest sum give the same code gives no other; it
     gets that code as a constant, which spares it shifts that no vector can hold.
     """
-    multipliers, addends, shifts = [], [], []
-    rows = zip(*(a.tolist() for a in (bound.lowest, bound.highest, bias, multiplier, shift)), strict=True)
-    for lowest, highest, b, m, s in rows:
-        first, last = (divided(((p << exponent) + b) * m, s, rounding) for p in (lowest, highest))
-        if first == last:
-            factor, addend, s = 0, min(max(first, -FAR), FAR), 0  # noqa: PLW2901
-        else:
-            factor, addend = m << exponent, b * m
-        half = (1 << s) >> 1
-        if rounding in FOLDED:
-            addend += (zero << s) + (half if rounding == Rounding.TIES_UP else 0)
-        ends = [p * factor + addend + side * half for p, side in ((lowest, -1), (highest, 1))]
-        narrow = lowest >= -I32_MOST - 1 and max(highest, factor) <= I32_MOST
-        if not narrow or s > 62 or max(abs(addend), *map(abs, ends)) >= I64_SAFE:
-            return None
-        if max(abs(end >> s) for end in ends) + 256 > I32_MOST:
-            return None
-        multipliers.append(factor)
-        addends.append(addend)
-        shifts.append(s)
-    return Scaling(np.array(multipliers, np.int32), np.array(addends, np.int64), np.array(shifts, np.int64))
+    if int(bound.lowest.min()) < -I32_MOST - 1 or int(bound.highest.max()) > I32_MOST:
+        return None
+    # every number below fits 64 bits, or they are Python's integers
+    kind = np.int64 if _bits(bound, bias, multiplier, shift, exponent, zero) <= 62 else object
+    lowest, highest, b, m, s = (a.astype(kind) for a in (bound.lowest, bound.highest, bias, multiplier, shift))
+    first, last = (divided(((p << exponent) + b) * m, s, rounding) for p in (lowest, highest))
+    same = first == last
+    factor = np.where(same, 0, m << exponent)
+    s = np.where(same, 0, s)
+    addend = np.where(same, np.minimum(np.maximum(first, -FAR), FAR), b * m)
+    half = (1 << s) >> 1
+    if rounding in FOLDED:
+        addend = addend + (zero << s) + (half if rounding == Rounding.TIES_UP else 0)
+    ends = np.concatenate([lowest * factor + addend - half, highest * factor + addend + half])
+    if factor.max() > I32_MOST or s.max() > 62 or max(abs(addend).max(), abs(ends).max()) >= I64_SAFE:
+        return None
+    if max(abs(ends >> np.concatenate([s, s]))) + 256 > I32_MOST:
+        return None
+    return Scaling(factor.astype(np.int32), addend.astype(np.int64), s.astype(np.int64))
 
 
-def divided(value: int, s: int, rounding: Rounding) -> int:
-    """Return value / 2^s, rounded."""
-    whole, rest = value >> s, value - (value >> s << s)
-    twice = 2 * rest - (1 << s)
-    if rounding == Rounding.FLOOR or twice < 0:
+def _bits(bound: Bound, bias: Array, multiplier: Array, shift: Array, exponent: int, zero: int) -> int:
+    """Return how many bits every number on the way out fits, without the sign."""
+    sums, b, m, s = (int(np.abs(a).max()) for a in (np.minimum(bound.lowest, -bound.highest), bias, multiplier, shift))
+    return (((sums << exponent) + b) * m + (zero + 2 << s)).bit_length()
+
+
+def divided(value: Any, s: Any, rounding: Rounding) -> Any:
+    """Return value / 2^s, rounded; of integers or of arrays."""
+    whole = value >> s
+    twice = 2 * (value - (whole << s)) - (1 << s)
+    if rounding == Rounding.FLOOR:
         return whole
-    if twice > 0 or rounding == Rounding.TIES_UP:
-        return whole + (rest > 0)
-    return whole + (whole & 1 if rounding == Rounding.TIES_EVEN else value > 0)
+    if rounding == Rounding.TIES_UP:
+        return whole + (twice >= 0)
+    up = whole & 1 == 1 if rounding == Rounding.TIES_EVEN else value > 0
+    return whole + ((twice > 0) | ((twice == 0) & up))
 
 
 @dataclass(frozen=True)
@@ -152,10 +160,16 @@ def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block]) -> lis
 
     operands: (O, taps); runs int64 (segments, run): which tap each byte of a run meets, or -1 for none.
     """
-    whole = np.concatenate([operands, np.zeros((len(operands), 1), np.int8)], axis=1)
+    outputs, taps = operands.shape
     segments, run = runs.shape
-    met = whole[:, runs.reshape(-1)].reshape(len(operands), segments, run // 4, 4)
-    return [np.ascontiguousarray(_of_lanes(met, block).transpose(1, 2, 0, 3)) for block in blocks]
+    order = np.concatenate([block.order for block in blocks])
+    there = order < outputs
+    whole = np.zeros((taps + 1, len(order)), np.int8)
+    whole[:-1, there] = operands[order[there]].T
+    # a row of all channels at a time: the last one is that of no tap
+    rows = whole[runs].reshape(segments, run // 4, 4, -1)
+    parts = np.split(rows, np.cumsum([len(block.order) for block in blocks])[:-1], axis=3)
+    return [np.ascontiguousarray(part.swapaxes(2, 3)) for part in parts]
 
 
 def packed_depth(operands: Array, blocks: Sequence[Block]) -> list[Array]:

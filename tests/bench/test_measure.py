@@ -11,6 +11,7 @@ from dqtsim.bench.bench import Finding, Row, measure, memory, pictures
 from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave
 from dqtsim.bench.peak import ACCUMULATORS, KERNELS, OPERAND, Kernel, best, compiled, probe
 from dqtsim.executor import Result
+from dqtsim.graph import GraphBuilder
 from dqtsim.kernels.vector.build import host
 from dqtsim.spec.mac import Flags
 from tests import builders
@@ -119,6 +120,31 @@ def test_memory_is_the_largest_live_set() -> None:
     assert memory(plan) == (constants, 2 * 16 + 3 * 4 + 16)
 
 
+def test_memory_is_given_back_after_the_last_reader_and_kept_for_outputs() -> None:
+    b = GraphBuilder("chain", candidates=((8, 8),))
+    x = b.input("x", (1, 1, 8, 8), zero_point=0, scale=1.0)
+    how: dict[str, Any] = {"multiplier": 1 << 15, "shift": 15, "zero_point": 0, "scale": 1.0, "clip": (0, 255)}
+    first = b.requantize("first", x, **how)
+    second = b.requantize("second", first, **how)
+    third = b.requantize("third", second, **how)
+    b.output(third)
+    # two of 64 bytes at a time
+    assert memory(builders.compiled(b.build()))[1] == 2 * 64
+    b.output(first)
+    assert memory(builders.compiled(b.build()))[1] == 3 * 64
+
+
+def test_every_thread_has_its_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[int, int]] = []
+    monkeypatch.setattr(peak, "compiled", lambda _kernel: lambda steps, operand: ran.append((steps, operand)))
+    for threads in (1, 2, 3):
+        ran.clear()
+        burst = probe(threads)
+        # once to warm up
+        burst.run()
+        assert ran == [(peak.STEPS, OPERAND)] * 2 * threads
+
+
 def test_pictures() -> None:
     plan = builders.compiled(network())
     codes = pictures(plan, 3, 1)
@@ -130,7 +156,7 @@ def test_pictures() -> None:
     assert np.array_equal(pictures(plan, 3, 1, given), given[[0, 1, 0]])
 
 
-@pytest.mark.parametrize("fault", ["logits", "bits", "flags", "missing", None])
+@pytest.mark.parametrize("fault", ["logits", "bits", "flags", "missing", "more", None])
 def test_runs_with_other_bits_are_counted(monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
     plan = builders.compiled(network())
     codes = picture(count=2)
@@ -143,6 +169,8 @@ def test_runs_with_other_bits_are_counted(monkeypatch: pytest.MonkeyPatch, fault
         results = honest()
         if calls == 2 and fault == "missing":
             return results[:1]
+        if calls == 2 and fault == "more":
+            return [*results, results[-1]]
         if calls == 2 and fault is not None:
             last = results[-1]
             changed: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from .conftest import Command
 from .test_commands import refusal
 from .test_process import imported_by
 
-PICTURES = "Pictures run side by side."
+PICTURES = "Pictures run side by side; a single one is shared."
 
 
 @pytest.fixture(autouse=True)

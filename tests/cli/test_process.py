@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("numba", "torch", "onnx", "onnxruntime", "matplotlib", "PIL", "rich", "numpy")
+ROOT = Path(__file__).parent.parent.parent
+HEAVY = ("numba", "torch", "scipy", "onnx", "onnxruntime", "matplotlib", "PIL", "rich", "numpy")
 
 
 def process(*words: object) -> subprocess.CompletedProcess[str]:
@@ -49,6 +50,14 @@ def test_help_imports_nothing_heavy() -> None:
 def test_planning_needs_neither_numba_nor_torch() -> None:
     code = "import dqtsim.planner, dqtsim.golden, dqtsim.executor, dqtsim.picture, dqtsim.control"
     assert imported_by(code) & {"numba", "torch", "onnx", "onnxruntime", "matplotlib", "PIL"} == set()
+
+
+@pytest.mark.parametrize("words", [("--bits", "dynamic"), ("--bits", "w4a8", "--threads", "2", "--json")])
+def test_a_native_run_needs_no_numba(words: tuple[str, ...]) -> None:
+    model, codes = ROOT / "models" / "resnet8-cifar10.onnx", ROOT / "golden" / "resnet8-cifar10" / "picture.npy"
+    command = ["run", str(model), "--input", str(codes), *words]
+    loaded = imported_by(f"from dqtsim.cli import main\nmain({command!r}, standalone_mode=False)")
+    assert loaded <= {"onnx", "rich", "numpy"}
 
 
 def test_run_and_verify(files: Path) -> None:
