@@ -15,7 +15,7 @@ from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan
 from dqtsim.program import native
 from dqtsim.program.engine import Instance
-from dqtsim.program.native import LayerFlags, Ran
+from dqtsim.program.native import LayerFlags, Numbers, Ran
 from dqtsim.program.team import Team
 from dqtsim.spec import Flags
 from dqtsim.structures import build
@@ -377,8 +377,9 @@ def test_a_plan_has_one_engine_per_kernel(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_flags_are_a_mapping() -> None:
-    flags = LayerFlags({"a": 0, "b": 1, "c": 2}, [-3, 4, -5, 6, 0, 0], {"b": Flags(1, 2, -7, 8)})
-    same = {"a": Flags(0, 0, -3, 4), "b": Flags(1, 2, -7, 8), "c": Flags(0, 0, 0, 0)}
+    numbers = Numbers({"a": 0, "b": 1, "c": 2}, {"a": 0}, wraps=False)
+    flags = LayerFlags(numbers, [-3, 4, -5, 6, 0, 0], [9], {"b": Flags(1, 2, -7, 8)})
+    same = {"a": Flags(9, 0, -3, 4), "b": Flags(1, 2, -7, 8), "c": Flags(0, 0, 0, 0)}
     assert flags == same
     assert same == flags
     assert dict(flags) == same
@@ -390,6 +391,7 @@ def test_flags_are_a_mapping() -> None:
     assert repr(flags) == repr(same)
     assert "d" not in flags
     assert flags.get("d") is None
-    assert flags == LayerFlags({"a": 0, "b": 1, "c": 2}, [-3, 4, 9, 9, 0, 0], {"b": Flags(1, 2, -7, 8)})
+    assert flags == LayerFlags(numbers, [-3, 4, 9, 9, 0, 0], [9], {"b": Flags(1, 2, -7, 8)})
+    assert LayerFlags(replace(numbers, wraps=True), [0] * 6, [9], {})["a"] == Flags(0, 9, 0, 0)
     with pytest.raises(TypeError):
         hash(flags)

@@ -12,8 +12,8 @@ from dqtsim.kernels.vector.isa import ISAS, Isa
 from dqtsim.kernels.vector.tile import CODES, DEPTH, LOGITS, QUADS
 from dqtsim.ops import Bound, Machine
 from dqtsim.program import tables
-from dqtsim.program.layers import held, row_index
 from dqtsim.program.tables import FAR, I32_MOST, I64_SAFE, Scaling
+from dqtsim.program.variants import held, row_index
 from dqtsim.spec import Nesting, Overflow, Rounding, TapOrder
 
 WIDTHS = [(n, b) for n in range(2, 9) for b in range(1, n + 1)]
