@@ -9,7 +9,7 @@ from ..graph.model import Array
 from ..planner import Plan
 from ..program import native
 from .contenders import Rival, fastest_int8, float32, ours, reference, require_onnxruntime
-from .measure import Contender, Timing, interleave
+from .measure import BURST, Contender, Timing, interleave
 from .peak import Probe, probe
 
 OURS = "dqtsim"
@@ -29,8 +29,8 @@ class Row:
 class Finding:
     """What a benchmark found.
 
-    macs: of one picture. rows: dqtsim first. peak: the probe and its timing. different: measured and warming runs of
-    dqtsim that did not give the bits of the engine numba. weights_bytes, live_bytes: see `memory`. held_bytes: what the
+    macs: of one picture. rows: dqtsim first. peak: the probe and its timing. different: of the runs of dqtsim that were
+    looked at, the first and last of every turn, those that did not give the bits of the engine numba. weights_bytes, live_bytes: see `memory`. held_bytes: what the
     native engine holds for one sample at a time: its tables of constants, all widths, and its arena.
     """
 
@@ -42,6 +42,7 @@ class Finding:
     probe: Probe
     peak: Timing
     different: int
+    looked_at: int
     weights_bytes: int
     live_bytes: int
     held_bytes: int
@@ -76,24 +77,27 @@ def measure(
     expected = reference(plan, codes)
     makers: dict[str, Callable[[Plan, Array, int], Rival]] = {"onnxruntime": fastest_int8, "float": float32}
     rivals = {name: makers[name](plan, codes, threads) for name in against}
-    different = 0
+    different = looked_at = 0
 
     def check(given: object) -> None:
-        nonlocal different
+        nonlocal different, looked_at
         assert isinstance(given, list)
+        looked_at += 1
         different += not expected.same(given)
 
     burst = probe(threads)
     contenders = [Contender(OURS, ours(plan, codes, threads), check)]
     contenders += [Contender(name, rival.run) for name, rival in rivals.items()]
-    *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done)
+    *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done, burst=BURST)
     classes = None if expected.results[0].logits is None else len(codes)
     made = native(plan)
     rows = [Row(OURS, f"engine jit, {made.library.isa.name}", timings[0], classes)]
     for (name, rival), timing in zip(rivals.items(), timings[1:], strict=True):
         rows.append(Row(name, rival.form, timing, rival.agreeing(expected)))
     macs = expected.results[0].macs
-    return Finding(len(codes), threads, runs, macs, tuple(rows), burst, peak, different, *memory(plan), made.held_bytes)
+    return Finding(
+        len(codes), threads, runs, macs, tuple(rows), burst, peak, different, looked_at, *memory(plan), made.held_bytes
+    )
 
 
 def memory(plan: Plan) -> tuple[int, int]:

@@ -1,4 +1,8 @@
-"""Interleaved timing: every round runs each contender once, in rotating order, so that all share what disturbs."""
+"""Interleaved timing: every round gives each contender its turn, in rotating order, so that all share what disturbs.
+
+A turn is one run, or for contenders of less than BURST seconds as many as take that long: a first one that is not
+measured, because the contender before it left the caches full of its own, and the rest together.
+"""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +14,9 @@ from typing import Any
 import numpy as np
 
 WARM_UP = 2
+# seconds of a turn
+BURST = 0.02
+MOST_RUNS = 1000
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds of all measured runs of one contender, in order."""
+    """The seconds of a run of one contender, the mean of each of its turns, in order."""
 
     seconds: tuple[float, ...]
 
@@ -44,26 +51,38 @@ def interleave(
     runs: int,
     done: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = perf_counter,
+    burst: float = 0,
 ) -> list[Timing]:
     """Return the timing of each contender over `runs` rounds; two rounds before them warm up and are not measured.
 
-    `done` is called after each measured round; `clock` gives seconds.
+    `done` is called after each measured round; `clock` gives seconds. burst: seconds of a turn, 0 for one run.
     """
     seconds: list[list[float]] = [[] for _ in contenders]
+    repeats = [1] * len(contenders)
     with _no_collection():
         for round_ in range(-WARM_UP, runs):
             for place in range(len(contenders)):
                 index = (round_ + place) % len(contenders)
                 contender = contenders[index]
+                if repeats[index] > 1:
+                    contender.check(contender.run())
                 started = clock()
-                given = contender.run()
+                for _ in range(repeats[index]):
+                    given = contender.run()
                 ended = clock()
                 contender.check(given)
                 if round_ >= 0:
-                    seconds[index].append(ended - started)
+                    seconds[index].append((ended - started) / repeats[index])
+                elif burst:
+                    repeats[index] = _repeats(burst, (ended - started) / repeats[index])
             if round_ >= 0:
                 done()
     return [Timing(tuple(found)) for found in seconds]
+
+
+def _repeats(burst: float, seconds: float) -> int:
+    """Return how many runs of so many seconds a turn has."""
+    return int(min(max(burst / seconds, 1), MOST_RUNS)) if seconds > 0 else MOST_RUNS
 
 
 @contextmanager

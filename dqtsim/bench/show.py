@@ -7,7 +7,6 @@ from rich.table import Table
 
 from ..report.machine import cpu, versions
 from .bench import Finding
-from .measure import WARM_UP
 
 _PACKAGES = ("dqtsim", "numba", "llvmlite", "numpy", "onnxruntime")
 
@@ -36,13 +35,13 @@ def print_finding(console: Console, finding: Finding, title: str) -> None:
         )
     table.add_row("peak", finding.probe.instruction, "", "", f"{finding.peak_gmacs:.2f}", "100 %", "", style="dim")
     console.print(table)
-    total = finding.runs + WARM_UP
+    total = finding.looked_at
     if finding.different:
         console.print(
             f"WRONG BITS: {finding.different} of {total} runs of dqtsim differ from the engine numba", style="bold red"
         )
     else:
-        console.print(f"dqtsim gave the bits of the engine numba in all {total} runs, warm-up included")
+        console.print(f"dqtsim gave the bits of the engine numba in all {total} runs that were looked at")
     for row in finding.rows[1:]:
         if row.agreeing is not None:
             console.print(f"{row.name} gives dqtsim's class for {row.agreeing} of {finding.batch}")
@@ -52,7 +51,7 @@ def print_finding(console: Console, finding: Finding, title: str) -> None:
     )
     entries = machine()
     packages = ", ".join(f"{name} {entries[name]}" for name in ("numba", "onnxruntime") if name in entries)
-    console.print(f"{entries['cpu']}, {finding.runs} runs, {packages}", style="dim")
+    console.print(f"{entries['cpu']}, {finding.runs} rounds, {packages}", style="dim")
 
 
 def as_json(finding: Finding, **context: Any) -> dict[str, Any]:
@@ -68,6 +67,7 @@ def as_json(finding: Finding, **context: Any) -> dict[str, Any]:
         "largest_live_set_bytes": finding.live_bytes,
         "held_bytes": finding.held_bytes,
         "different_runs": finding.different,
+        "checked_runs": finding.looked_at,
         "peak": {
             "instruction": finding.probe.instruction,
             "gmacs_per_second": finding.peak_gmacs,

@@ -42,6 +42,29 @@ def test_rounds_are_interleaved_and_rotate() -> None:
     assert timings[0].seconds == tuple(float(4 * i + 1) for i in (6, 11, 13, 15))
 
 
+def test_a_short_contender_runs_for_a_whole_turn() -> None:
+    now = 0.0
+    checked: list[str] = []
+    ran: list[str] = []
+
+    def contender(name: str, seconds: float) -> Contender:
+        def run_() -> str:
+            nonlocal now
+            now += seconds
+            ran.append(name)
+            return name
+
+        return Contender(name, run_, checked.append)
+
+    contenders = [contender("a", 0.25), contender("b", 8.0)]
+    timings = interleave(contenders, 2, clock=lambda: now, burst=2.0)
+    # the second round of the warm-up knows how long a run takes: one to warm the caches, and eight
+    assert ran.count("a") == 1 + 9 + 2 * 9
+    assert ran.count("b") == 4
+    assert (checked.count("a"), checked.count("b")) == (1 + 2 + 2 * 2, 4)
+    assert [timing.seconds for timing in timings] == [(0.25, 0.25), (8.0, 8.0)]
+
+
 def test_medians_and_spread() -> None:
     timing = Timing(tuple(float(x) for x in (5, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11)))
     assert (timing.median, timing.spread) == (6.0, (2.0, 10.0))
@@ -50,7 +73,7 @@ def test_medians_and_spread() -> None:
 def test_a_finding_says_how_fast() -> None:
     ours, theirs = Row("dqtsim", "jit", Timing((0.25, 0.125, 0.5))), Row("other", "int8", Timing((0.5, 0.75, 1.0)))
     burst = peak.Probe("wide", 1, 2 * 10**9, lambda: None)
-    finding = Finding(4, 1, 3, 10**9, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 1, 1, 1)
+    finding = Finding(4, 1, 3, 10**9, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 3, 1, 1, 1)
     assert finding.milliseconds(ours.timing.median) == 62.5
     assert finding.gmacs(ours) == 16.0
     assert finding.speed(theirs) == 3.0
@@ -182,7 +205,8 @@ def test_runs_with_other_bits_are_counted(monkeypatch: pytest.MonkeyPatch, fault
         return results
 
     monkeypatch.setattr(bench, "ours", lambda *_: faulty)
+    monkeypatch.setattr(bench, "BURST", 0)
     monkeypatch.setattr(peak, "STEPS", 100)
     finding = measure(plan, codes, threads=1, runs=1, against=(), done=lambda: None)
     assert calls == 1 + WARM_UP
-    assert finding.different == (fault is not None)
+    assert (finding.different, finding.looked_at) == (fault is not None, 1 + WARM_UP)
