@@ -37,7 +37,7 @@ class Report:
     """What is asked of every sample, in one piece.
 
     Two int32 extremes of each of `layers`; for each of `counted`, whose sums may leave their registers, an int64, how
-    many did; then tensors at their offsets.
+    many did; then tensors at their offsets, those of widths, `chosen`, at the end.
     """
 
     start: Spot
@@ -45,6 +45,11 @@ class Report:
     tensors: Mapping[str, tuple[int, Flat]]
     layers: tuple[str, ...]
     counted: tuple[str, ...]
+    chosen: tuple[str, ...]
+
+    def widths(self, reports: Array) -> Array:
+        """Return int64 (N, 2 * chosen) of reports uint8 (N, bytes)."""
+        return reports[:, self.size - 16 * len(self.chosen) :].view(np.int64)
 
     def events(self, reports: Array) -> Array:
         """Return int64 (N, counted) of reports uint8 (N, bytes)."""
@@ -234,7 +239,9 @@ def _report(state: Lowering) -> None:
     """Copy what is asked of every sample to one piece of memory."""
     from .moves import copy, put_in_order
 
-    asked = [name for name in sorted(state.outputs | widths_asked(state.plan)) if name in state.out.places]
+    widths = sorted(name for name in widths_asked(state.plan) if name in state.out.places)
+    # each two int64, so that they follow each other without gaps
+    asked = sorted(state.outputs & state.out.places.keys() - set(widths)) + widths
     flags, counted = list(state.out.flags), list(state.out.events)
     sizes = [8 * (len(flags) + len(counted))]
     flat = {name: put_in_order(state, name) for name in asked}
@@ -249,7 +256,8 @@ def _report(state: Lowering) -> None:
         copy(state, (place.start, 0, 0), (start + at, 0, 0), 1, 1, place.size)
         tensors[name] = (at, place)
         at += size
-    state.out.report = Report(start, sum(sizes), tensors, tuple(flags), tuple(counted))
+    chosen = tuple(widths)
+    state.out.report = Report(start, sum(sizes), tensors, tuple(flags), tuple(counted), chosen)
 
 
 def widths_asked(plan: Plan) -> set[str]:

@@ -98,7 +98,7 @@ class Native:
         self._static: dict[str, Widths] = {
             layer: (int(known[name][0]), int(known[name][1])) for layer, name in sources.items() if name in known
         }
-        self._chosen = {layer: name for layer, name in sources.items() if name not in known}
+        self._chosen = [(layer, 2 * report.chosen.index(name)) for layer, name in sources.items() if name not in known]
         self._macs = max(1, sum(plan.macs.values()))
 
     @property
@@ -156,18 +156,20 @@ class Native:
         self.program.check(reports, codes)
         report, count = self.program.lowered.report, len(reports)
         tensors = {}
-        for name, (at, place) in report.tensors.items():
-            part = np.ascontiguousarray(reports[:, at : at + place.size])
-            tensors[name] = part.view(place.dtype).reshape(count, *place.shape)
-        extremes = np.ascontiguousarray(reports[:, : 8 * len(report.layers)]).view(np.int32).reshape(count, -1).tolist()
+        for name in self._names:
+            if name in report.tensors:
+                at, place = report.tensors[name]
+                tensors[name] = reports[:, at : at + place.size].view(place.dtype).reshape(count, *place.shape)
+        extremes = reports[:, : 8 * len(report.layers)].view(np.int32).tolist()
         events = report.events(reports).tolist() if report.counted else [()] * count
         outputs = [(name, tensors[name] if name in tensors else [self._known[name]] * count) for name in self._names]
-        widths = [(layer, tensors[name].tolist()) for layer, name in self._chosen.items()]
+        widths = report.widths(reports).tolist() if self._chosen else None
         found = []
         for number, row in enumerate(extremes):
             pairs = self._static
             if widths:
-                pairs = pairs | {layer: tuple(rows[number]) for layer, rows in widths}
+                line = widths[number]
+                pairs = pairs | {layer: (line[at], line[at + 1]) for layer, at in self._chosen}
             flags = LayerFlags(self._numbers, row, events[number], instances[number].own_flags)
             found.append(Ran({name: arrays[number] for name, arrays in outputs}, pairs, flags))
         return found
