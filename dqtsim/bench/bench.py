@@ -31,8 +31,8 @@ class Finding:
 
     macs: of one picture. rows: dqtsim first. peak: the probe and its timing. different: of the runs of dqtsim that were
     looked at, the first and the last of every turn, those that did not give the bits of the engine numba.
-    weights_bytes, live_bytes: see `memory`. held_bytes: what the native engine holds for one sample at a time: its tables
-    of constants, of all widths, and its arena.
+    weights_bytes, live_bytes: see `memory`. held_bytes: what the native engine holds for one sample at a time: its
+    tables of constants, of all widths, and its arena.
     """
 
     batch: int
