@@ -204,6 +204,58 @@ def best_choice(table: Table, priced: Costs, budget: Budget) -> list[int]:
         constraints.append(LinearConstraint(taken.reshape(1, -1), -np.inf, layers - 1))
 
 
+def refined(
+    start: Sequence[int],
+    table: Table,
+    priced: Costs,
+    budget: Budget,
+    measure: Callable[[Sequence[int]], float],
+    tries: int,
+) -> list[int]:
+    """Return the choice of least `measure` that `tries` measurements find within the budget.
+
+    Sensitivities do not really add up, least of all far from the widest pair. So `start` is compared with each
+    candidate everywhere, and then the best so far with what one or two layers at other candidates give, the most
+    promising by `table` first, until nothing within reach is better.
+    """
+    layers, candidates = table.shape
+    best = tuple(start)
+    known = {best: measure(best)}
+
+    def better(choice: tuple[int, ...]) -> bool:
+        known[choice] = measure(choice)
+        return known[choice] < known[best]
+
+    for k in range(candidates):
+        everywhere = (k,) * layers
+        if len(known) <= tries and everywhere not in known and priced.total(everywhere) <= budget.amount:
+            best = everywhere if better(everywhere) else best
+    found = True
+    while found:
+        found = False
+        for choice in _neighbours(best, table):
+            if len(known) > tries:
+                break
+            if choice not in known and priced.total(choice) <= budget.amount and better(choice):
+                best, found = choice, True
+                break
+    return list(best)
+
+
+def _neighbours(choice: Sequence[int], table: Table) -> list[tuple[int, ...]]:
+    """Return what differs from `choice` in one or two layers, the least sum of `table` first."""
+    layers, candidates = table.shape
+    single = [(layer, k) for layer in range(layers) for k in range(candidates) if k != choice[layer]]
+    moves = [(move,) for move in single] + [(a, b) for a in single for b in single if a[0] < b[0]]
+    found = []
+    for move in moves:
+        changed = list(choice)
+        for layer, k in move:
+            changed[layer] = k
+        found.append(tuple(changed))
+    return sorted(found, key=lambda other: float(table[range(layers), other].sum()))
+
+
 def as_toml(graph: Graph, choice: Sequence[int], notes: Sequence[str]) -> str:
     """Return a plan file that `--bits` reads; `notes` become comments."""
     lines = [f"# {note}" for note in notes] + ["", "[bits]"]

@@ -2,6 +2,7 @@
 
 import pickle
 import tomllib
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -100,6 +101,34 @@ def test_a_plan_a_hair_over_the_budget_is_not_taken() -> None:
     assert priced.total(search.best_choice(table, priced, search.Budget(Fraction(8) - hair, "cycles"))) == 7
 
 
+def test_refining_finds_what_sums_do_not_see() -> None:
+    priced = search.Costs(Fraction(0), tuple((Fraction(2), Fraction(4), Fraction(8)) for _ in range(4)))
+    budget = search.Budget(Fraction(18), "bits")
+    # by the sums, the last layer is the one to keep wide; in truth layers want to be alike
+    table = np.array([[1.0, 0.5, 0.0]] * 3 + [[9.0, 5.0, 0.0]])
+    start = search.best_choice(table, priced, budget)
+    measured: list[tuple[int, ...]] = []
+
+    def measure(choice: Sequence[int]) -> float:
+        measured.append(tuple(choice))
+        assert priced.total(choice) <= budget.amount
+        return 4.0 - min(choice) - 0.1 * sum(choice)
+
+    assert search.refined(start, table, priced, budget, measure, 0) == start
+    assert measured == [tuple(start)]
+    measured.clear()
+    everywhere = search.refined(start, table, priced, budget, measure, 100)
+    reachable = [c for c in product(range(3), repeat=4) if priced.total(c) <= budget.amount]
+    assert measure(everywhere) == min(measure(c) for c in reachable)
+    assert len(set(measured)) > 4
+    for tries in range(1, 12):
+        measured.clear()
+        assert measure(search.refined(start, table, priced, budget, measure, tries)) <= measure(start)
+        # no plan is measured twice, and no more than were allowed
+        assert len(measured) - 2 <= tries + 1
+        assert len(set(measured[:-2])) == len(measured) - 2
+
+
 def test_a_sensitivity_is_what_one_layer_alone_costs(labelled: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = labelled
     graph, target = tiny(), load_target("default")
@@ -128,6 +157,9 @@ def test_the_command_writes_a_plan_that_bits_reads(labelled: tuple[np.ndarray, n
     model, output = tmp_path / "tiny.onnx", tmp_path / "plan.toml"
     save(tiny(), model)
     options = ["plan", str(model), "--data", str(data), "-o", str(output), "--pictures", "8"]
+    refined = CliRunner().invoke(main, [*options, "--budget", "6.0bits", "--refine", "5"])
+    assert refined.exit_code == 0, refined.output
+    assert average_width(next(run(plan(apply_bits(tiny(), str(output))[0], load_target("default")), images[:1]))) <= 6
     result = CliRunner().invoke(main, [*options, "--budget", "6.0bits"])
     assert result.exit_code == 0, result.output
     assert result.output.startswith(f"{output}: best static plan for tiny.onnx within 6 bits per picture: ")

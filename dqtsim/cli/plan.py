@@ -1,11 +1,15 @@
 """`dqtsim plan`: the best static widths under a budget."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import InputError
 from .common import check_writable, model_argument, progress, target_option, threads_option, written_aside
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @click.command("plan")
@@ -14,6 +18,14 @@ from .common import check_writable, model_argument, progress, target_option, thr
 @click.option("--budget", "budget_text", required=True, help="Per picture: 4.0bits, 120MBitOPs, 8uJ or 90000cycles.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The plan file, .toml.")
 @click.option("--pictures", type=click.IntRange(1), default=256, show_default=True, help="Training pictures to use.")
+@click.option(
+    "--refine",
+    "tries",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Whole plans to try.",
+)
 @threads_option
 @click.option(
     "--energy", "energy_name", default="horowitz-45nm", show_default=True, help="Energy table, or a .toml file."
@@ -25,13 +37,15 @@ def plan_command(
     budget_text: str,
     output: Path,
     pictures: int,
+    tries: int,
     threads: int,
     energy_name: str,
     target_name: str,
 ) -> None:
     """Search the best static widths of MODEL under a budget, on training pictures; `--bits PLAN` then uses them.
 
-    Every layer's sensitivity is measured with the integer engine; the choice is solved exactly.
+    Every layer's sensitivity is measured with the integer engine; the choice is solved exactly. What layers cost in
+    accuracy does not really add up, so --refine then measures whole plans, beginning with that one and uniform ones.
     """
     import numpy as np
 
@@ -59,6 +73,14 @@ def plan_command(
     with progress(1 + len(layers) * (len(graph.candidates) - 1), "measurements") as count:
         table = search.sensitivities(graph, target, images, labels, threads=threads, progress=count)
     choice = search.best_choice(table, priced, budget)
+    if tries:
+        with progress(tries + 1, "plans") as count:
+
+            def measured(chosen: "Sequence[int]") -> float:
+                count()
+                return search.cross_entropy(graph, target, chosen, images, labels, threads)[0]
+
+            choice = search.refined(choice, table, priced, budget, measured, tries)
     loss, accuracy = search.cross_entropy(graph, target, choice, images, labels, threads)
     cost = f"{float(priced.total(choice)):.6g} {budget.unit}"
     notes = [
