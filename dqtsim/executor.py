@@ -92,7 +92,7 @@ def _unchecked(plan: Plan, name: str) -> Execute:
 
         return torch_engine(plan)
     if name == "jit":
-        return _jit(plan, 1)
+        return _jit(plan)
     if name not in ENGINES:
         raise InputError(f"an engine is one of {', '.join(ENGINES)}; found '{name}'.")
 
@@ -102,15 +102,15 @@ def _unchecked(plan: Plan, name: str) -> Execute:
     return execute
 
 
-def _jit(plan: Plan, threads: int) -> Execute:
-    """Return the native engine; `threads` work on one sample together, unless it is observed."""
+def _jit(plan: Plan) -> Execute:
+    """Return the native engine; observers see a program that keeps every tensor."""
     from .program import native
 
     made = native(plan)
 
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
         if not observers:
-            return _of(plan, made.execute(codes, threads))
+            return _of(plan, made.execute(codes))
         values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
         flags: dict[str, Flags | None] = {}
         for step, outcome in made.trace(codes):

@@ -152,23 +152,25 @@ def _pairs(builder: Any, accumulators: Any, factor: Any) -> Any:
     from llvmlite import ir
 
     halves = ir.VectorType(ir.IntType(16), 16)
-    kind = ir.FunctionType(accumulators.type, [halves, halves])
-    name = "llvm.x86.avx2.pmadd.wd"
-    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     operands = [builder.bitcast(value, halves) for value in (accumulators, factor)]
-    return builder.add(accumulators, builder.call(function, operands))
+    return builder.add(accumulators, _intrinsic(builder, "llvm.x86.avx2.pmadd.wd", accumulators.type, *operands))
+
+
+def _intrinsic(builder: Any, name: str, result: Any, *operands: Any) -> Any:
+    """Call the LLVM intrinsic `name`."""
+    from llvmlite import ir
+
+    kind = ir.FunctionType(result, [operand.type for operand in operands])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, operands)
 
 
 def _vpdpbusd(bits: int) -> Emit:
     """A + four products of the bytes of a, unsigned, and of f, signed."""
 
     def emit(builder: Any, accumulators: Any, factor: Any) -> Any:
-        from llvmlite import ir
-
         name = f"llvm.x86.avx512.vpdpbusd.{bits}"
-        kind = ir.FunctionType(accumulators.type, [accumulators.type] * 3)
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        return builder.call(function, [accumulators, accumulators, factor])
+        return _intrinsic(builder, name, accumulators.type, accumulators, accumulators, factor)
 
     return emit
 

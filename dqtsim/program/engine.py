@@ -65,9 +65,10 @@ class Instance:
                 if native.record is PICTURE:
                     self.picture = row
             self.segments.append((records, int(records.ctypes.data)))
-        self._native = [segment for segment in self.segments if not isinstance(segment, Ordinary)]
-        records, self._address = self._native[0] if self._native else (np.zeros((0, 0), np.int64), 0)
-        self._count, self._size = len(records), 8 * program.record_words
+        self._size = 8 * program.record_words
+        # the one segment of a program that is native as a whole
+        first = self.segments[0] if program.whole else None
+        self._address, self._count = (first[1], len(first[0])) if isinstance(first, tuple) else (0, 0)
         begin = lowered.report.start.buffer.offset
         self._report = self.arena[begin : begin + lowered.report.size]
         self.views = {name: place.view(self.arena) for name, place in lowered.places.items()}
@@ -93,7 +94,7 @@ class Instance:
             if isinstance(segment, Ordinary):
                 self._ordinary(segment.step)
             else:
-                program.run(segment[1], len(segment[0]), 8 * program.record_words)
+                program.run(segment[1], len(segment[0]), self._size)
 
     def execute_many(self, codes: Array) -> Array:
         """Run samples uint8 (N, ...), contiguous, of a program in one piece; return their reports uint8 (N, bytes)."""
@@ -105,11 +106,10 @@ class Instance:
                 self.execute(codes[index : index + 1])
                 results[index] = self.report()
             return results
-        records, address = self._native[0]
         program.many(
-            address,
-            len(records),
-            8 * program.record_words,
+            self._address,
+            self._count,
+            self._size,
             len(codes),
             self.picture[SOURCE:].ctypes.data,
             codes.ctypes.data,
@@ -151,7 +151,7 @@ class Instance:
 
             # the instance in the closure keeps its memory until the last thread has left
             def part(_: "Instance" = self, a: int = address, n: int = operations, c: int = at) -> None:
-                program.share(a, n, 8 * program.record_words, c, run)
+                program.share(a, n, self._size, c, run)
 
             team.together(part)
 

@@ -11,9 +11,10 @@ from ..kernels.vector.nest import NEST
 from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..planner import Step
 from . import tables
-from .layout import Address, Flat, Planes, Spot, step_of
+from .layout import Address, Flat, Planes, Spot
 from .lower import Lowering, spread
 from .narrowing import narrow
+from .residual import residual_of
 from .tiles import apart, grouping, tile_of
 from .variants import can_overflow, held, row_index, variants_of
 
@@ -34,8 +35,8 @@ class Source:
 class Shape:
     """The geometry of a layer: pixels and taps.
 
-    offsets: int64 per output pixel. segments, runs: see `tables.packed_weights`. inputs: byte offset of the channels
-    that each block of output channels reads. operands: (O, taps) from master codes' operands (O, C / group, ...).
+    offsets: int64 per output pixel, of its first tap. segments, runs: see `taps_of`. dense: how operands
+    (O, C / group, ...) become rows (O, taps).
     """
 
     offsets: Array
@@ -64,8 +65,8 @@ class Dense:
         return whole.reshape(outputs, -1)
 
 
-def nest(state: Lowering, step: Step, place: Planes, *, padded: bool) -> tuple[Planes, int | Spot]:
-    """Emit the nesting of an input where some widths need it; return (input, first byte of the nested copy or 0)."""
+def nest(state: Lowering, step: Step, place: Planes, *, padded: bool) -> int | Spot:
+    """Append the nesting of an input where some widths need it; return the first byte of the nested copy, or 0."""
     machine, node = step.call.machine, step.node
     narrow = any(b_a != machine.n for _, b_a in step.call.bounds)
     target: int | Spot = Spot(state.buffer(place.size)) if narrow else 0
@@ -92,7 +93,7 @@ def nest(state: Lowering, step: Step, place: Planes, *, padded: bool) -> tuple[P
             right=right,
             direct=1,
         )
-    return place, target
+    return target
 
 
 def widths_of(state: Lowering, step: Step) -> Address:
@@ -122,29 +123,21 @@ def conv(state: Lowering, step: Step) -> bool:
     kind = (QUADS if state.isa.packs else DEPTH) if depth else CODES
     segments, runs = taps_of(place, weights.shape[2:], dilation, kind=kind)
     shape = Shape(offsets, segments, runs, outputs, Dense(group, place.channels))
-    place, nested = nest(state, step, place, padded=any(node.integers("pads")))
+    nested = nest(state, step, place, padded=any(node.integers("pads")))
     first = place.at(-top, -left)
     source = Source(place.start + first, nested + first if isinstance(nested, Spot) else 0)
-    from .residual import residual_of
-
     # codes of sums that a register has yet to change are added to nothing
     residual = None if can_overflow(step) else residual_of(state, step)
     target = state.new_place(residual.output if residual else node.outputs[0])
     assert isinstance(target, Planes)
     places = y * target.row + x * target.step
     words: dict[str, Address] = {"target": target.origin, "low": node.integer("low"), "high": node.integer("high")}
-    padding = padding_of(state, rows * columns, outputs, kind=kind)
-    words |= residual.words(state, y, x, padding) if residual else NO_RESIDUAL
-    layer(state, step, shape, source, variants, places, words, kind=kind)
+    words |= residual.words(state) if residual else NO_RESIDUAL
+    others = residual.offsets(y, x) if residual else None
+    layer(state, step, shape, source, variants, places, words, others=others, kind=kind)
     if residual:
         state.out.fused.add(residual.output)
     return True
-
-
-def padding_of(state: Lowering, pixels: int, outputs: int, *, kind: str) -> int:
-    """Return how many pixels whole tiles have."""
-    size, _ = tile_of(state.isa, pixels, outputs, kind=kind)
-    return -(-pixels // size) * size
 
 
 def taps_of(
@@ -179,7 +172,6 @@ def taps_of(
 NO_RESIDUAL = dict.fromkeys(
     (
         "residual",
-        "residual_offsets",
         "own_multiplier",
         "other_multiplier",
         "addend",
@@ -207,31 +199,8 @@ def gemm(state: Lowering, step: Step) -> bool:
     runs = np.full((1, run), -1, np.int64)
     runs[0, :taps] = np.arange(taps)
     shape = Shape(np.zeros(1, np.int64), np.zeros(1, np.int64), runs, outputs, Dense(1, taps))
-    narrow = any(b_a != machine.n for _, b_a in step.call.bounds)
-    nested: Address = 0
-    if narrow:
-        row = -(-taps // 16) * 16
-        nested = Spot(state.buffer(row))
-        state.add(
-            "nest",
-            NEST,
-            widths=widths_of(state, step),
-            n=machine.n,
-            rule=tables.RULES[machine.activation_rule],
-            zero=int(state.out.constants[node.inputs[2]]),
-            source=place.start,
-            source_row=taps,
-            source_step=taps,
-            target=nested,
-            height=1,
-            width=1,
-            step=taps,
-            top=0,
-            left=0,
-            bottom=0,
-            right=0,
-            direct=1,
-        )
+    # one pixel, whose channels are the taps
+    nested = nest(state, step, Planes(place.start, taps, 1, 1), padded=False)
     name = node.outputs[0]
     size = -(-outputs // 16) * 16 * (4 if logits else 1)
     target = Flat(Spot(state.buffer(size)), step.call.type.dtype, step.call.type.shape)
@@ -260,9 +229,13 @@ def layer(
     places: Array,
     words: Mapping[str, Address],
     *,
+    others: Array | None = None,
     kind: str = CODES,
 ) -> None:
-    """Append the operation "conv" of a layer whose geometry is known."""
+    """Append the operation "conv" of a layer whose geometry is known.
+
+    places, others: offsets int64 of the output pixels in the target, and in the other operand of an addition.
+    """
     isa, machine, memory, node = state.isa, step.call.machine, state.out.memory, step.node
     pixels = len(shape.offsets)
     logits, depthwise = kind == LOGITS, kind in (DEPTH, QUADS)
@@ -325,6 +298,7 @@ def layer(
         segment_count=len(shape.segments) // (4 if kind == QUADS else 1),
         run=shape.runs.shape[1],
         target_offsets=target_offsets,
+        residual_offsets=0 if others is None else to_tiles(others),
         sums=sums,
         sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4) if sums else 0,
         flags=state.flags_of(node.name).start,
@@ -359,4 +333,4 @@ def _pack_weights(
     return found, sizes
 
 
-__all__ = ["conv", "gemm", "step_of"]
+__all__ = ["conv", "gemm"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..graph.model import Node
 from ..kernels.vector.add import ADD
 from ..kernels.vector.average_pool import AVERAGE_POOL
 from ..kernels.vector.control import ARGMAX, GATHER_ROWS
@@ -11,7 +12,7 @@ from ..kernels.vector.planes import PLANES
 from ..kernels.vector.table import TABLE
 from ..planner import Step
 from . import tables
-from .layout import Flat, Planes, Spot
+from .layout import Address, Flat, Planes, Spot
 from .lower import Lowering, spread
 
 # bytes that are worth a chunk
@@ -29,6 +30,37 @@ def _planes(state: Lowering, name: str) -> Planes | None:
     return place if isinstance(place, Planes) else None
 
 
+def _window(node: Node, source: Planes, target: Planes) -> dict[str, Address]:
+    """Return the words of a window's geometry (B6)."""
+    (kernel_y, kernel_x), (stride_y, stride_x) = node.pair("kernel_shape"), node.pair("strides")
+    top, left, _, _ = node.integers("pads")
+    return {
+        "source": source.origin,
+        "source_row": source.row,
+        "source_step": source.step,
+        "height": source.height,
+        "width": source.width,
+        "target": target.origin,
+        "target_row": target.row,
+        "target_step": target.step,
+        "rows": target.height,
+        "columns": target.width,
+        "kernel_y": kernel_y,
+        "kernel_x": kernel_x,
+        "stride_y": stride_y,
+        "stride_x": stride_x,
+        "top": top,
+        "left": left,
+        "channels": source.step,
+    }
+
+
+def _window_chunks(node: Node, target: Planes) -> int:
+    kernel_y, kernel_x = node.pair("kernel_shape")
+    work = target.size * kernel_y * kernel_x
+    return spread(work, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES)
+
+
 def max_pool(state: Lowering, step: Step) -> bool:
     """Lower MaxPool (B6)."""
     source = _planes(state, step.node.inputs[0])
@@ -37,31 +69,14 @@ def max_pool(state: Lowering, step: Step) -> bool:
     target = state.new_place(step.node.outputs[0])
     assert isinstance(target, Planes)
     node = step.node
-    (kernel_y, kernel_x), (stride_y, stride_x) = node.pair("kernel_shape"), node.pair("strides")
     dilation_y, dilation_x = node.pair("dilations")
     state.add(
         "max_pool",
         MAX_POOL,
-        spread(target.size * kernel_y * kernel_x, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES),
-        source=source.origin,
-        source_row=source.row,
-        source_step=source.step,
-        height=source.height,
-        width=source.width,
-        target=target.origin,
-        target_row=target.row,
-        target_step=target.step,
-        rows=target.height,
-        columns=target.width,
-        kernel_y=kernel_y,
-        kernel_x=kernel_x,
-        stride_y=stride_y,
-        stride_x=stride_x,
+        _window_chunks(node, target),
         dilation_y=dilation_y,
         dilation_x=dilation_x,
-        top=node.integers("pads")[0],
-        left=node.integers("pads")[1],
-        channels=source.step,
+        **_window(node, source, target),
     )
     return True
 
@@ -73,7 +88,7 @@ def average_pool(state: Lowering, step: Step) -> bool:
         return False
     node = step.node
     zero_x, zero_y, multiplier, shift = _scalars(state, step, 1)
-    (kernel_y, kernel_x), (stride_y, stride_x) = node.pair("kernel_shape"), node.pair("strides")
+    kernel_y, kernel_x = node.pair("kernel_shape")
     if shift > 61 or 255 * kernel_y * kernel_x * multiplier + (1 << shift) >= tables.I64_SAFE:
         return False
     target = state.new_place(node.outputs[0])
@@ -81,30 +96,14 @@ def average_pool(state: Lowering, step: Step) -> bool:
     state.add(
         "average_pool",
         AVERAGE_POOL,
-        spread(target.size * kernel_y * kernel_x, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES),
-        source=source.origin,
-        source_row=source.row,
-        source_step=source.step,
-        height=source.height,
-        width=source.width,
-        target=target.origin,
-        target_row=target.row,
-        target_step=target.step,
-        rows=target.height,
-        columns=target.width,
-        kernel_y=kernel_y,
-        kernel_x=kernel_x,
-        stride_y=stride_y,
-        stride_x=stride_x,
-        top=node.integers("pads")[0],
-        left=node.integers("pads")[1],
-        channels=source.step,
+        _window_chunks(node, target),
         z_x=zero_x,
         z_y=zero_y,
         multiplier=multiplier,
         shift=shift,
         low=node.integer("low"),
         high=node.integer("high"),
+        **_window(node, source, target),
     )
     return True
 

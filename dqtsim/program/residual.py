@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..graph.model import Array
 from ..planner import Step
 from ..spec.rules import Rounding
@@ -29,14 +27,16 @@ class Residual:
         """Return the name of the sum."""
         return self.step.node.outputs[0]
 
-    def words(self, state: Lowering, y: Array, x: Array, padded: int) -> dict[str, Address]:
-        """Return its words for output pixels (y, x), tables repeated to `padded` pixels."""
-        offsets = y * self.other.row + x * self.other.step
-        offsets = np.concatenate([offsets, np.full(padded - len(offsets), offsets[-1], np.int64)])
+    def offsets(self, y: Array, x: Array) -> Array:
+        """Return the offsets of output pixels (y, x) in the other operand."""
+        found: Array = y * self.other.row + x * self.other.step
+        return found
+
+    def words(self, state: Lowering) -> dict[str, Address]:
+        """Return its words, but for the table of offsets."""
         node = self.step.node
         return {
             "residual": self.other.origin,
-            "residual_offsets": state.out.memory.add(offsets),
             "own_multiplier": self.own,
             "other_multiplier": self.others,
             "addend": self.addend,

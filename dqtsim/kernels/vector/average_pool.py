@@ -10,33 +10,9 @@ from .emit import I8, I32, I64, Emitter, Record, constant, vector
 from .isa import Isa
 from .requantize import Codes
 from .rows import fields, pieces, rows_of
-from .window import taps
+from .window import WINDOW, taps
 
-AVERAGE_POOL = Record(
-    "source",  # pixel (0, 0)
-    "source_row",
-    "source_step",
-    "height",
-    "width",
-    "target",
-    "target_row",
-    "target_step",
-    "rows",  # of the output
-    "columns",
-    "channels",  # bytes of a pixel that are computed, a multiple of 4
-    "kernel_y",
-    "kernel_x",
-    "stride_y",
-    "stride_x",
-    "top",
-    "left",
-    "z_x",
-    "multiplier",
-    "shift",
-    "z_y",
-    "low",
-    "high",
-)
+AVERAGE_POOL = Record(*WINDOW, "z_x", "multiplier", "shift", "z_y", "low", "high")
 
 
 def emit(module: Any, isa: Isa, rounding: int) -> str:

@@ -7,7 +7,7 @@ from llvmlite import ir
 from .emit import I8, I16, I32, I64, Emitter, constant, vector
 from .isa import Isa
 from .requantize import FLOOR, TIES_UP, rounded_shift
-from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, Tile, channel_order
+from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, Tile
 
 
 def emit_tile(
@@ -143,16 +143,12 @@ class Codes(Tile):
     def finish_logits(self) -> None:
         e, b, lanes = self.e, self.e.builder, self.count
         places = self.places("target", "target_offsets", 4)
-        order = channel_order(lanes, self.vectors, packs=self.packed)
         for j in range(self.vectors):
             start = b.add(self.parameters, constant(I64, j * PARAMETER_BYTES * lanes + 4 * lanes))
             alignment, bias = (e.load(b.add(start, constant(I64, 4 * lanes * k)), self.lanes, 4) for k in (0, 1))
             for i in range(self.pixels):
                 total = b.add(b.shl(self.sums[i][j], alignment), bias)
-                for lane in range(0, lanes, 4):
-                    part = ir.Constant(vector(I32, 4), list(range(lane, lane + 4)))
-                    four = b.shuffle_vector(total, total, part)
-                    e.store(four, b.add(places[i], constant(I64, 4 * order[j * lanes + lane])))
+                self.store_in_order(total, places[i], j)
 
 
 class Addition:

@@ -5,29 +5,9 @@ from typing import Any
 from .emit import I8, Emitter, Record, constant, vector
 from .isa import Isa
 from .rows import fields, pieces, rows_of
-from .window import taps
+from .window import WINDOW, taps
 
-MAX_POOL = Record(
-    "source",  # pixel (0, 0)
-    "source_row",
-    "source_step",
-    "height",
-    "width",
-    "target",
-    "target_row",
-    "target_step",
-    "rows",  # of the output
-    "columns",
-    "channels",  # bytes of a pixel that are computed, a multiple of 4
-    "kernel_y",
-    "kernel_x",
-    "stride_y",
-    "stride_x",
-    "dilation_y",
-    "dilation_x",
-    "top",
-    "left",
-)
+MAX_POOL = Record(*WINDOW, "dilation_y", "dilation_x")
 
 
 def emit(module: Any, isa: Isa) -> str:

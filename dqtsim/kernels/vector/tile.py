@@ -231,16 +231,20 @@ class Tile:
             e.store(found[0], place, size)
 
     def keep_sums(self) -> None:
-        e, b = self.e, self.e.builder
+        b = self.e.builder
         with b.if_then(b.icmp_signed("!=", self.word("sums"), constant(I64, 0)), likely=False):
-            order = channel_order(self.count, self.vectors, packs=self.packed)
             for i, place in enumerate(self.places("sums", "sums_offsets", 4)):
                 for j in range(self.vectors):
-                    # four lanes are always four channels that follow each other
-                    for lane in range(0, self.count, 4):
-                        part = ir.Constant(vector(I32, 4), list(range(lane, lane + 4)))
-                        four = b.shuffle_vector(self.sums[i][j], self.sums[i][j], part)
-                        e.store(four, b.add(place, constant(I64, 4 * order[j * self.count + lane])))
+                    self.store_in_order(self.sums[i][j], place, j)
+
+    def store_in_order(self, value: Any, place: Any, j: int) -> None:
+        """Store int32 lanes of vector `j` where their channels belong; four lanes are four channels in a row."""
+        e, b = self.e, self.e.builder
+        order = channel_order(self.count, self.vectors, packs=self.packed)
+        for lane in range(0, self.count, 4):
+            part = ir.Constant(vector(I32, 4), list(range(lane, lane + 4)))
+            four = b.shuffle_vector(value, value, part)
+            e.store(four, b.add(place, constant(I64, 4 * order[j * self.count + lane])))
 
 
 __all__ = [

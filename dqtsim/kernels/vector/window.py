@@ -1,8 +1,29 @@
-"""The taps of a window that lie inside the picture."""
+"""Windows over pixels: their words, and the taps that lie inside the picture."""
 
 from typing import Any
 
 from .emit import I64, Emitter, constant
+
+# the words of every operation that moves a window over pixels
+WINDOW = (
+    "source",  # pixel (0, 0)
+    "source_row",
+    "source_step",
+    "height",
+    "width",
+    "target",
+    "target_row",
+    "target_step",
+    "rows",  # of the output
+    "columns",
+    "channels",  # bytes of a pixel that are computed, a multiple of 4
+    "kernel_y",
+    "kernel_x",
+    "stride_y",
+    "stride_x",
+    "top",
+    "left",
+)
 
 
 def taps(e: Emitter, start: Any, size: Any, kernel: Any, dilation: Any) -> tuple[Any, Any]:
