@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +20,10 @@ from .common import (
     written_aside,
 )
 
+if TYPE_CHECKING:
+    from ..graph.model import Array
+    from ..planner import Plan
+
 AGAINST = ("onnxruntime", "float")
 
 
@@ -31,6 +37,7 @@ AGAINST = ("onnxruntime", "float")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Pictures. [default: random ones]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random pictures.")
 @target_option
+@click.option("--profile", is_flag=True, help="Show instead where the time of one picture goes, with one thread.")
 @click.option("--json", "json_path", help="Write every sample to a .json file, or print it only (-).")
 def bench_command(
     model: Path,
@@ -42,6 +49,7 @@ def bench_command(
     input_path: Path | None,
     seed: int,
     target_name: str,
+    profile: bool,
     json_path: str | None,
 ) -> None:
     """Measure MODEL: milliseconds a picture, GMAC/s, share of the CPU's peak, and the ratio to other runtimes.
@@ -58,6 +66,8 @@ def bench_command(
     from ..target import load_target
 
     rivals = _rivals(against)
+    if profile and (rivals or threads > 1):
+        raise InputError("--profile looks at dqtsim alone, with one thread; it takes neither --against nor --threads.")
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)), "--json", ".json")
     target = load_target(target_name)
@@ -66,24 +76,42 @@ def bench_command(
     given = None if input_path is None else read_input(input_path, graph)
     codes = pictures(compiled, batch or (1 if given is None else len(given)), seed, given)
     check_codes(compiled, codes)
+    title = f"{graph.name}, bits {policy}, target {target.name}"
+    context = {
+        "model": str(model),
+        "target": target.name,
+        "bits_policy": policy,
+        "input": str(input_path) if input_path else f"random, seed {seed}",
+    }
+    if profile:
+        _profile(compiled, codes, runs, title, context, json_path)
+        return
     with progress(runs, "rounds") as count:
         finding = measure(compiled, codes, threads=threads, runs=runs, against=rivals, done=count)
-    report = as_json(
-        finding,
-        model=str(model),
-        target=target.name,
-        bits_policy=policy,
-        input=str(input_path) if input_path else f"random, seed {seed}",
-    )
+    sizes = f"batch of {counted(len(codes), 'picture')}, {counted(threads, 'thread')}"
+    _show(lambda: print_finding(console(), finding, f"{title}, {sizes}"), as_json(finding, **context), json_path)
+    sys.exit(1 if finding.different else 0)
+
+
+def _profile(
+    compiled: "Plan", codes: "Array", runs: int, title: str, context: Mapping[str, str], json_path: str | None
+) -> None:
+    from ..bench.profile import as_json, print_profile, profile
+
+    with progress(runs, "runs") as count:
+        found = profile(compiled, codes, runs, count)
+    _show(lambda: print_profile(console(), found, f"{title}, 1 thread"), as_json(found, **context), json_path)
+
+
+def _show(table: Callable[[], None], report: Mapping[str, Any], json_path: str | None) -> None:
+    """Print the table, and write the report where it is wanted; `-` prints the report alone."""
     if json_path == "-":
         click.echo(json.dumps(report))
-    else:
-        sizes = f"batch of {counted(len(codes), 'picture')}, {counted(threads, 'thread')}"
-        print_finding(console(), finding, f"{graph.name}, bits {policy}, target {target.name}, {sizes}")
-        if json_path is not None:
-            with written_aside(Path(json_path)) as aside:
-                aside.write_text(json.dumps(report) + "\n", encoding="utf-8")
-    sys.exit(1 if finding.different else 0)
+        return
+    table()
+    if json_path is not None:
+        with written_aside(Path(json_path)) as aside:
+            aside.write_text(json.dumps(report) + "\n", encoding="utf-8")
 
 
 def _rivals(against: str) -> list[str]:

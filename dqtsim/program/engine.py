@@ -1,7 +1,7 @@
 """Running a lowered plan: arenas, records, threads, results."""
 
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,6 +95,18 @@ class Instance:
                 self._ordinary(segment.step)
             else:
                 program.run(segment[1], len(segment[0]), self._size)
+
+    def one_by_one(self, codes: Array, done: Callable[[], None]) -> None:
+        """Run one sample as `execute` does, but call `done` after every operation."""
+        self._give(codes)
+        for segment in self.segments:
+            if isinstance(segment, Ordinary):
+                self._ordinary(segment.step)
+                done()
+                continue
+            for number in range(len(segment[0])):
+                self.program.run(segment[1] + number * self._size, 1, self._size)
+                done()
 
     def execute_many(self, codes: Array) -> Array:
         """Run samples uint8 (N, ...), contiguous, of a program in one piece; return their reports uint8 (N, bytes)."""

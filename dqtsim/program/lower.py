@@ -16,8 +16,13 @@ Words = Mapping[str, Address]
 
 @dataclass(frozen=True)
 class Native:
-    """One operation: the address of its function, its record, the words and the number of chunks."""
+    """One operation of the step called `step`: its function by name and address, its record, words and chunks.
 
+    Operations that belong to no step, such as the clearing of flags, have the name "".
+    """
+
+    step: str
+    name: str
     function: int
     record: Record
     words: Words
@@ -95,6 +100,8 @@ class Lowering:
         # a residual's NestedAdd by the convolution that does its work
         self.residuals: dict[str, Step] = {}
         self.index = {step.node.outputs[0]: number for number, step in enumerate(plan.steps)}
+        # whose operations are being made
+        self.step = ""
 
     @property
     def now(self) -> int:
@@ -117,7 +124,7 @@ class Lowering:
         """Append a native operation."""
         for address in words.values():
             self.touch(address)
-        self.out.operations.append(Native(self.functions[function], record, words, chunks))
+        self.out.operations.append(Native(self.step, function, self.functions[function], record, words, chunks))
 
     def planes(self, name: str) -> Planes:
         """Return a place for the tensor `name` of shape (1, C, H, W), with the border that its consumers want."""
@@ -218,8 +225,10 @@ def lower(
             inputs = [out.constants[i] for i in step.node.inputs]
             out.constants[name] = step.operator.kernel(step.call, inputs).output
             continue
+        state.step = step.node.name
         if not handlers.get(step.node.operator, _cannot)(state, step):
             state.ordinary(step)
+    state.step = ""
     _report(state)
     for name in state.outputs | ({"bits"} & out.places.keys()):
         _keep_to_the_end(state, name)

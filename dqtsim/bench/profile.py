@@ -1,0 +1,136 @@
+"""Where the time of one picture goes: every operation of the engine's program, timed between two looks at the clock.
+
+One thread runs the program from its first operation to its last, as an inference does, so every operation finds the
+caches as it would find them there. What the two looks cost is measured and taken off.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ..graph.model import Array
+from ..planner import Plan
+from ..program import native
+from ..program.engine import Instance
+from ..program.lower import Ordinary
+from .measure import WARM_UP
+from .peak import peak
+
+# operations that do a layer's products; their other operations prepare or finish it
+MULTIPLIES = ("conv", "ordinary")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One operation: the step that it belongs to, its function, the median of its seconds, its MACs."""
+
+    step: str
+    function: str
+    seconds: float
+    macs: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All operations in order; peak: GMAC/s of one thread, measured beside them, of `instruction`."""
+
+    parts: tuple[Part, ...]
+    peak_gmacs: float
+    instruction: str
+
+    @property
+    def seconds(self) -> float:
+        """Return the sum of all operations."""
+        return sum(part.seconds for part in self.parts)
+
+    def share(self, part: Part) -> float:
+        """Return the share of the peak that an operation with MACs reaches."""
+        return part.macs / part.seconds / 1e9 / self.peak_gmacs
+
+
+def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lambda: None) -> Profile:
+    """Time the operations of the first picture of `codes` uint8 (N, ...) in `runs` runs."""
+    engine = native(plan)
+    program = engine.program
+    best, instruction = peak(1)
+    instance = program.instance()
+    try:
+        found = []
+        for number in range(-WARM_UP, runs):
+            row = _once(instance, codes[:1])
+            if number >= 0:
+                found.append(row)
+                done()
+        best = max(best, peak(1)[0])
+        medians = np.median(np.array(found), axis=0) * 1e-9
+        names = list(_names(instance))
+    finally:
+        program.release(instance)
+    counted: set[str] = set()
+    parts = []
+    for (step, function), seconds in zip(names, medians.tolist(), strict=True):
+        multiplies = function in MULTIPLIES and step not in counted
+        counted |= {step} if multiplies else set()
+        parts.append(Part(step, function, seconds, plan.macs.get(step, 0) if multiplies else 0))
+    return Profile(tuple(parts), best, instruction)
+
+
+def _names(instance: Instance) -> Iterator[tuple[str, str]]:
+    """Yield the step and the function of every operation."""
+    for operation in instance.program.lowered.operations:
+        if isinstance(operation, Ordinary):
+            yield operation.step.node.name, "ordinary"
+        else:
+            yield operation.step, operation.name
+
+
+def _once(instance: Instance, codes: Array) -> list[int]:
+    """Run one picture and return the nanoseconds of every operation."""
+    times = []
+    started = perf_counter_ns()
+    instance.one_by_one(codes, lambda: times.append(perf_counter_ns()))
+    looks = [perf_counter_ns() for _ in range(9)]
+    look = int(np.median(np.diff(looks)))
+    return [max(1, after - before - look) for before, after in zip([started, *times], times, strict=False)]
+
+
+def print_profile(console: Console, found: Profile, title: str) -> None:
+    """Print a row for each operation, and beneath them the sum and what it is without the way to and from Python."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
+    for heading in ("step", "operation", "microseconds", "of all", "GMAC/s", "of the peak"):
+        table.add_column(heading, justify="left" if heading in ("step", "operation") else "right")
+    for part in found.parts:
+        gmacs = part.macs / part.seconds / 1e9
+        table.add_row(
+            part.step or "-",
+            part.function,
+            f"{part.seconds * 1e6:.2f}",
+            f"{100 * part.seconds / found.seconds:.1f} %",
+            f"{gmacs:.1f}" if part.macs else "",
+            f"{100 * found.share(part):.1f} %" if part.macs else "",
+        )
+    console.print(table)
+    multiplied = sum(part.seconds for part in found.parts if part.macs)
+    macs = sum(part.macs for part in found.parts)
+    console.print(
+        f"{found.seconds * 1e6:.1f} microseconds in all, {100 * multiplied / found.seconds:.1f} % in the operations that "
+        f"multiply; {100 * macs / found.seconds / 1e9 / found.peak_gmacs:.1f} % of the peak of "
+        f"{found.peak_gmacs:.1f} GMAC/s, {found.instruction}"
+    )
+
+
+def as_json(found: Profile, **context: Any) -> dict[str, Any]:
+    """Return a profile as one JSON object; `context` (model, bits, ...) comes first."""
+    return {
+        **context,
+        "peak": {"instruction": found.instruction, "gmacs_per_second": found.peak_gmacs},
+        "operations": [
+            {"step": part.step, "operation": part.function, "seconds": part.seconds, "macs": part.macs}
+            for part in found.parts
+        ],
+    }
