@@ -15,7 +15,7 @@ from ..ops import Outcome
 from ..planner import Plan, Step
 from ..spec.mac import Flags
 from ..spec.rules import Overflow
-from .layout import SLACK, Spot, aligned, allocate
+from .layout import SLACK, Slabs, Spot, aligned, allocate
 from .lower import Lowered, Native, Ordinary, lower
 from .refuse import refuse
 from .team import Team
@@ -46,7 +46,7 @@ class Instance:
     def __init__(self, program: "Program") -> None:
         self.program = program
         lowered = program.lowered
-        self.arena = aligned(program.arena_bytes)
+        self.arena = Slabs().take(program.arena_bytes)
         base = int(self.arena.ctypes.data)
         self.segments: list[tuple[Array, int] | Ordinary] = []
         self.picture: Array | None = None

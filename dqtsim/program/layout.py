@@ -11,6 +11,9 @@ from ..graph.model import Array
 ALIGNMENT = 64
 # vector loads may read past the last byte of a tensor, never write there
 SLACK = 64
+# bytes of a huge page, and of the least that is asked for at once: NumPy wants huge pages from 4 MiB on
+HUGE = 2 << 20
+SLAB = 16 << 20
 
 
 def rounded(value: int, multiple: int) -> int:
@@ -18,11 +21,31 @@ def rounded(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def aligned(size: int) -> Array:
-    """Return `size` zeros uint8 that begin at a multiple of ALIGNMENT."""
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
+def aligned(size: int, to: int = ALIGNMENT) -> Array:
+    """Return `size` zeros uint8 that begin at a multiple of `to`."""
+    memory = np.zeros(size + to, np.uint8)
+    start = -memory.ctypes.data % to
     return memory[start : start + size]
+
+
+class Slabs:
+    """Memory handed out in a row from large pieces that begin at a multiple of HUGE.
+
+    NumPy asks the system for huge pages where an array is large, and only memory that is touched is taken. A network
+    then needs a few of them instead of thousands of small pages, whose addresses have to be looked up one by one, and
+    where its tensors lie in the caches no longer depends on which small pages the process happened to get.
+    """
+
+    def __init__(self) -> None:
+        self._left = np.zeros(0, np.uint8)
+
+    def take(self, size: int) -> Array:
+        """Return `size` zeros uint8 that begin at a multiple of ALIGNMENT."""
+        whole = rounded(size, ALIGNMENT)
+        if whole > len(self._left):
+            self._left = aligned(max(SLAB, rounded(whole, HUGE)), HUGE)
+        taken, self._left = self._left[:size], self._left[whole:]
+        return taken
 
 
 @dataclass(eq=False)
@@ -139,13 +162,14 @@ class Constants:
 
     arrays: list[Array] = field(default_factory=list)
     known: dict[bytes, int] = field(default_factory=dict)
+    slabs: Slabs = field(default_factory=Slabs)
 
     def add(self, array: Array) -> int:
         """Keep an aligned copy and return its address; what is there already is not kept twice."""
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         key = sha256(flat.data).digest()
         if key not in self.known:
-            kept = aligned(flat.nbytes + SLACK)
+            kept = self.slabs.take(flat.nbytes + SLACK)
             kept[: flat.nbytes] = flat
             self.arrays.append(kept)
             self.known[key] = int(kept.ctypes.data)

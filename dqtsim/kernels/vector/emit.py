@@ -114,6 +114,11 @@ class Emitter:
             function = ir.Function(self.module, ir.FunctionType(result, [a.type for a in arguments]), name)
         return self.builder.call(function, arguments)
 
+    def prefetch(self, address: Any) -> None:
+        """Ask for the cache line at `address`, to be read; any address will do."""
+        read, near, data = (constant(I32, value) for value in (0, 3, 1))
+        self.call("llvm.prefetch.p0", ir.VoidType(), self.pointer(address, I8), read, near, data)
+
     def least(self, a: Any, b: Any, *, signed: bool = True) -> Any:
         """Return the lesser of two integers, or of every lane."""
         return self._extreme("min", a, b, signed)

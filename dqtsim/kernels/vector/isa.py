@@ -21,7 +21,7 @@ class Isa:
     lanes: int32 in a vector. registers: vectors that a kernel may keep. needs: the CPU's features, all of them.
     dot: (emitter, accumulators, pixels, weights) -> accumulators. unpack: (emitter, int32 lanes) -> what `dot` wants
     of weights, which is kept for all pixels of a tile. packs: it has vpdpbusd and instructions that pack vectors to
-    bytes, 128 bits of each in turn.
+    bytes, 128 bits of each in turn. ahead: how many bytes ahead weights are asked for, 0 where the caches keep up.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Isa:
     weights: Callable[[Emitter, Any], Any]
     pixels: Callable[[Emitter, Any], Any]
     packs: bool = False
+    ahead: int = 0
 
 
 def _as_they_are(_e: Emitter, lanes: Any) -> Any:
@@ -92,6 +93,8 @@ ISAS = (
         _as_they_are,
         _as_they_are,
         packs=True,
+        # four steps of the widest tile: a core that starts two instructions a cycle needs 21 bytes of weights in each
+        ahead=1024,
     ),
     Isa(
         "vnni256",

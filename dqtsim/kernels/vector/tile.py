@@ -165,6 +165,10 @@ class Tile:
         size = 4 * isa.lanes
         loaded = [e.load(b.add(weights, constant(I64, j * size)), self.lanes, size) for j in range(self.vectors)]
         operands = [isa.weights(e, lanes) for lanes in loaded]
+        if isa.ahead:
+            # each line once, and early enough to be there when its step comes; past the end it does nothing
+            for j in range(self.vectors):
+                e.prefetch(b.add(weights, constant(I64, isa.ahead + j * size)))
         added = []
         for i in range(self.pixels):
             four = isa.pixels(e, e.splat(e.load(taps[i], I32), isa.lanes))
