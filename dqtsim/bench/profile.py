@@ -118,7 +118,7 @@ def print_profile(console: Console, found: Profile, title: str) -> None:
     multiplied = sum(part.seconds for part in found.parts if part.macs)
     macs = sum(part.macs for part in found.parts)
     console.print(
-        f"{found.seconds * 1e6:.1f} microseconds in all, {100 * multiplied / found.seconds:.1f} % in the operations that "
+        f"{found.seconds * 1e6:.1f} microseconds in all, {100 * multiplied / found.seconds:.1f} % in operations that "
         f"multiply; {100 * macs / found.seconds / 1e9 / found.peak_gmacs:.1f} % of the peak of "
         f"{found.peak_gmacs:.1f} GMAC/s, {found.instruction}"
     )

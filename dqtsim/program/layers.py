@@ -1,11 +1,12 @@
 """Layers that multiply and accumulate, as native operations: NestedConv, NestedGemm, NestedLogits (A1-B4, B7)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..graph.model import Array, Widths
+from ..kernels.vector import matrix
 from ..kernels.vector.conv import WIDTHS
 from ..kernels.vector.nest import NEST
 from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
@@ -15,7 +16,7 @@ from .layout import Address, Flat, Planes, Spot
 from .lower import Lowering, spread
 from .narrowing import narrow
 from .residual import residual_of
-from .tiles import apart, grouping, tile_of
+from .tiles import DEPTH_BYTES, apart, by_matrices, distance, grouping, panel_row, tile_of, whole_tiles
 from .variants import can_overflow, held, row_index, variants_of
 
 # one chunk is worth at least so many multiply-accumulates
@@ -240,9 +241,15 @@ def layer(
     pixels = len(shape.offsets)
     logits, depthwise = kind == LOGITS, kind in (DEPTH, QUADS)
     size, most = tile_of(isa, pixels, shape.outputs, kind=kind)
+    matrices = by_matrices(isa, size, kind)
+    order = whole_tiles(pixels, size, overlap=matrices)
+    tiles = len(order)
+    apart_by = distance(shape.offsets[order]) if matrices else 0
+    if apart_by:
+        shape = replace(shape, runs=tables.padded(shape.runs, DEPTH_BYTES))
     blocks = tables.blocks_of(isa, kind, size, shape.outputs, most)
     channels = sum(len(block.order) for block in blocks)
-    packed, weights_bytes = _pack_weights(state, step, shape, blocks, kind)
+    packed, weights_bytes = _pack_weights(state, step, shape, blocks, kind, size)
     choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
     records: list[int] = []
     bias = None if not logits else state.out.constants[node.inputs[3]]
@@ -258,10 +265,9 @@ def layer(
         else:
             parameters = tables.packed_parameters(correction, variant, blocks)
         records += [int(pair[1] == machine.n), address, memory.add(parameters)]
-    tiles = -(-pixels // size)
 
     def to_tiles(offsets: Array) -> int:
-        return memory.add(np.concatenate([offsets, np.full(tiles * size - pixels, offsets[-1], np.int64)]))
+        return memory.add(offsets[order])
 
     table: list[int] = []
     w = 0
@@ -276,14 +282,19 @@ def layer(
         assert isinstance(sums, Spot)
         sums.buffer.last = 1 << 30
         state.out.sums[node.name] = Flat(sums, "int32", (pixels, channels))
-    target_offsets = to_tiles(places)
     macs = pixels * sum(weights_bytes)
     by_blocks = len(blocks) > tiles
     parts = len(blocks) if by_blocks else tiles if logits or apart(places, isa.lanes) else 1
-    state.add(
-        "conv",
-        CONV,
-        spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS),
+    chunks = spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS)
+    group = grouping(sum(weights_bytes), len(blocks), tiles, matrices=matrices)
+    geometry: dict[str, Address] = dict.fromkeys(matrix.WORDS, 0)
+    geometry |= {
+        "segments": memory.add(shape.segments),
+        "segment_count": len(shape.segments) // (4 if kind == QUADS else 1),
+    }
+    if matrices:
+        geometry |= matrices_of(state, shape, source, order, apart_by, 0 if by_blocks else chunks * group)
+    whole: dict[str, Address] = dict(
         widths=widths_of(state, step),
         choice=memory.add(choice),
         variants=memory.add(np.array(records, np.int64)),
@@ -294,25 +305,69 @@ def layer(
         pixels=size,
         blocks=state.table(table),
         block_count=len(blocks),
-        segments=memory.add(shape.segments),
-        segment_count=len(shape.segments) // (4 if kind == QUADS else 1),
         run=shape.runs.shape[1],
-        target_offsets=target_offsets,
+        target_offsets=to_tiles(places),
         residual_offsets=0 if others is None else to_tiles(others),
         sums=sums,
         sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4) if sums else 0,
         flags=state.flags_of(node.name).start,
         zero=0 if logits else int(state.out.constants[node.inputs[3]]),
-        group=grouping(sum(weights_bytes), len(blocks), tiles),
+        group=group,
         by_blocks=int(by_blocks),
+        **geometry,
         **words,
     )
+    if geometry["matrices"] == matrix.ALL_PANELS:
+        state.add("panels", CONV, min(chunks, tiles), **whole)
+    state.add("conv", CONV, chunks, **whole)
     if can_overflow(step):
-        narrow(state, step, variants, sums, 4 * channels, target_offsets, places, words)
+        narrow(state, step, variants, sums, 4 * channels, memory.add(places), places, words)
+
+
+def matrices_of(
+    state: Lowering, shape: Shape, source: Source, order: Array, apart_by: int, panels: int
+) -> dict[str, Address]:
+    """Return the words that say where matrices find their taps.
+
+    order: pixels (tiles, size) of all tiles. apart_by: bytes from a pixel to the next, where it is the same for all, or
+    0. panels: how many tiles are gathered at a time, 0 for all of them.
+    """
+    memory = state.out.memory
+    taps = shape.runs.size
+    starts = shape.segments[:, None] + np.arange(shape.runs.shape[1], dtype=np.int64)
+    steps = -(-taps // DEPTH_BYTES)
+    offsets = shape.offsets[order]
+    if apart_by:
+        places = starts.reshape(-1)[::DEPTH_BYTES]
+        read = int(offsets.max() + places.max()) + DEPTH_BYTES
+        for address in (source.direct, source.nested):
+            if isinstance(address, Spot):
+                address.buffer.size = max(address.buffer.size, address.offset + read)
+        return {
+            "matrices": matrix.DIRECT,
+            "row_bytes": apart_by,
+            "steps": steps,
+            "step_offsets": memory.add(places),
+        }
+    row = panel_row(taps)
+    copies = [
+        (segment + at, number * shape.runs.shape[1] + at)
+        for number, segment in enumerate(shape.segments.tolist())
+        for at in range(0, shape.runs.shape[1], DEPTH_BYTES)
+    ]
+    return {
+        "matrices": matrix.PANELS if panels else matrix.ALL_PANELS,
+        "panel": Spot(state.buffer((panels or len(order)) * order.shape[1] * row)),
+        "row_bytes": row,
+        "steps": steps,
+        "step_offsets": memory.add(np.arange(steps, dtype=np.int64) * DEPTH_BYTES),
+        "segments": memory.add(np.array(copies, np.int64)),
+        "segment_count": len(copies),
+    }
 
 
 def _pack_weights(
-    state: Lowering, step: Step, shape: Shape, blocks: Sequence[tables.Block], kind: str
+    state: Lowering, step: Step, shape: Shape, blocks: Sequence[tables.Block], kind: str, pixels: int
 ) -> tuple[dict[int, tuple[int, Array]], list[int]]:
     """Return for each weight width (address of the packed operands, sum of each channel's); and the bytes of blocks."""
     codes = state.out.constants[step.node.inputs[1]]
@@ -326,7 +381,8 @@ def _pack_weights(
         elif kind == QUADS:
             parts = tables.packed_quads(rows, blocks)
         else:
-            parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks)
+            least = DEPTH_BYTES if by_matrices(state.isa, pixels, kind) else 4
+            parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, least)
         address = state.out.memory.add(np.concatenate([part.reshape(-1) for part in parts]))
         found[width] = (address, rows.sum(1, dtype=np.int64))
         sizes = [part.size for part in parts]

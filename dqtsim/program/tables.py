@@ -155,21 +155,27 @@ def _of_lanes(values: Array, block: Block) -> Array:
     return rows
 
 
-def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block]) -> list[Array]:
-    """Return int8 [segments][run / 4][channels][4] of every block.
+def padded(runs: Array, multiple: int) -> Array:
+    """Return runs (segments, run) that are so many bytes more, which meet no tap."""
+    return np.pad(runs, ((0, 0), (0, -runs.shape[1] % multiple)), constant_values=-1)
+
+
+def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block], least: int = 4) -> list[Array]:
+    """Return int8 [bytes of all runs / 4][channels][4] of every block, with zeros up to a multiple of `least` bytes.
 
     operands: (O, taps); runs int64 (segments, run): which tap each byte of a run meets, or -1 for none.
     """
+    flat = runs.reshape(-1)
+    flat = np.concatenate([flat, np.full(-len(flat) % least, -1, np.int64)])
     outputs, taps = operands.shape
-    segments, run = runs.shape
     order = np.concatenate([block.order for block in blocks])
     there = order < outputs
     whole = np.zeros((taps + 1, len(order)), np.int8)
     whole[:-1, there] = operands[order[there]].T
     # a row of all channels at a time: the last one is that of no tap
-    rows = whole[runs].reshape(segments, run // 4, 4, -1)
-    parts = np.split(rows, np.cumsum([len(block.order) for block in blocks])[:-1], axis=3)
-    return [np.ascontiguousarray(part.swapaxes(2, 3)) for part in parts]
+    rows = whole[flat].reshape(len(flat) // 4, 4, -1)
+    parts = np.split(rows, np.cumsum([len(block.order) for block in blocks])[:-1], axis=2)
+    return [np.ascontiguousarray(part.swapaxes(1, 2)) for part in parts]
 
 
 def packed_depth(operands: Array, blocks: Sequence[Block]) -> list[Array]:

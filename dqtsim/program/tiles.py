@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..graph.model import Array
-from ..kernels.vector.functions import DEPTH_PIXELS, SHAPES
+from ..kernels.vector.functions import DEPTH_PIXELS, MATRIX_PIXELS, SHAPES
 from ..kernels.vector.isa import Isa
 from ..kernels.vector.tile import CODES, DEPTH, QUADS
 
@@ -12,6 +12,9 @@ EIGHTS = (16, 64)
 L1_BYTES = 32 << 10
 L2_BYTES = 600 << 10
 TOGETHER = 8
+# pixels and taps of a matrix
+MATRIX_ROWS = 16
+DEPTH_BYTES = 64
 
 
 def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES) -> tuple[int, int]:
@@ -24,6 +27,8 @@ def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES) -> tuple[
     most = min(widest, vectors)
     if pixels == 1:
         return 1, most
+    if isa.matrices:
+        return min(size for size in MATRIX_PIXELS if size >= min(pixels, max(MATRIX_PIXELS))), most
     if isa.lanes == 16 and pixels in EIGHTS and most == 4:
         most = 2
     # the tile that wastes the fewest pixels, the larger one first
@@ -31,13 +36,51 @@ def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES) -> tuple[
     return min(sizes, key=lambda size: (-(-pixels // size) * size, -size)), most
 
 
-def grouping(weights: int, blocks: int, tiles: int) -> int:
-    """Return how many tiles take their turn while a block of weights is in the cache, of `weights` bytes in all."""
+def by_matrices(isa: Isa, pixels: int, kind: str) -> bool:
+    """Return whether tiles of so many pixels are multiplied as matrices."""
+    return isa.matrices and kind == CODES and pixels > 1
+
+
+def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:
+    """Return int64 (tiles, size): which pixel each place of a tile holds.
+
+    Where the pixels do not fill whole tiles, the last one repeats its last pixel, or, with `overlap`, begins so early
+    that it is full, and computes some pixels once more.
+    """
+    first = np.arange(-(-pixels // size), dtype=np.int64) * size
+    if overlap:
+        first = np.minimum(first, max(0, pixels - size))
+    order: Array = np.minimum(first[:, None] + np.arange(size), pixels - 1)
+    return order
+
+
+def distance(offsets: Array) -> int:
+    """Return how far apart the pixels of every matrix lie, 0 if that is not one number. offsets: (tiles, size)."""
+    apart = np.diff(offsets.reshape(-1, MATRIX_ROWS), axis=1)
+    return int(apart[0, 0]) if apart.min() == apart.max() else 0
+
+
+def grouping(weights: int, blocks: int, tiles: int, *, matrices: bool = False) -> int:
+    """Return how many tiles take their turn while a block of weights is in the cache, of `weights` bytes in all.
+
+    matrices: their tiles are large, and wait as panels.
+    """
+    if matrices:
+        return 1 if weights <= L2_BYTES else min(TOGETHER, tiles)
     if blocks == 1:
         return tiles
     if weights <= L1_BYTES:
         return 1
     return TOGETHER if weights <= L2_BYTES else tiles
+
+
+def panel_row(taps: int) -> int:
+    """Return the bytes between the rows of a panel: an odd number of cache lines, so that no two share a set for long.
+
+    A row has room for the line that the last copy writes too much.
+    """
+    lines = -(-taps // DEPTH_BYTES) + 1
+    return DEPTH_BYTES * (lines | 1)
 
 
 def apart(places: Array, lanes: int) -> bool:

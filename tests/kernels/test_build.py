@@ -112,7 +112,8 @@ def test_the_choice(asked: str | None, features: tuple[str, ...], name: str) -> 
         (
             "sse",
             AVX512,
-            "DQTSIM_KERNEL is one of auto, vnni, vnni512, vnni256, avx2, portable; found 'sse' in the environment.",
+            "DQTSIM_KERNEL is one of auto, vnni, amx, vnni512, vnni256, avx2, portable; "
+            "found 'sse' in the environment.",
         ),
         (
             "avx2",
@@ -188,7 +189,12 @@ def assembly(isa: Isa) -> str:
     return text
 
 
-INSTRUCTIONS = {"vnni512": ("vpdpbusd", "zmm"), "vnni256": ("vpdpbusd", "ymm"), "avx2": ("vpmaddwd", "ymm")}
+INSTRUCTIONS = {
+    "amx": ("vpdpbusd", "zmm"),
+    "vnni512": ("vpdpbusd", "zmm"),
+    "vnni256": ("vpdpbusd", "ymm"),
+    "avx2": ("vpmaddwd", "ymm"),
+}
 
 
 @pytest.mark.parametrize("isa", HERE, ids=lambda isa: isa.name)
@@ -197,7 +203,10 @@ def test_the_instructions_are_those_that_were_meant(isa: Isa) -> None:
         assert not {"ymm", "zmm"} & set(assembly(isa))
         return
     instruction, register = INSTRUCTIONS[isa.name]
-    lines = [line for line in assembly(isa).splitlines() if line.strip().startswith(instruction)]
+    # the encoding of AVX-VNNI, which has no 512-bit relative, is marked
+    lines = [
+        line for line in assembly(isa).splitlines() if line.strip().removeprefix("{vex}\t").startswith(instruction)
+    ]
     assert lines
     assert all(register in line for line in lines)
 

@@ -3,7 +3,9 @@
 llvmlite is imported where it is used, so that asking for this module costs nothing.
 """
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +23,9 @@ _FAMILIES = {"vnni": ("vnni512", "vnni256")}
 _OTHER_NEEDS = {"vnni256": ("avx2", "avx512vl", "avx512vnni")}
 # what a CPU that is no more than an AVX2 one does not have, by the first letters of LLVM's names
 _ABOVE_AVX2 = ("amx", "avx10", "avx512", "avxvnni")
+
+# Linux on x86-64: the number of the system call, what it is asked, and for which state
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 # an engine that is closed frees its code, which other threads may be running until the process ends; LLVM may read the
 # bytes of an object for as long
@@ -73,9 +78,22 @@ def host() -> tuple[str, Mapping[str, bool]]:
     from llvmlite import binding
 
     try:
-        return binding.get_host_cpu_name(), binding.get_host_cpu_features()
+        name, features = binding.get_host_cpu_name(), dict(binding.get_host_cpu_features())
     except RuntimeError:  # LLVM cannot ask this kind of CPU
         return "generic", {}
+    if features.get("amx-tile") and not matrices_permitted():
+        features["amx-tile"] = False
+    return name, features
+
+
+def matrices_permitted() -> bool:
+    """Return whether the system lets this process use the matrix registers of AMX, which have to be asked for."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0  # type: ignore[no-any-return]
+    except (OSError, AttributeError):
+        return False
 
 
 def processor(isa: "Isa") -> tuple[str, str]:

@@ -4,8 +4,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from . import matrix
 from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
+from .rows import rows_of
 from .tile import BLOCK, CONV, KIND, VARIANT
 
 # widths are 1 to 8, so that a pair has a place in a table of 9 rows
@@ -17,11 +19,7 @@ def emit_conv(module: Any, isa: Isa) -> str:
     e = Emitter(module, "conv")
     b = e.builder
     words, chunk = e.arguments
-    variant = variant_of(e, CONV, words, len(VARIANT))
-    direct, weights, parameters = (e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT)))
-    source = b.select(
-        b.icmp_signed("!=", direct, constant(I64, 0)), e.word(CONV, words, "direct"), e.word(CONV, words, "nested")
-    )
+    source, weights, parameters = constants_of(e, words)
     tiles, blocks, count, chunks, group, pixels = e.unpack(
         CONV, words, "tiles", "blocks", "block_count", "chunks", "group", "pixels"
     )
@@ -31,6 +29,10 @@ def emit_conv(module: Any, isa: Isa) -> str:
         """Where this chunk's share of `total` begins (step 0) or ends (step 1), if `total` is divided at all."""
         share = b.sdiv(b.mul(total, b.add(chunk, constant(I64, step))), chunks)
         return b.select(divided, share, total if step else constant(I64, 0))
+
+    matrices = matrix.Panels(e, words, chunk, pixels, group) if isa.matrices else None
+    if matrices is not None:
+        matrices.begin()
 
     by_tiles = b.not_(by_blocks)
     first_tile, last_tile = part(tiles, by_tiles, 0), part(tiles, by_tiles, 1)
@@ -44,6 +46,8 @@ def emit_conv(module: Any, isa: Isa) -> str:
         e.store(constant(lanes, 0), b.add(place, constant(I64, size * k)), size)
     with e.loop(last_tile, first_tile, group) as start:
         stop = e.least(b.add(start, group), last_tile)
+        if matrices is not None:
+            matrices.gather(source, start, stop)
         with e.loop(last_block, first_block) as number:
             block = b.add(blocks, b.mul(number, constant(I64, WORD * len(BLOCK))))
             function, w, p, a, channel = (
@@ -53,7 +57,12 @@ def emit_conv(module: Any, isa: Isa) -> str:
             w, p, a = b.add(weights, w), b.add(parameters, p), b.add(source, a)
             with e.loop(stop, start) as tile:
                 table = b.mul(b.mul(tile, pixels), constant(I64, 8))
-                b.call(kernel, [a, w, p, table, channel, words, place])
+                taps = a
+                if matrices is not None:
+                    taps = matrices.taps(a, tile, start)
+                b.call(kernel, [taps, w, p, table, channel, words, place])
+    if matrices is not None:
+        matrices.end()
     flags = e.word(CONV, words, "flags")
     for k, which in enumerate(("min", "max")):
         value = e.load(b.add(place, constant(I64, size * k)), lanes, size)
@@ -61,6 +70,28 @@ def emit_conv(module: Any, isa: Isa) -> str:
         b.atomic_rmw(which, e.pointer(b.add(flags, constant(I64, 4 * k)), I32), extreme, "monotonic")
     e.done()
     return "conv"
+
+
+def emit_panels(module: Any) -> str:
+    """Add the operation "panels" of CONV records: the panels of all tiles, for the operation "conv" that follows."""
+    e = Emitter(module, "panels")
+    words, chunk = e.arguments
+    source, _, _ = constants_of(e, words)
+    tiles, chunks, pixels = e.unpack(CONV, words, "tiles", "chunks", "pixels")
+    panels = matrix.Panels(e, words, chunk, pixels, constant(I64, 0))
+    with rows_of(e, chunks, chunk, tiles) as tile:
+        matrix.gather(e, words, source, tile, pixels, panels.place(tile, tile))
+    e.done()
+    return "panels"
+
+
+def constants_of(e: Emitter, words: Any) -> tuple[Any, Any, Any]:
+    """Return the addresses of the first tap, the weights and the parameters at this execution's widths."""
+    b = e.builder
+    variant = variant_of(e, CONV, words, len(VARIANT))
+    direct, weights, parameters = (e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT)))
+    own, nested = e.unpack(CONV, words, "direct", "nested")
+    return b.select(b.icmp_signed("!=", direct, constant(I64, 0)), own, nested), weights, parameters
 
 
 def variant_of(e: Emitter, record: Record, words: Any, size: int) -> Any:

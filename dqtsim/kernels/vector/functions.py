@@ -16,6 +16,8 @@ SHAPES: Mapping[int, Mapping[int, tuple[int, ...]]] = {
 }
 # pixels of a depthwise tile
 DEPTH_PIXELS = {16: 4, 8: 2, 4: 4}
+# pixels of a tile of matrices
+MATRIX_PIXELS = (32, 16)
 # lanes of the vectors that depthwise blocks of dot products have, the widest first
 QUAD_LANES = {16: (16, 8, 4), 8: (8, 4)}
 
@@ -28,8 +30,10 @@ def functions(isa: Isa, rounding: Rounding) -> Mapping[str, int]:
 
 
 def shapes_of(isa: Isa) -> list[tuple[int, int]]:
-    """Return every (pixels, vectors) that a layer may ask for."""
-    return sorted((size, count) for count, sizes in SHAPES[isa.lanes].items() for size in sizes)
+    """Return every (pixels, vectors) that a layer may ask of vectors; matrices leave them single pixels."""
+    return sorted(
+        (size, count) for count, sizes in SHAPES[isa.lanes].items() for size in sizes if size == 1 or not isa.matrices
+    )
 
 
 def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
@@ -42,6 +46,7 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         control,
         conv,
         copy,
+        matrix,
         max_pool,
         nest,
         picture,
@@ -53,6 +58,12 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     from .narrow import emit as emit_narrow
 
     code = ROUNDINGS[rounding]
+    if isa.matrices:
+        matrix.emit_gather(module)
+        conv.emit_panels(module)
+        for vectors in SHAPES[isa.lanes]:
+            for pixels in MATRIX_PIXELS:
+                matrix.emit_tile(module, isa, code, pixels, vectors)
     for pixels, vectors in shapes_of(isa):
         codes.emit_tile(module, isa, code, pixels, vectors)
         if pixels == 1:

@@ -22,6 +22,7 @@ class Isa:
     dot: (emitter, accumulators, pixels, weights) -> accumulators. unpack: (emitter, int32 lanes) -> what `dot` wants
     of weights, which is kept for all pixels of a tile. packs: it has vpdpbusd and instructions that pack vectors to
     bytes, 128 bits of each in turn. ahead: how many bytes ahead weights are asked for, 0 where the caches keep up.
+    matrices: convolutions multiply whole matrices, see `matrix.py`; the rest is done as by AVX-512.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Isa:
     pixels: Callable[[Emitter, Any], Any]
     packs: bool = False
     ahead: int = 0
+    matrices: bool = False
 
 
 def _as_they_are(_e: Emitter, lanes: Any) -> Any:
@@ -82,13 +84,26 @@ def _four_products(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> 
     return accumulators
 
 
+_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
 ISAS = (
+    Isa(
+        "amx",
+        "AMX, tdpbusd of 16 x 16 x 64, and AVX-512 VNNI",
+        16,
+        32,
+        (*_AVX512, "amx-tile", "amx-int8"),
+        _vpdpbusd(512),
+        _as_they_are,
+        _as_they_are,
+        packs=True,
+        matrices=True,
+    ),
     Isa(
         "vnni512",
         "AVX-512 VNNI, vpdpbusd of 512 bits",
         16,
         32,
-        ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"),
+        _AVX512,
         _vpdpbusd(512),
         _as_they_are,
         _as_they_are,

@@ -45,6 +45,11 @@ CONV = Record(
     "high",
     "group",  # tiles that share a block of weights while it is in cache
     "by_blocks",  # chunks split blocks of channels, not tiles
+    "matrices",  # how matrices find their taps, see `matrix.py`
+    "panel",  # address of the panels, if taps are gathered
+    "row_bytes",  # from a pixel of a matrix to the next
+    "steps",  # matrices that hold one pixel's taps
+    "step_offsets",  # address of int64: where each begins
     "residual",  # address, or 0
     "residual_offsets",
     "own_multiplier",
