@@ -24,6 +24,7 @@ from .vectorkernels import kernel, kernels
 AFTERWARDS = (Overflow.ERROR, Overflow.WRAP, Overflow.SATURATE)
 every_kernel = pytest.mark.parametrize("name", kernels())
 every_register = pytest.mark.parametrize("policy", [Overflow.WRAP, Overflow.SATURATE])
+every_change = pytest.mark.parametrize("policy", [Overflow.WRAP, Overflow.SATURATE, Overflow.SATURATE_EACH])
 
 
 def left_to_others(made: Plan) -> set[str]:
@@ -182,7 +183,7 @@ def many_channels(outputs: int, wide: Sequence[int], **how: Any) -> Graph:
 
 
 @every_kernel
-@every_register
+@every_change
 @pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("wide", [[0], [39], [17, 18], [3, 21], list(range(40))], ids=str)
 def test_some_channels_of_many(name: str, policy: Overflow, rounding: Rounding, wide: list[int]) -> None:
@@ -200,7 +201,7 @@ def test_some_channels_of_many(name: str, policy: Overflow, rounding: Rounding, 
 
 
 @every_kernel
-@every_register
+@every_change
 @pytest.mark.parametrize("outputs", [1, 3, 4, 5, 16])
 @pytest.mark.parametrize("group", [1, 4])
 def test_few_channels_and_groups(name: str, policy: Overflow, outputs: int, group: int) -> None:
@@ -215,7 +216,7 @@ def test_few_channels_and_groups(name: str, policy: Overflow, outputs: int, grou
 
 
 @every_kernel
-@every_register
+@every_change
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
 def test_depthwise(name: str, policy: Overflow, strides: tuple[int, int]) -> None:
     random = np.random.default_rng(4)
@@ -243,7 +244,7 @@ def test_chunks_of_a_large_layer(name: str, outputs: int) -> None:
 
 
 @every_kernel
-@every_register
+@every_change
 def test_what_is_added_is_what_the_register_held(name: str, policy: Overflow) -> None:
     """A NestedAdd is done with the convolution before it only where no register stands between the two."""
     random = np.random.default_rng(9)
@@ -286,7 +287,7 @@ def test_chunks_in_any_order_give_the_same(name: str, width: int, outputs: int) 
 
 
 @every_kernel
-@pytest.mark.parametrize("policy", AFTERWARDS)
+@pytest.mark.parametrize("policy", Overflow)
 def test_a_controller_may_choose_widths_that_are_proven_and_others(name: str, policy: Overflow) -> None:
     """Whatever it chooses, only the proof of the chosen widths counts."""
     made = compiled(network(), accumulator_width=15, overflow=policy)
@@ -374,7 +375,7 @@ def test_the_first_layer_that_fails_is_reported(name: str, ordinary: bool) -> No
 # ---- what is left to the ordinary kernels ----
 
 
-@pytest.mark.parametrize("policy", AFTERWARDS)
+@pytest.mark.parametrize("policy", Overflow)
 @pytest.mark.parametrize("width", [8, 12, 16, 20])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_no_layer_is_left_to_the_ordinary_kernels(policy: Overflow, width: int, dynamic: bool) -> None:
@@ -390,15 +391,6 @@ def test_no_layer_is_left_to_the_ordinary_kernels(policy: Overflow, width: int, 
     }
     assert set(program.lowered.events) == unproven
     assert unproven or width == 20
-
-
-def test_what_is_clamped_after_each_product_is_left_to_them() -> None:
-    graph = dense([[127, 127], [1, 0]])
-    made = compiled(graph, accumulator_width=9, overflow=Overflow.SATURATE_EACH)
-    assert left_to_others(made) == {"y"}
-    assert not native(made).program.lowered.events
-    proven = compiled(graph, accumulator_width=16, overflow=Overflow.SATURATE_EACH)
-    assert left_to_others(proven) == set()
 
 
 @given(samples(), st.integers(8, 20), st.sampled_from([Overflow.ERROR, Overflow.SATURATE]))

@@ -11,7 +11,9 @@ from ..kernels.vector.conv import WIDTHS
 from ..kernels.vector.nest import NEST
 from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..planner import Step
+from ..spec.rules import Overflow
 from . import tables
+from .each import each
 from .layout import Address, Flat, Planes, Spot
 from .lower import Lowering, spread
 from .narrowing import narrow
@@ -275,6 +277,7 @@ def layer(
         first = block.first
         table += [state.function(block.kernel), w, first * PARAMETER_BYTES, first if depthwise else 0, first]
         w += length
+    by_product = can_overflow(step) and machine.overflow == Overflow.SATURATE_EACH
     sums: Address = 0
     if state.keep or can_overflow(step):
         sums = Spot(state.buffer(pixels * channels * 4))
@@ -310,7 +313,8 @@ def layer(
         residual_offsets=0 if others is None else to_tiles(others),
         sums=sums,
         sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4) if sums else 0,
-        flags=state.flags_of(node.name).start,
+        # registers that clamp after each product have extremes of their own
+        flags=Spot(state.buffer(8)) if by_product else state.flags_of(node.name).start,
         zero=0 if logits else int(state.out.constants[node.inputs[3]]),
         group=group,
         by_blocks=int(by_blocks),
@@ -320,7 +324,9 @@ def layer(
     if geometry["matrices"] == matrix.ALL_PANELS:
         state.add("panels", CONV, min(chunks, tiles), **whole)
     state.add("conv", CONV, chunks, **whole)
-    if can_overflow(step):
+    if by_product:
+        each(state, step, shape, source, variants, sums, 4 * channels, places, words, kind)
+    elif can_overflow(step):
         narrow(state, step, variants, sums, 4 * channels, memory.add(places), places, words)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..graph.model import Array
+from ..graph.model import Array, Widths
 from ..kernels.vector.conv import WIDTHS
 from ..kernels.vector.narrow import CODE_BYTES, LOGIT_BYTES, NARROW
 from ..planner import Step
@@ -36,22 +36,13 @@ def narrow(
     """
     machine, node, lanes = step.call.machine, step.node, state.isa.lanes
     logits = node.operator == "NestedLogits"
-    size = LOGIT_BYTES if logits else CODE_BYTES
-    outputs, pixels = step.call.type.shape[1], len(places)
+    pixels = len(places)
     choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
     records: list[int] = []
     most = 0
     for number, (pair, variant) in enumerate(variants.items()):
         choice[pair[0] * WIDTHS + pair[1]] = number
-        which = np.unique(step.call.bounds[pair].unproven(machine.accumulator_width) // lanes)
-        if isinstance(variant, int):
-            bias = held(state.out.constants[node.inputs[3]], machine.bias_width)
-            line = bias[row_index(node.integers("row_widths"), pair)].astype(np.int32)
-            parts: tuple[Array, ...] = (np.full(outputs, variant, np.int32), line)
-        else:
-            parts = (variant.multiplier, variant.addend, variant.shift)
-        packed = tables.packed(parts, lanes)[which]
-        assert packed.shape[1] == size * lanes
+        which, packed = finishing(state, step, pair, variant)
         records += [len(which), state.out.memory.add(which * lanes), state.out.memory.add(packed)]
         most = max(most, len(which))
     most_chunks = min(MOST_CHUNKS, pixels) if logits or apart(places, lanes) else 1
@@ -74,3 +65,18 @@ def narrow(
         low=words["low"],
         high=words["high"],
     )
+
+
+def finishing(state: Lowering, step: Step, pair: Widths, variant: "tables.Scaling | int") -> tuple[Array, Array]:
+    """Return the vectors with a channel that can leave its register at a pair of widths, and their constants, uint8."""
+    machine, node, lanes = step.call.machine, step.node, state.isa.lanes
+    which = np.unique(step.call.bounds[pair].unproven(machine.accumulator_width) // lanes)
+    if isinstance(variant, int):
+        bias = held(state.out.constants[node.inputs[3]], machine.bias_width)
+        line = bias[row_index(node.integers("row_widths"), pair)].astype(np.int32)
+        parts: tuple[Array, ...] = (np.full(step.call.type.shape[1], variant, np.int32), line)
+    else:
+        parts = (variant.multiplier, variant.addend, variant.shift)
+    packed = tables.packed(parts, lanes)[which]
+    assert packed.shape[1] == (LOGIT_BYTES if isinstance(variant, int) else CODE_BYTES) * lanes
+    return which, packed

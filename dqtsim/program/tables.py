@@ -178,6 +178,14 @@ def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block], least:
     return [np.ascontiguousarray(part.swapaxes(1, 2)) for part in parts]
 
 
+def packed_taps(operands: Array, vectors: Array, lanes: int) -> Array:
+    """Return int8 [vectors][taps][lanes] of some vectors of channels; operands: (O, taps)."""
+    outputs, taps = operands.shape
+    whole = np.zeros((-(-outputs // lanes) * lanes, taps), np.int8)
+    whole[:outputs] = operands
+    return np.ascontiguousarray(whole.reshape(-1, lanes, taps)[vectors].transpose(0, 2, 1))
+
+
 def packed_depth(operands: Array, blocks: Sequence[Block]) -> list[Array]:
     """Return int8 views of int32 [taps][channels] of every block; operands: (O, taps)."""
     wide = operands.astype(np.int32)

@@ -21,9 +21,8 @@ def can_overflow(step: Step) -> bool:
 
 
 def is_native(step: Step) -> bool:
-    """Return whether 32 bits hold all exact sums of a layer, and its register can be applied to them afterwards."""
-    each = step.call.machine.overflow == Overflow.SATURATE_EACH
-    return all(bound.bits <= 32 for bound in step.call.bounds.values()) and not (each and can_overflow(step))
+    """Return whether 32 bits hold all exact sums of a layer."""
+    return all(bound.bits <= 32 for bound in step.call.bounds.values())
 
 
 def variants_of(state: Lowering, step: Step, row_of: Mapping[str, int]) -> Variants | None:
@@ -52,9 +51,10 @@ def variants_of(state: Lowering, step: Step, row_of: Mapping[str, int]) -> Varia
 
 
 def registered(bound: Bound, machine: Machine) -> Bound:
-    """Return the extremes of what the register holds of exact sums within `bound` (ERROR, WRAP, SATURATE).
+    """Return the extremes of what the register holds of exact sums within `bound`.
 
-    A sum that wraps can end anywhere. After an ERROR nothing is used, so that a limit does for it.
+    A sum that wraps can end anywhere. After an ERROR nothing is used, so that a limit does for it. A register that
+    clamps after each product (SATURATE_EACH) has met, since it was last at a limit, only products that `bound` counts.
     """
     lost = bound.unproven(machine.accumulator_width)
     half = 1 << (machine.accumulator_width - 1)

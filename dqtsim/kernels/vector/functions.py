@@ -46,6 +46,7 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         control,
         conv,
         copy,
+        each,
         matrix,
         max_pool,
         nest,
@@ -82,6 +83,8 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         rounded.emit(module, isa, code)
     for logits in (False, True):
         emit_narrow(module, isa, code, logits=logits)
+    for kind in (each.PLAIN, each.LOGITS, each.DEPTH):
+        each.emit(module, isa, code, kind)
     add.emit(module, isa, code, narrow=True)
     control.emit_argmax(module, isa)
     control.emit_gather_rows(module, isa)
