@@ -139,8 +139,10 @@ def test_the_order_of_the_taps_is_the_targets(name: str, order: TapOrder) -> Non
 def test_layers(name: str, order: TapOrder, channels: int, outputs: int, how: dict[str, Any]) -> None:
     random = np.random.default_rng(channels)
     weight = random.integers(-128, 128, (outputs, channels // how.get("group", 1), 3, 3))
-    # half of the vectors can leave the register, some channels of these cannot
-    weight[outputs // 2 :] //= 64
+    # half of the vectors can leave the register, the last ones where each channel has codes of its own
+    half = slice(outputs // 2) if how.get("group") == channels else slice(outputs // 2, None)
+    weight[half] //= 64
+    # and some channels of these cannot
     weight[1::3] //= 64
     graph = conv((channels, 7, 9), weight, multiplier=1 << 15, shift=18, **how)
     made = compiled(graph, accumulator_width=12, overflow=EACH, tap_order=order)

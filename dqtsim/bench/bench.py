@@ -86,12 +86,12 @@ def measure(
         looked_at += 1
         different += not expected.same(given)
 
-    burst = probe(threads)
+    made = native(plan)
+    burst = probe(threads, matrices=made.library.isa.matrices)
     contenders = [Contender(OURS, ours(plan, codes, threads), check)]
     contenders += [Contender(name, rival.run) for name, rival in rivals.items()]
     *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done, burst=BURST)
     classes = None if expected.results[0].logits is None else len(codes)
-    made = native(plan)
     rows = [Row(OURS, f"engine jit, {made.library.isa.name}", timings[0], classes)]
     for (name, rival), timing in zip(rivals.items(), timings[1:], strict=True):
         rows.append(Row(name, rival.form, timing, rival.agreeing(expected)))

@@ -5,14 +5,18 @@ own bits, so that no compiler can take the product out of the loop. `KERNELS` li
 the first that the CPU has is measured. To add one, add an entry: nothing else in the benchmark knows an instruction.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+
+from ..kernels.vector.build import host
+from ..kernels.vector.matrix import CONFIGURATION
 
 # enough to hide the latency of a multiplication, and few enough for 16 vector registers
 ACCUMULATORS = 12
@@ -29,7 +33,8 @@ class Kernel:
 
     instruction: what the peak is of. feature: the CPU feature that it needs, by LLVM's name, "" for none. lanes: int32
     accumulators in a vector. macs: products of one step into one vector. emit: (IR builder, accumulators, operand) ->
-    accumulators after one step, all three LLVM IR.
+    accumulators after one step, all three LLVM IR. matrices: accumulators are registers of AMX, which have a loop of
+    their own. accumulators: how many there are.
     """
 
     instruction: str
@@ -37,6 +42,8 @@ class Kernel:
     lanes: int
     macs: int
     emit: Emit
+    matrices: bool = False
+    accumulators: int = ACCUMULATORS
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,12 @@ class Probe:
     run: Callable[[], None]
 
 
-def peak(threads: int, bursts: int = 9) -> tuple[float, str]:
-    """Return (GMAC/s of `threads` threads together, instruction of which that is the peak): the fastest of `bursts`."""
-    found = probe(threads)
+def peak(threads: int, bursts: int = 9, *, matrices: bool = False) -> tuple[float, str]:
+    """Return (GMAC/s of `threads` threads together, instruction of which that is the peak): the fastest of `bursts`.
+
+    matrices: whether the matrices of AMX count among the instructions.
+    """
+    found = probe(threads, matrices=matrices)
     seconds = []
     for _ in range(bursts):
         started = perf_counter()
@@ -60,9 +70,9 @@ def peak(threads: int, bursts: int = 9) -> tuple[float, str]:
     return found.macs / min(seconds) / 1e9, found.instruction
 
 
-def probe(threads: int) -> Probe:
-    """Return the burst of the best kernel that this CPU has, compiled and warm."""
-    kernel = best()
+def probe(threads: int, *, matrices: bool = False) -> Probe:
+    """Return the burst of the best kernel that this CPU has, compiled and warm; see `peak` for `matrices`."""
+    kernel = best(matrices=matrices)
     loop = compiled(kernel)
     pool = ThreadPoolExecutor(threads)
 
@@ -73,16 +83,18 @@ def probe(threads: int) -> Probe:
             list(pool.map(lambda operand: loop(STEPS, operand), [OPERAND] * threads))
 
     run()
-    return Probe(kernel.instruction, threads, threads * STEPS * ACCUMULATORS * kernel.macs, run)
+    return Probe(kernel.instruction, threads, threads * STEPS * kernel.accumulators * kernel.macs, run)
 
 
-def best(features: Mapping[str, bool] | None = None) -> Kernel:
-    """Return the first of KERNELS that a CPU with these `features` has; without them: this CPU."""
+def best(features: Mapping[str, bool] | None = None, *, matrices: bool = False) -> Kernel:
+    """Return the first of KERNELS that a CPU with these `features` has; without them: this CPU. See `peak`."""
     if features is None:
-        from llvmlite import binding
-
-        features = binding.get_host_cpu_features()
-    return next(kernel for kernel in KERNELS if not kernel.feature or features.get(kernel.feature))
+        features = host()[1]
+    return next(
+        kernel
+        for kernel in KERNELS
+        if (matrices or not kernel.matrices) and (not kernel.feature or features.get(kernel.feature))
+    )
 
 
 @cache
@@ -96,7 +108,7 @@ def compiled(kernel: Kernel) -> Callable[[int, int], int]:
 
     def typed(_context: Any, steps: Any, operand: Any) -> Any:
         def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return _loop(builder, kernel, *arguments)
+            return (_matrix_loop if kernel.matrices else _loop)(builder, kernel, *arguments)
 
         return types.int32(types.int64, types.int32), codegen
 
@@ -142,6 +154,66 @@ def _loop(builder: Any, kernel: Kernel, steps: Any, operand: Any) -> Any:
     return total
 
 
+def _matrix_loop(builder: Any, kernel: Kernel, steps: Any, operand: Any) -> Any:
+    """Emit the loop over matrices of the operand's bytes and return the sum of the accumulators' int32."""
+    from llvmlite import ir
+
+    byte, index, lane = ir.IntType(8), ir.IntType(64), ir.IntType(32)
+    nothing = ir.VoidType()
+    line, matrix = ir.Constant(index, 64), ir.ArrayType(lane, 256)
+
+    def number(value: int) -> Any:
+        return ir.Constant(byte, value)
+
+    with builder.goto_entry_block():
+        place = builder.alloca(matrix)
+    start = builder.bitcast(place, byte.as_pointer())
+    words = builder.bitcast(place, lane.as_pointer())
+    setting = ir.GlobalVariable(builder.module, ir.ArrayType(byte, 64), builder.module.get_unique_name("matrices"))
+    setting.linkage, setting.global_constant = "internal", True
+    setting.initializer = ir.Constant(setting.type.pointee, bytearray(CONFIGURATION))
+    _intrinsic(builder, "llvm.x86.ldtilecfg", nothing, builder.bitcast(setting, byte.as_pointer()))
+    with _counted(builder, ir.Constant(index, 256)) as at:
+        builder.store(operand, builder.gep(words, [at]))
+    first = kernel.accumulators
+    for register in range(8):
+        if register < first:
+            _intrinsic(builder, "llvm.x86.tilezero", nothing, number(register))
+        else:
+            _intrinsic(builder, "llvm.x86.tileloadd64", nothing, number(register), start, line)
+    with _counted(builder, steps):
+        for register in range(first):
+            a, b = first + register // 2, first + 2 + register % 2
+            _intrinsic(builder, "llvm.x86.tdpbusd", nothing, number(register), number(a), number(b))
+    with builder.goto_entry_block():
+        total = builder.alloca(lane)
+    builder.store(ir.Constant(lane, 0), total)
+    for register in range(first):
+        _intrinsic(builder, "llvm.x86.tilestored64", nothing, number(register), start, line)
+        with _counted(builder, ir.Constant(index, 256)) as at:
+            builder.store(builder.add(builder.load(total), builder.load(builder.gep(words, [at]))), total)
+    _intrinsic(builder, "llvm.x86.tilerelease", nothing)
+    return builder.load(total)
+
+
+@contextmanager
+def _counted(builder: Any, count: Any) -> Iterator[Any]:
+    """Emit the body of the with-statement `count` times, at least once; yields the number of the turn."""
+    from llvmlite import ir
+
+    before, body = builder.block, builder.append_basic_block("turn")
+    after = builder.append_basic_block("turn.end")
+    builder.branch(body)
+    builder.position_at_end(body)
+    turn = builder.phi(count.type)
+    turn.add_incoming(ir.Constant(count.type, 0), before)
+    yield turn
+    following = builder.add(turn, ir.Constant(count.type, 1))
+    turn.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, count), body, after)
+    builder.position_at_end(after)
+
+
 def _multiply_add(builder: Any, accumulators: Any, factor: Any) -> Any:
     """A * f + f: every CPU has it, in an instruction or two."""
     return builder.add(builder.mul(accumulators, factor), factor)
@@ -175,7 +247,12 @@ def _vpdpbusd(bits: int) -> Emit:
     return emit
 
 
+def _none(_builder: Any, accumulators: Any, _factor: Any) -> Any:
+    return accumulators
+
+
 KERNELS = (
+    Kernel("tdpbusd of 16 x 16 x 64", "amx-tile", 256, 16 * 16 * 64, _none, matrices=True, accumulators=4),
     Kernel("vpdpbusd of 512 bits", "avx512vnni", 16, 64, _vpdpbusd(512)),
     Kernel("vpdpbusd of 256 bits", "avxvnni", 8, 32, _vpdpbusd(256)),
     Kernel("vpmaddwd of 256 bits", "avx2", 8, 16, _pairs),

@@ -57,7 +57,8 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
     """Time the operations of the first picture of `codes` uint8 (N, ...) in `runs` runs."""
     engine = native(plan)
     program = engine.program
-    best, instruction = peak(1)
+    matrices = engine.library.isa.matrices
+    best, instruction = peak(1, matrices=matrices)
     instance = program.instance()
     try:
         found = []
@@ -66,7 +67,7 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
             if number >= 0:
                 found.append(row)
                 done()
-        best = max(best, peak(1)[0])
+        best = max(best, peak(1, matrices=matrices)[0])
         medians = np.median(np.array(found), axis=0) * 1e-9
         names = list(_names(instance))
     finally:
