@@ -143,9 +143,10 @@ class Instance:
 
     def _give(self, codes: Array) -> None:
         """Say where the sample is; it stays alive until the next."""
-        self._source = codes if codes.flags.c_contiguous else np.ascontiguousarray(codes)
+        # no copy of what is contiguous
+        self._source = np.ascontiguousarray(codes)
         if self.picture is not None:
-            self.picture[SOURCE] = self._source.ctypes.data
+            self.picture[SOURCE] = self._source.__array_interface__["data"][0]
         else:
             self.views[self.program.plan.graph.input.name][...] = self._source
 

@@ -1,7 +1,7 @@
 """The engine behind `jit`: one sample by one or several threads, or many samples side by side."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +15,7 @@ from ..ops import Outcome
 from ..planner import Plan, Step
 from ..spec.mac import Flags
 from .engine import Instance, Library, Program
+from .lower import Report
 from .team import Team
 
 # samples of one native call: about so many multiply-accumulates, so that progress is seen and Ctrl-C heard
@@ -39,37 +40,50 @@ class Numbers:
     wraps: bool
 
 
+class Reports:
+    """Reports uint8 (N, bytes) of samples, of which numbers are made when somebody looks: most are never asked."""
+
+    __slots__ = ("_events", "_extremes", "array", "numbers", "report")
+
+    def __init__(self, numbers: Numbers, report: Report, array: Array) -> None:
+        self.numbers, self.report, self.array = numbers, report, array
+        self._extremes: list[list[int]] | None = None
+        self._events: list[list[int]] | None = None
+
+    def flags(self, sample: int, layer: str) -> Flags:
+        """Return the flags of a layer in a sample."""
+        numbers = self.numbers
+        if self._extremes is None:
+            self._extremes = self.array[:, : 8 * len(self.report.layers)].view(np.int32).tolist()
+        place = 2 * numbers.layers[layer]
+        lowest, highest = self._extremes[sample][place : place + 2]
+        events = 0
+        if layer in numbers.counted:
+            if self._events is None:
+                self._events = self.report.events(self.array).tolist()
+            events = self._events[sample][numbers.counted[layer]]
+        return Flags(0 if numbers.wraps else events, events if numbers.wraps else 0, lowest, highest)
+
+
 class LayerFlags(Mapping[str, Flags | None]):
-    """Flags by layer, made when somebody looks: most samples of a batch are never asked.
+    """Flags by layer of the sample `sample` of `reports`. own: the flags of layers that ordinary kernels ran."""
 
-    numbers: see `Numbers`. row: least and greatest accumulator of each, one after the other. events: how many sums of
-    each counted layer did not fit. own: the flags of layers that ordinary kernels ran.
-    """
+    __slots__ = ("_own", "_reports", "_sample")
 
-    __slots__ = ("_events", "_numbers", "_own", "_row")
-
-    def __init__(
-        self, numbers: Numbers, row: Sequence[int], events: Sequence[int], own: Mapping[str, Flags | None]
-    ) -> None:
-        self._numbers, self._row, self._events, self._own = numbers, row, events, own
+    def __init__(self, reports: Reports, sample: int, own: Mapping[str, Flags | None]) -> None:
+        self._reports, self._sample, self._own = reports, sample, own
 
     def __getitem__(self, layer: str) -> Flags | None:
         """Return the flags of a layer."""
-        if layer in self._own:
-            return self._own[layer]
-        numbers = self._numbers
-        place = 2 * numbers.layers[layer]
-        events = self._events[numbers.counted[layer]] if layer in numbers.counted else 0
-        saturations, wraps = (0, events) if numbers.wraps else (events, 0)
-        return Flags(saturations, wraps, self._row[place], self._row[place + 1])
+        return self._own[layer] if layer in self._own else self._reports.flags(self._sample, layer)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the layers."""
-        return iter(self._numbers.layers)
+        return iter(self._reports.numbers.layers)
 
     def __len__(self) -> int:
         """Return the number of layers."""
-        return len(self._numbers.layers)
+        return len(self._reports.numbers.layers)
 
     def __eq__(self, other: object) -> bool:
         """Return whether another mapping says the same."""
@@ -83,21 +97,32 @@ class LayerFlags(Mapping[str, Flags | None]):
 
 
 class Native:
-    """A plan ready to run. Any number of threads may use it at once."""
+    """A plan ready to run. Any number of threads may use it at once.
+
+    static: the widths of the layers for which nobody chooses, the same object in every result without a choice. totals:
+    the widths, MACs and BitOPs of such a result, once it has been counted.
+    """
 
     def __init__(self, plan: Plan, library: Library) -> None:
         self.plan, self.library = plan, library
         self.program = Program(plan, library)
         self._kept: Program | None = None
-        self._known = known = self.program.lowered.constants
+        known = self.program.lowered.constants
         report = self.program.lowered.report
         layers, counted = ({layer: k for k, layer in enumerate(names)} for names in (report.layers, report.counted))
         self._numbers = Numbers(layers, counted, self.program.wraps)
-        self._names = [value.name for value in plan.graph.outputs if value.name != BITS]
+        self._names = names = [value.name for value in plan.graph.outputs if value.name != BITS]
+        # where outputs lie in a report, and those that no sample changes
+        self._reported = [
+            (name, at, place.size, place.dtype, place.shape)
+            for name, (at, place) in ((name, report.tensors[name]) for name in names if name in report.tensors)
+        ]
+        self._outputs = {name: known[name] for name in names if name not in report.tensors}
         sources = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
-        self._static: dict[str, Widths] = {
+        self.static: dict[str, Widths] = {
             layer: (int(known[name][0]), int(known[name][1])) for layer, name in sources.items() if name in known
         }
+        self.totals: list[tuple[tuple[Widths, ...], int, int]] = []
         self._chosen = [(layer, 2 * report.chosen.index(name)) for layer, name in sources.items() if name not in known]
         self._macs = max(1, sum(plan.macs.values()))
 
@@ -154,24 +179,24 @@ class Native:
     def _reports(self, reports: Array, codes: Array, instances: "list[Instance]") -> list[Ran]:
         """Return what reports uint8 (N, bytes) say of the samples `codes`."""
         self.program.check(reports, codes)
-        report, count = self.program.lowered.report, len(reports)
-        tensors = {}
-        for name in self._names:
-            if name in report.tensors:
-                at, place = report.tensors[name]
-                tensors[name] = reports[:, at : at + place.size].view(place.dtype).reshape(count, *place.shape)
-        extremes = reports[:, : 8 * len(report.layers)].view(np.int32).tolist()
-        events = report.events(reports).tolist() if report.counted else [()] * count
-        outputs = [(name, tensors[name] if name in tensors else [self._known[name]] * count) for name in self._names]
-        widths = report.widths(reports).tolist() if self._chosen else None
+        seen = Reports(self._numbers, self.program.lowered.report, reports)
+        count = len(reports)
+        columns = [
+            (name, reports[:, at : at + size].view(dtype).reshape(count, *shape))
+            for name, at, size, dtype, shape in self._reported
+        ]
+        widths = seen.report.widths(reports).tolist() if self._chosen else None
         found = []
-        for number, row in enumerate(extremes):
-            pairs = self._static
+        for number, instance in enumerate(instances):
+            outputs = {name: array[number] for name, array in columns}
+            if self._outputs:
+                outputs = {name: self._outputs.get(name, outputs.get(name)) for name in self._names}
+            pairs = self.static
             if widths:
                 line = widths[number]
                 pairs = pairs | {layer: (line[at], line[at + 1]) for layer, at in self._chosen}
-            flags = LayerFlags(self._numbers, row, events[number], instances[number].own_flags)
-            found.append(Ran({name: arrays[number] for name, arrays in outputs}, pairs, flags))
+            flags = LayerFlags(seen, number, instance.own_flags)
+            found.append(Ran(outputs, pairs, flags))
         return found
 
 

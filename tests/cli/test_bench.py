@@ -9,6 +9,7 @@ import pytest
 
 from dqtsim.bench import bench, peak
 from dqtsim.cli.bench import AGAINST
+from dqtsim.kernels.vector.build import choose
 from tests.builders import picture
 
 from .conftest import Command
@@ -27,7 +28,7 @@ def test_a_table(command: Command, files: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert lines[0].split("  ")[0].strip() == "small, bits 8, target default, batch of 1 picture, 1 thread"
     assert [line.split()[0] for line in lines[2:6]] == ["dqtsim", "onnxruntime", "float", "peak"]
-    assert peak.best().instruction in lines[5]
+    assert peak.best(matrices=choose().isa.matrices).instruction in lines[5]
     assert lines[6] == "dqtsim gave the bits of the engine numba in all 4 runs that were looked at"
     assert lines[7].startswith("onnxruntime gives dqtsim's class for ")
     assert lines[9].startswith("7,104 MACs a picture; constants ")
@@ -40,7 +41,7 @@ def test_json(command: Command, files: Path, tmp_path: Path) -> None:
     assert [row["name"] for row in found["contenders"]] == ["dqtsim", "float"]
     assert [len(row["seconds"]) for row in found["contenders"]] == [3, 3]
     assert len(found["peak"]["seconds"]) == 3
-    assert found["peak"]["instruction"] == peak.best().instruction
+    assert found["peak"]["instruction"] == peak.best(matrices=choose().isa.matrices).instruction
     assert {"cpu", "numba", "onnxruntime"} <= found["machine"].keys()
     assert found["different_runs"] == 0
     assert (found["contenders"][0]["same_class"], found["contenders"][0]["dqtsim_times_as_fast"]) == (3, 1.0)

@@ -15,7 +15,9 @@ from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan
 from dqtsim.program import native
 from dqtsim.program.engine import Instance
-from dqtsim.program.native import LayerFlags, Numbers, Ran
+from dqtsim.program.layout import Buffer, Spot
+from dqtsim.program.lower import Report
+from dqtsim.program.native import LayerFlags, Numbers, Ran, Reports
 from dqtsim.program.team import Team
 from dqtsim.spec import Flags
 from dqtsim.structures import build
@@ -380,7 +382,11 @@ def test_a_plan_has_one_engine_per_kernel(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_flags_are_a_mapping() -> None:
     numbers = Numbers({"a": 0, "b": 1, "c": 2}, {"a": 0}, wraps=False)
-    flags = LayerFlags(numbers, [-3, 4, -5, 6, 0, 0], [9], {"b": Flags(1, 2, -7, 8)})
+    place = Report(Spot(Buffer(32, 0, 0)), 32, {}, ("a", "b", "c"), ("a",), ())
+    rows = [np.array([*extremes, 9, 0], np.int32) for extremes in ([-3, 4, -5, 6, 0, 0], [-1, 2, 9, 9, 0, 7])]
+    reports = Reports(numbers, place, np.array(rows).view(np.uint8))
+    own = {"b": Flags(1, 2, -7, 8)}
+    flags = LayerFlags(reports, 0, own)
     same = {"a": Flags(9, 0, -3, 4), "b": Flags(1, 2, -7, 8), "c": Flags(0, 0, 0, 0)}
     assert flags == same
     assert same == flags
@@ -393,7 +399,10 @@ def test_flags_are_a_mapping() -> None:
     assert repr(flags) == repr(same)
     assert "d" not in flags
     assert flags.get("d") is None
-    assert flags == LayerFlags(numbers, [-3, 4, 9, 9, 0, 0], [9], {"b": Flags(1, 2, -7, 8)})
-    assert LayerFlags(replace(numbers, wraps=True), [0] * 6, [9], {})["a"] == Flags(0, 9, 0, 0)
+    assert flags == LayerFlags(reports, 0, {"b": Flags(1, 2, -7, 8)})
+    assert dict(LayerFlags(reports, 1, {})) == {
+        "a": Flags(9, 0, -1, 2), "b": Flags(0, 0, 9, 9), "c": Flags(0, 0, 0, 7)
+    }  # fmt: skip
+    assert Reports(replace(numbers, wraps=True), place, reports.array).flags(0, "a") == Flags(0, 9, -3, 4)
     with pytest.raises(TypeError):
         hash(flags)

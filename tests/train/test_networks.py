@@ -23,7 +23,7 @@ WIDTHS = {"resnet8": 1.0, "resnet20": 0.5}
 
 
 def float_steps(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
-    optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             # Six steps are too few for the usual average of statistics.
