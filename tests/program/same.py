@@ -22,10 +22,16 @@ def same_result(found: Result, expected: Result) -> None:
 
 
 def assert_native(
-    plan: Plan, codes: Array, *, names: Sequence[str] = kernels(), threads: Sequence[int] = (1,), whole: bool = True
+    plan: Plan,
+    codes: Array,
+    *,
+    names: Sequence[str] = kernels(),
+    threads: Sequence[int] = (1,),
+    whole: bool = True,
+    reference: str = "numba",
 ) -> None:
     """Compare all tensors and flags of one sample; `whole`: no step is left to an ordinary kernel."""
-    result, tensors = traced(plan, codes, "numba")
+    result, tensors = traced(plan, codes, reference)
     for name in names:
         with kernel(name):
             assert native(plan).program.whole == whole, name
