@@ -9,7 +9,7 @@ import numpy as np
 from ..graph.model import Array
 
 ALIGNMENT = 64
-# vector loads may read past the last byte of a tensor, never write there
+# vectors may read past the last byte of a tensor; only those that hold one pixel of 4 bytes also write there
 SLACK = 64
 # bytes of a huge page, and of the least that is asked for at once: NumPy wants huge pages from 4 MiB on
 HUGE = 2 << 20
