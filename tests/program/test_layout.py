@@ -1,17 +1,33 @@
 """Where things lie: buffers that live together never overlap, pixels and channels are where they are said to be."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqtsim.program import native
-from dqtsim.program.layout import ALIGNMENT, SLACK, Buffer, Constants, Flat, Planes, Spot, aligned, allocate, step_of
+from dqtsim.program import layout, native
+from dqtsim.program.engine import Instance
+from dqtsim.program.layout import (
+    ALIGNMENT,
+    HUGE,
+    SLAB,
+    SLACK,
+    Buffer,
+    Constants,
+    Flat,
+    Planes,
+    Slabs,
+    Spot,
+    aligned,
+    allocate,
+    step_of,
+)
 from dqtsim.program.lower import Native
 from dqtsim.structures import build
 from tests import builders
+from tests.builders import Array
 
 Life = tuple[int, int, int]
 lives = st.lists(st.tuples(st.integers(0, 700), st.integers(0, 12), st.integers(0, 5)), max_size=14)
@@ -132,3 +148,71 @@ def test_memory_is_aligned_and_zero() -> None:
     for size in (1, 63, 64, 65, 1000):
         memory = aligned(size)
         assert (memory.size, memory.ctypes.data % ALIGNMENT, int(memory.sum())) == (size, 0, 0)
+    assert aligned(5, HUGE).ctypes.data % HUGE == 0
+
+
+def assert_own(pieces: list[Array]) -> None:
+    """Each is aligned and zero, and what is written into one is in no other."""
+    assert_apart(pieces)
+    for number, piece in enumerate(pieces):
+        assert not piece.any()
+        piece[:] = number % 255 + 1
+    for number, piece in enumerate(pieces):
+        assert (piece == number % 255 + 1).all()
+
+
+@given(st.lists(st.integers(1, 300), max_size=40), st.integers(1, 8))
+def test_pieces_of_slabs(sizes: list[int], slab: int) -> None:
+    """Of slabs so small that many do not fit, and of those that fit just so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "SLAB", 64 * slab)
+        patch.setattr(layout, "HUGE", 64)
+        slabs = Slabs()
+        pieces = [slabs.take(size) for size in sizes]
+    assert [piece.size for piece in pieces] == sizes
+    assert_own(pieces)
+
+
+def test_slabs_begin_at_huge_pages() -> None:
+    slabs = Slabs()
+    small = [slabs.take(100) for _ in range(3)]
+    assert small[0].ctypes.data % HUGE == 0
+    # they follow each other in the slab
+    assert np.diff([piece.ctypes.data for piece in small]).tolist() == [128, 128]
+    # larger than a slab: it gets its own, and its end is used
+    large = slabs.take(SLAB + 1)
+    assert (large.size, large.ctypes.data % HUGE) == (SLAB + 1, 0)
+    behind = slabs.take(5)
+    assert behind.ctypes.data == large.ctypes.data + SLAB + ALIGNMENT
+    left = slabs.take(HUGE - 2 * ALIGNMENT)
+    assert left.ctypes.data == behind.ctypes.data + ALIGNMENT
+    following = slabs.take(1)
+    assert following.ctypes.data % HUGE == 0
+    assert_own([*small, large, behind, left, following])
+
+
+def test_constants_lie_side_by_side() -> None:
+    constants = Constants()
+    arrays = [np.full(count, count % 255, np.uint8) for count in (1, 63, 64, 65, 3 << 20, 14 << 20, 2)]
+    found = [constants.add(array) for array in arrays]
+    assert [constants.add(array.copy()) for array in arrays] == found
+    for array, kept in zip(arrays, constants.arrays, strict=True):
+        assert kept[: array.size].tobytes() == array.tobytes()
+        # vectors may read what is behind, which no other constant is
+        assert kept.size == array.size + SLACK
+        assert not kept[array.size :].any()
+    assert_apart(constants.arrays)
+
+
+def assert_apart(arrays: list[Array]) -> None:
+    spans = sorted((int(array.ctypes.data), array.nbytes) for array in arrays)
+    assert all(first + size <= second for (first, size), (second, _) in pairwise(spans))
+    assert all(first % ALIGNMENT == 0 for first, _ in spans)
+
+
+def test_arenas_are_apart() -> None:
+    program = native(builders.compiled(build("resnet8", dynamic=False))).program
+    instances = [Instance(program) for _ in range(3)]
+    arenas = [instance.arena for instance in instances]
+    assert {(arena.size, int(arena.ctypes.data) % HUGE) for arena in arenas} == {(program.arena_bytes, 0)}
+    assert_apart(arenas)
