@@ -54,7 +54,10 @@ class Profile:
 
 
 def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lambda: None) -> Profile:
-    """Time the operations of the first picture of `codes` uint8 (N, ...) in `runs` runs."""
+    """Time the operations of the first picture of `codes` uint8 (N, ...) in `runs` runs; call `done` after each.
+
+    Raises AccumulatorError where a sum of that picture does not fit its register and the target's policy is ERROR.
+    """
     engine = native(plan)
     program = engine.program
     matrices = engine.library.isa.matrices
@@ -67,6 +70,7 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
             if number >= 0:
                 found.append(row)
                 done()
+        program.check(instance.report()[None], codes[:1])
         best = max(best, peak(1, matrices=matrices)[0])
         medians = np.median(np.array(found), axis=0) * 1e-9
         names = list(_names(instance))
@@ -101,7 +105,7 @@ def _once(instance: Instance, codes: Array) -> list[int]:
 
 
 def print_profile(console: Console, found: Profile, title: str) -> None:
-    """Print a row for each operation, and beneath them the sum and what it is without the way to and from Python."""
+    """Print a row for each operation, and beneath them the sum, what multiplies, and the share of the peak."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
     for heading in ("step", "operation", "microseconds", "of all", "GMAC/s", "of the peak"):
         table.add_column(heading, justify="left" if heading in ("step", "operation") else "right")

@@ -10,6 +10,7 @@ import pytest
 from dqtsim.bench import bench, peak
 from dqtsim.cli.bench import AGAINST
 from dqtsim.kernels.vector.build import choose
+from dqtsim.target import target_text
 from tests.builders import picture
 
 from .conftest import Command
@@ -84,3 +85,85 @@ def test_without_onnxruntime(command: Command, files: Path, monkeypatch: pytest.
     assert refusal(command, "bench", files / "model.onnx", "--against", "onnxruntime") == (
         '--against onnxruntime needs the package onnxruntime; install it with pip install "dqtsim[oracle]".'
     )
+
+
+# ---- --profile ----
+
+
+def test_a_profile(command: Command, files: Path, tmp_path: Path) -> None:
+    model = files / "model.onnx"
+    result = command("bench", model, "--profile", "--bits", 8, "--runs", 2)
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert lines[0] == "small, bits 8, target default, 1 thread"
+    assert lines[1].split() == ["step", "operation", "microseconds", "of", "all", "GMAC/s", "of", "the", "peak"]
+    rows = [line.split() for line in lines[2:-1] if line[:1].strip()]
+    assert rows[0][:2] == ["-", "clear"]
+    multiplied = [row[0] for row in rows if row[1] == "conv"]
+    assert multiplied == ["stem", "left", "right", "result"]
+    text = " ".join(lines)
+    assert " microseconds in all, " in text
+    assert f"GMAC/s, {peak.best().instruction}" in text
+    path = tmp_path / "profile.json"
+    result = command("bench", model, "--profile", "--runs", 1, "--json", path)
+    assert (result.exit_code, result.stdout.splitlines()[0].split(",")[0]) == (0, "small")
+    found = json.loads(path.read_text())
+    assert sum(row["macs"] for row in found["operations"]) == 7304
+
+
+def test_a_profile_as_json(command: Command, files: Path) -> None:
+    words = ("bench", files / "model.onnx", "--profile", "--runs", 2, "--input", files / "three.npy", "--json", "-")
+    result = command(*words, "--threads", 1, "--batch", 2)
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, result.stdout.count("\n")) == (0, "", 1)
+    assert list(found) == ["model", "target", "bits_policy", "input", "peak", "operations"]
+    assert (found["bits_policy"], found["target"], found["input"]) == ("dynamic", "default", str(files / "three.npy"))
+    assert found["peak"]["instruction"] == peak.best().instruction
+    assert found["peak"]["gmacs_per_second"] > 0
+    assert all(list(row) == ["step", "operation", "seconds", "macs"] for row in found["operations"])
+    assert all(row["seconds"] > 0 for row in found["operations"])
+    macs: dict[str, int] = {}
+    for row in found["operations"]:
+        macs[row["step"]] = macs.get(row["step"], 0) + row["macs"]
+    assert sum(macs.values()) == 7304
+    assert {"stem", "left", "right", "hidden", "scores", "result"} == {step for step, count in macs.items() if count}
+
+
+def narrow(folder: Path, policy: str) -> Path:
+    """Return a target whose accumulator has 12 bits."""
+    path = folder / f"{policy}.toml"
+    text = target_text("default").replace("width = 32  ", "width = 12  ", 1).replace('"ERROR"', f'"{policy}"')
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_steps_of_ordinary_kernels_are_profiled(command: Command, files: Path, tmp_path: Path) -> None:
+    """Where every product meets the register, layers that could overflow are not native."""
+    target = narrow(tmp_path, "SATURATE_EACH")
+    words = ("bench", files / "model.onnx", "--profile", "--runs", 1, "--bits", 8, "--target", target)
+    found = json.loads(command(*words, "--json", "-").stdout)
+    assert {row["operation"] for row in found["operations"] if row["macs"]} == {"ordinary"}
+    assert sum(row["macs"] for row in found["operations"]) == 7104
+
+
+def test_a_sum_that_does_not_fit_stops_a_profile(command: Command, files: Path, tmp_path: Path) -> None:
+    words = ("bench", files / "model.onnx", "--runs", 1, "--bits", 8, "--target", narrow(tmp_path, "ERROR"))
+    sentence = refusal(command, *words, "--profile")
+    assert sentence == refusal(command, *words)
+    assert "does not fit the 12-bit accumulator" in sentence
+
+
+@pytest.mark.parametrize("more", [("--against", "float"), ("--against", "onnxruntime,float"), ("--threads", 2)])
+def test_what_a_profile_does_not_go_with(command: Command, files: Path, more: tuple[object, ...]) -> None:
+    for words in (("--profile", *more), (*more, "--profile")):
+        assert refusal(command, "bench", files / "model.onnx", *words) == (
+            "--profile looks at dqtsim alone, with one thread; it takes neither --against nor --threads."
+        )
+
+
+def test_wrong_use_of_a_profile(command: Command, files: Path, tmp_path: Path) -> None:
+    model = files / "model.onnx"
+    assert refusal(command, "bench", model, "--profile", "--json", tmp_path / "x.txt").startswith("--json writes a ")
+    assert refusal(command, "bench", model, "--profile", "--against", "tvm").startswith("--against takes ")
+    assert refusal(command, "bench", model, "--profile", "--bits", "9").startswith("--bits: widths lie between")
+    assert command("bench", model, "--profile", "--runs", 0).exit_code == 2
