@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dqtsim.executor import run
-from dqtsim.kernels.vector.matrix import DIRECT
+from dqtsim.kernels.vector.matrix import DIRECT, PANELS
 from dqtsim.planner import Plan
 from dqtsim.program import engine, native
 from dqtsim.program.engine import Instance, Program
@@ -217,6 +217,47 @@ def test_writes_are_into_their_own_buffers(name: str, keep: bool) -> None:
 
         instance.one_by_one(layer.codes(), look)
         assert next(operations, None) is None
+
+
+@pytest.mark.parametrize("name", ["panels", "panels, nested", "all panels", "all panels, four bytes a pixel"])
+def test_chunks_have_their_own_panels(name: str) -> None:
+    """Threads that gather at the same time never write the same byte, and together they fill the rows of all pixels."""
+    layer = replace(LAYERS[name], out=(9, 11), outputs=20 if name.startswith("panels") else 300)
+    program = program_of(compiled(layer.graph()))
+    instance = Instance(program)
+    instance.execute(layer.codes())
+    (number,) = (k for k, operation in enumerate(program.lowered.operations) if operation in gathering(program))
+    operation = program.lowered.operations[number]
+    assert isinstance(operation, Native) and operation.chunks > 1
+    records = instance.segments[0]
+    assert isinstance(records, tuple)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(operation.function)
+    panel = operation.words["panel"]
+    assert isinstance(panel, Spot)
+    whole = instance.arena[panel.buffer.offset : panel.buffer.offset + panel.buffer.size]
+    writers = np.zeros(whole.size, int)
+    for chunk in range(operation.chunks):
+        kept = np.ones(whole.size, bool)
+        for value in (0, 255):
+            whole[:] = value
+            function(int(records[0][number].ctypes.data), chunk)
+            kept &= whole == value
+        writers += ~kept
+    assert writers.max() == 1
+    row, taps = int(str(operation.words["row_bytes"])), layer.channels * layer.kernel[0] * layer.kernel[1]
+    rows = writers.reshape(-1, row)[:, :taps].sum(1)
+    _, tiles, size = table_of(operation)
+    assert sorted(set(rows.tolist()) | {0}) == [0, taps]
+    assert np.count_nonzero(rows) == tiles * size
+
+
+def gathering(program: Program) -> list[Native]:
+    """Return the operations that fill panels."""
+    return [
+        operation
+        for operation in matrix_operations(program)
+        if operation.name == "panels" or operation.words["matrices"] == PANELS
+    ]
 
 
 class Fenced(Slabs):
