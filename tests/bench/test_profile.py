@@ -170,7 +170,7 @@ def test_medians_without_the_time_of_a_look(monkeypatch: pytest.MonkeyPatch) -> 
         place = len(reads) % (1 + operations + 9)
         if place == 0 and reads:
             turn += 1
-        work = 10 * place + (turn if turn >= 0 else 10_000)
+        work = 10 * place + (turn * turn if turn >= 0 else 10_000)
         now += 100 + (work if 1 <= place <= operations else 0)
         reads.append(now)
         return now
@@ -178,7 +178,7 @@ def test_medians_without_the_time_of_a_look(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(profile, "perf_counter_ns", clock)
     found = profile.profile(plan, picture(plan), 5)
     assert len(reads) == (WARM_UP + 5) * (1 + operations + 9)
-    assert [round(part.seconds * 1e9) for part in found.parts] == [10 * k + 2 for k in range(1, operations + 1)]
+    assert [round(part.seconds * 1e9) for part in found.parts] == [10 * k + 4 for k in range(1, operations + 1)]
 
 
 def test_no_operation_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
