@@ -65,3 +65,11 @@ class NestingRules:
         """B3': the first row whose width is at least min(b_w, b_a), else the last."""
         rows = self.row_widths
         return next((r for r, width in enumerate(rows) if width >= min(pair)), len(rows) - 1)
+
+
+def nested_zero(zero_point: int, width: int, rule: WeightRule) -> int:
+    """A zero point nested to a `width` below that of the master code (A1-A3)."""
+    k = MASTER_WIDTH - width
+    if rule == "TIES_UP":
+        return min((zero_point >> k) + ((zero_point >> (k - 1)) & 1), (1 << width) - 1)
+    return zero_point >> k

@@ -1,0 +1,163 @@
+"""Chains of elementwise operations in one pass through memory each, for the CPU.
+
+Only for bfloat16 tensors [N, C, H, W] in channels-last layout (`fits`); for others the operations of PyTorch in
+`nested.py` stay, of which these give the same values bit for bit, elementwise gradients included. Sums may be added in
+another order; they do not depend on the number of threads.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dqtsim.train.rules import MASTER_WIDTH, ActivationRule, nested_zero
+
+if TYPE_CHECKING:
+    from dqtsim.train.fused.kernels import Bits, Reals
+
+# Tiles are about that long: enough for vectors, and several of them stay in the first cache.
+_TILE = 512
+
+
+def fits(*tensors: torch.Tensor) -> bool:
+    """Whether `tensors` are of the one kind that is computed here."""
+    return all(
+        t.dtype == torch.bfloat16 and t.device.type == "cpu" and t.dim() == 4 and _channels_last(t).is_contiguous()
+        for t in tensors
+    )
+
+
+def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def _bits(x: torch.Tensor) -> "Bits":
+    """The memory of [N, C, H, W] that fits: uint16 [N*H*W*C]."""
+    bits: Bits = _channels_last(x.detach()).reshape(-1).view(torch.uint16).numpy()
+    return bits
+
+
+def _tile(table: torch.Tensor) -> "Reals":
+    """A float32 table [C], repeated."""
+    tiled: Reals = table.detach().float().repeat(max(1, _TILE // len(table))).numpy()
+    return tiled
+
+
+def _code_bits(code: int) -> np.uint16:
+    return np.uint16(np.float32(code).view(np.uint32) >> 16)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "dqtsim-fused")
+
+
+def _spread(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+    """Run `kernel` on blocks 0 to `count` - 1, on as many threads as PyTorch uses."""
+    threads = min(torch.get_num_threads(), count)
+    if threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    edges = [count * i // threads for i in range(threads + 1)]
+    parts = [_pool(threads).submit(kernel, *edges[i : i + 2], *arguments) for i in range(threads)]
+    for part in parts:
+        part.result()
+
+
+def _blocks(bits: "Bits", block: int) -> int:
+    return -(-len(bits) // block)
+
+
+def nest(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:
+    """`nested_values` for a width below 8."""
+    from dqtsim.train.fused import kernels
+
+    k = MASTER_WIDTH - width
+    half, top = (2.0 ** (k - 1), 2.0**width - 1) if rule == "TIES_UP" else (0.0, np.inf)
+    out = torch.empty_like(codes)
+    source = _bits(codes)
+    numbers = (half, 2.0**-k, top, nested_zero(zero_point, width, rule), 2.0**k)
+    _spread(kernels.nest, _blocks(source, kernels.BLOCK), source, _bits(out), *map(np.float32, numbers))
+    return out
+
+
+def normalised(
+    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, epsilon: float, high: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes of gamma * (x - mean) / deviation + beta under batch statistics, the mean, and 1 / deviation: float32 [C].
+
+    `gamma` and `beta` are float32 [C]; `epsilon` is added to the variance.
+    """
+    from dqtsim.train.fused import kernels
+
+    source, channels, out = _bits(x), x.shape[1], torch.empty_like(x)
+    # Sums of squares are safe where they are taken near the mean, which a few pixels tell well enough.
+    near = _channels_last(x).reshape(-1, channels)[:1024].float().mean(0)
+    shift = _tile(near)
+    block = kernels.TILES * len(shift)
+    blocks = _blocks(source, block)
+    sums = np.zeros((blocks, 2, channels))
+    _spread(kernels.moments, blocks, source, shift, sums)
+    first, second = torch.from_numpy(sums.sum(0) / (len(source) // channels))
+    mean = (near + first).float()
+    scale = (second - first.square()).clamp_min(0).add(epsilon).rsqrt().float()
+    slope = scale * gamma
+    tiles = _tile(slope), _tile(beta - mean * slope)
+    _spread(kernels.normalise, blocks, source, *tiles, np.float32(high), _bits(out))
+    return out, mean, scale
+
+
+def normalised_backward(
+    grad: torch.Tensor, codes: torch.Tensor, x: torch.Tensor, gamma: torch.Tensor, mean: torch.Tensor,
+    scale: torch.Tensor, high: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of x, gamma and beta of `normalised` from those of its codes; `scale` is 1 / deviation."""
+    from dqtsim.train.fused import kernels
+
+    channels, out, middle, top = x.shape[1], torch.empty_like(x), _tile(mean), _code_bits(high)
+    arrays = _bits(grad), _bits(codes), _bits(x), middle
+    block = kernels.TILES * len(middle)
+    blocks, count = _blocks(arrays[0], block), x.numel() // channels
+    sums = np.zeros((blocks, 2, channels))
+    _spread(kernels.masked_moments, blocks, *arrays, top, sums)
+    total, product = torch.from_numpy(sums.sum(0))
+    tables = [_tile(table) for table in (total / count, product * scale.square() / count, scale * gamma)]
+    _spread(kernels.normalise_backward, blocks, *arrays, *tables, top, _bits(out))
+    return out, (product * scale).float(), total.float()
+
+
+def _rounded(value: float) -> np.float32:
+    """`value` as PyTorch's operations in bfloat16 take a number that is added."""
+    return np.float32(torch.tensor(value, dtype=torch.bfloat16).item())
+
+
+def add(a: torch.Tensor, b: torch.Tensor, ratio_a: float, ratio_b: float, offset: float, high: int) -> torch.Tensor:
+    """Codes of ratio_a * a + ratio_b * b - offset."""
+    from dqtsim.train.fused import kernels
+
+    out, one = torch.empty_like(a), _bits(a)
+    numbers = np.float32(ratio_a), _rounded(ratio_b), _rounded(offset), np.float32(high)
+    _spread(kernels.add, _blocks(one, kernels.BLOCK), one, _bits(b), *numbers, _bits(out))
+    return out
+
+
+def add_backward(
+    grad: torch.Tensor, codes: torch.Tensor, a: torch.Tensor, b: torch.Tensor, ratio_a: float, ratio_b: float, high: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of a and b of `add` from those of its codes, and sums float64 [3] of the gradients inside the clips.
+
+    These are as they are, times a, and times b.
+    """
+    from dqtsim.train.fused import kernels
+
+    to_a, to_b = torch.empty_like(a), torch.empty_like(b)
+    bits = _bits(grad)
+    blocks = _blocks(bits, kernels.BLOCK)
+    sums = np.zeros((blocks, 3))
+    arrays = bits, _bits(codes), _bits(a), _bits(b)
+    numbers = np.float32(ratio_a), np.float32(ratio_b), _code_bits(high)
+    _spread(kernels.add_backward, blocks, *arrays, *numbers, _bits(to_a), _bits(to_b), sums)
+    return to_a, to_b, torch.from_numpy(sums.sum(0))

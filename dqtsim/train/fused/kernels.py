@@ -1,0 +1,199 @@
+"""Single passes over bfloat16 tensors, compiled by Numba.
+
+NumPy has no bfloat16, so arrays hold its bits as uint16: the upper half of a float32. Arithmetic is in float32, rounded
+to bfloat16 wherever PyTorch's chain of operations rounds, so that results are the same bits.
+
+Arrays are flat, channels innermost. Constants per channel come as a *tile*, repeated until it is long enough to be
+worth vectors, for an array's length is a multiple of the channels and tiles begin with channel 0. Every kernel works
+on blocks `first` to `last` - 1 and sums within a block, so that results depend on no number of threads.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core.extending import intrinsic
+
+from dqtsim.kernels.compile import kernel
+
+Bits = npt.NDArray[np.uint16]
+Reals = npt.NDArray[np.float32]
+Sums = npt.NDArray[np.float64]
+Real = np.float32
+
+# Elements of a block where there are no channels, and tiles of a block where there are; a float32 sum is of no more
+# terms than that before it goes on in float64.
+BLOCK = 1 << 15
+TILES = 64
+
+_HALF, _WORD, _FLOAT = ir.IntType(16), ir.IntType(32), ir.FloatType()
+_ZERO = np.float32(0)
+
+
+def _instructions(build: Callable[[Any, Any], Any], result: Any, argument: Any) -> Callable[..., Any]:
+    """An inlined function of LLVM's instructions: Numba has no bitcasts that vectorise."""
+
+    def typed(context: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
+        return result(argument), lambda context, builder, signature, arguments: build(builder, arguments[0])
+
+    return cast(Callable[..., Any], intrinsic(typed))
+
+
+def _upper(builder: Any, word: Any) -> Any:
+    return builder.trunc(builder.lshr(word, ir.Constant(_WORD, 16)), _HALF)
+
+
+def _nearest(builder: Any, value: Any) -> Any:
+    word = builder.bitcast(value, _WORD)
+    odd = builder.and_(builder.lshr(word, ir.Constant(_WORD, 16)), ir.Constant(_WORD, 1))
+    return _upper(builder, builder.add(builder.add(word, ir.Constant(_WORD, 0x7FFF)), odd))
+
+
+def _extended(builder: Any, bits: Any) -> Any:
+    return builder.bitcast(builder.shl(builder.zext(bits, _WORD), ir.Constant(_WORD, 16)), _FLOAT)
+
+
+# The float32 of bfloat16 bits; the bits of a float32 that is a bfloat16; those of the nearest one, ties to even.
+_wide = _instructions(_extended, types.float32, types.uint16)
+_cut = _instructions(lambda builder, value: _upper(builder, builder.bitcast(value, _WORD)), types.uint16, types.float32)
+_round = _instructions(_nearest, types.uint16, types.float32)
+
+
+@kernel
+def _code(value: Real, high: Real) -> np.uint16:
+    """A code's bits from a value in code units: ties to even, clipped to 0 to `high`; what is no number stays so."""
+    value = _ZERO if value < _ZERO else value
+    value = high if value > high else value
+    code: np.uint16 = _cut(np.rint(value))
+    return code
+
+
+@kernel
+def _inside(grad: np.uint16, code: np.uint16, high: np.uint16) -> Real:
+    """A gradient where a code is strictly between its clips, else 0; bits of numbers >= 0 compare as the numbers do."""
+    value: Real = _wide(grad) if (code > 0) & (code < high) else _ZERO
+    return value
+
+
+@kernel
+def nest(
+    first: int, last: int, codes: Bits, out: Bits, half: Real, scale: Real, top: Real, zero: Real, unit: Real
+) -> None:
+    """A1-A5: (min(floor((codes + half) * scale), top) - zero) * unit."""
+    for block in range(first, last):
+        source, target = codes[block * BLOCK : (block + 1) * BLOCK], out[block * BLOCK : (block + 1) * BLOCK]
+        for j in range(len(source)):
+            value = np.floor(_wide(_round(_wide(source[j]) + half)) * scale)
+            value = top if value > top else value
+            target[j] = _cut((value - zero) * unit)
+
+
+@kernel
+def moments(first: int, last: int, x: Bits, shift: Reals, sums: Sums) -> None:
+    """Sums [blocks, 2, C] of x - shift and of its square; `shift` is a tile near the mean."""
+    tile, channels = len(shift), sums.shape[2]
+    one, two = np.empty_like(shift), np.empty_like(shift)
+    for block in range(first, last):
+        one[:] = _ZERO
+        two[:] = _ZERO
+        rows = x[block * TILES * tile : (block + 1) * TILES * tile]
+        for start in range(0, len(rows), tile):
+            row = rows[start : start + tile]
+            for j in range(len(row)):
+                value = _wide(row[j]) - shift[j]
+                one[j] += value
+                two[j] += value * value
+        for start in range(0, tile, channels):
+            for c in range(channels):
+                sums[block, 0, c] += one[start + c]
+                sums[block, 1, c] += two[start + c]
+
+
+@kernel
+def normalise(first: int, last: int, x: Bits, slope: Reals, start: Reals, high: Real, out: Bits) -> None:
+    """Codes of x * slope + start; two tiles."""
+    tile = len(slope)
+    for begin in range(first * TILES * tile, min(last * TILES * tile, len(x)), tile):
+        row, target = x[begin : begin + tile], out[begin : begin + tile]
+        for j in range(len(row)):
+            target[j] = _code(_wide(_round(_wide(row[j]) * slope[j] + start[j])), high)
+
+
+@kernel
+def masked_moments(
+    first: int, last: int, grad: Bits, codes: Bits, x: Bits, mean: Reals, high: np.uint16, sums: Sums
+) -> None:
+    """Sums [blocks, 2, C] of `grad` and of grad * (x - mean) where a code is inside its clips; `mean` is a tile."""
+    tile, channels = len(mean), sums.shape[2]
+    one, two = np.empty_like(mean), np.empty_like(mean)
+    for block in range(first, last):
+        one[:] = _ZERO
+        two[:] = _ZERO
+        for begin in range(block * TILES * tile, min((block + 1) * TILES * tile, len(x)), tile):
+            row, row_grad, row_codes = x[begin : begin + tile], grad[begin : begin + tile], codes[begin : begin + tile]
+            for j in range(len(row)):
+                value = _inside(row_grad[j], row_codes[j], high)
+                one[j] += value
+                two[j] += value * (_wide(row[j]) - mean[j])
+        for begin in range(0, tile, channels):
+            for c in range(channels):
+                sums[block, 0, c] += one[begin + c]
+                sums[block, 1, c] += two[begin + c]
+
+
+@kernel
+def normalise_backward(
+    first: int, last: int, grad: Bits, codes: Bits, x: Bits, mean: Reals, lift: Reals, tilt: Reals, slope: Reals,
+    high: np.uint16, out: Bits,
+) -> None:  # fmt: skip
+    """(g - lift - (x - mean) * tilt) * slope, g being `grad` inside the clips; the rest are tiles."""
+    tile = len(mean)
+    for begin in range(first * TILES * tile, min(last * TILES * tile, len(x)), tile):
+        row, row_grad, row_codes = x[begin : begin + tile], grad[begin : begin + tile], codes[begin : begin + tile]
+        target = out[begin : begin + tile]
+        for j in range(len(row)):
+            value = _inside(row_grad[j], row_codes[j], high)
+            target[j] = _round((value - lift[j] - (_wide(row[j]) - mean[j]) * tilt[j]) * slope[j])
+
+
+@kernel
+def add(
+    first: int, last: int, a: Bits, b: Bits, ratio_a: Real, ratio_b: Real, offset: Real, high: Real, out: Bits
+) -> None:
+    """Codes of ratio_a * a + ratio_b * b - offset."""
+    for block in range(first, last):
+        one, two = a[block * BLOCK : (block + 1) * BLOCK], b[block * BLOCK : (block + 1) * BLOCK]
+        target = out[block * BLOCK : (block + 1) * BLOCK]
+        for j in range(len(one)):
+            value = _wide(_round(_wide(one[j]) * ratio_a)) + _wide(two[j]) * ratio_b
+            target[j] = _code(_wide(_round(_wide(_round(value)) - offset)), high)
+
+
+@kernel
+def add_backward(
+    first: int, last: int, grad: Bits, codes: Bits, a: Bits, b: Bits, ratio_a: Real, ratio_b: Real, high: np.uint16,
+    to_a: Bits, to_b: Bits, sums: Sums,
+) -> None:  # fmt: skip
+    """What `grad` means for a and b, and sums [blocks, 3] of it, of its product with a, and of that with b."""
+    tile = BLOCK // TILES
+    parts = np.empty((3, tile), np.float32)
+    total, with_a, with_b = parts
+    for block in range(first, last):
+        parts[:] = _ZERO
+        for begin in range(block * BLOCK, min((block + 1) * BLOCK, len(a)), tile):
+            row_grad, row_codes = grad[begin : begin + tile], codes[begin : begin + tile]
+            one, two = a[begin : begin + tile], b[begin : begin + tile]
+            to_one, to_two = to_a[begin : begin + tile], to_b[begin : begin + tile]
+            for j in range(len(one)):
+                value = _inside(row_grad[j], row_codes[j], high)
+                total[j] += value
+                with_a[j] += value * _wide(one[j])
+                with_b[j] += value * _wide(two[j])
+                to_one[j] = _round(value * ratio_a)
+                to_two[j] = _round(value * ratio_b)
+        for i in range(3):
+            for j in range(tile):
+                sums[block, i] += parts[i, j]
