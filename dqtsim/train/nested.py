@@ -135,18 +135,18 @@ class _QuantizeNormalised(torch.autograd.Function):
             )
             codes = round_codes(values, 0, high)
         ctx.high = high
-        ctx.save_for_backward(accumulator, codes, gamma, beta, step, scaled_gamma, mean, deviation)
+        ctx.save_for_backward(accumulator, codes, gamma, beta, step, scaled_gamma, scaled_beta, mean, deviation)
         variance = deviation.pow(-2) - NORM_EPSILON
         ctx.mark_non_differentiable(mean, variance)
         return codes, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
-        accumulator, codes, gamma, beta, step, scaled_gamma, mean, deviation = ctx.saved_tensors
+        accumulator, codes, gamma, beta, step, scaled_gamma, scaled_beta, mean, deviation = ctx.saved_tensors
         if fused.fits(accumulator):
             grad = grads[0].contiguous(memory_format=torch.channels_last)
             to_accumulator, to_gamma, to_beta = fused.normalised_backward(
-                grad, codes, accumulator, scaled_gamma, mean, deviation, ctx.high
+                grad, accumulator, scaled_gamma, scaled_beta, mean, deviation, ctx.high
             )
         else:
             to_accumulator, to_gamma, to_beta = torch.ops.aten.native_batch_norm_backward(

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dqtsim.train.rules import MASTER_WIDTH, ActivationRule, nested_zero
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Tiles are about that long: enough for vectors, and several of them stay in the first cache.
 _TILE = 512
+# Pixels whose mean is near that of all.
+_FEW = 256
 
 
 def fits(*tensors: torch.Tensor) -> bool:
@@ -40,10 +43,15 @@ def _bits(x: torch.Tensor) -> "Bits":
     return bits
 
 
-def _tile(table: torch.Tensor) -> "Reals":
-    """A float32 table [C], repeated."""
-    tiled: Reals = table.detach().float().repeat(max(1, _TILE // len(table))).numpy()
-    return tiled
+def _table(table: torch.Tensor) -> "Reals":
+    """Float32 [C]; what follows is in NumPy, which is quicker with few numbers."""
+    reals: Reals = table.detach().numpy()
+    return reals
+
+
+def _tile(table: npt.NDArray[np.floating]) -> "Reals":
+    """A table [C], repeated, float32."""
+    return np.tile(table.astype(np.float32, copy=False), max(1, _TILE // len(table)))
 
 
 def _code_bits(code: int) -> np.uint16:
@@ -84,6 +92,23 @@ def nest(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule)
     return out
 
 
+@cache
+def _threshold(code: int) -> np.float32:
+    """The least float32 that as a bfloat16 is rounded to `code` or more."""
+    below, above = 0, int(np.float32(code).view(np.int32))
+    while above - below > 1:
+        middle = (below + above) // 2
+        value = torch.tensor(middle, dtype=torch.int32).view(torch.float32).bfloat16()
+        below, above = (middle, above) if value.round() < code else (below, middle)
+    return np.int32(above).view(np.float32)
+
+
+def _affine(gamma: "Reals", beta: "Reals", mean: "Reals", scale: "Reals") -> tuple["Reals", "Reals"]:
+    """Tiles of the slope and start of a normalisation; `scale` is 1 / deviation."""
+    slope = scale * gamma
+    return _tile(slope), _tile(beta - mean * slope)
+
+
 def normalised(
     x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, epsilon: float, high: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -95,38 +120,41 @@ def normalised(
 
     source, channels, out = _bits(x), x.shape[1], torch.empty_like(x)
     # Sums of squares are safe where they are taken near the mean, which a few pixels tell well enough.
-    near = _channels_last(x).reshape(-1, channels)[:1024].float().mean(0)
+    near = kernels.widened(source[: _FEW * channels]).reshape(-1, channels).mean(0)
     shift = _tile(near)
-    block = kernels.TILES * len(shift)
-    blocks = _blocks(source, block)
+    blocks = _blocks(source, kernels.TILES * len(shift))
     sums = np.zeros((blocks, 2, channels))
     _spread(kernels.moments, blocks, source, shift, sums)
-    first, second = torch.from_numpy(sums.sum(0) / (len(source) // channels))
-    mean = (near + first).float()
-    scale = (second - first.square()).clamp_min(0).add(epsilon).rsqrt().float()
-    slope = scale * gamma
-    tiles = _tile(slope), _tile(beta - mean * slope)
+    first, second = sums.sum(0) / (len(source) // channels)
+    mean = (near + first).astype(np.float32)
+    scale = (1 / np.sqrt(np.maximum(second - np.square(first), 0) + epsilon)).astype(np.float32)
+    tiles = _affine(_table(gamma), _table(beta), mean, scale)
     _spread(kernels.normalise, blocks, source, *tiles, np.float32(high), _bits(out))
-    return out, mean, scale
+    return out, torch.from_numpy(mean), torch.from_numpy(scale)
 
 
 def normalised_backward(
-    grad: torch.Tensor, codes: torch.Tensor, x: torch.Tensor, gamma: torch.Tensor, mean: torch.Tensor,
+    grad: torch.Tensor, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, mean: torch.Tensor,
     scale: torch.Tensor, high: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Gradients of x, gamma and beta of `normalised` from those of its codes; `scale` is 1 / deviation."""
     from dqtsim.train.fused import kernels
 
-    channels, out, middle, top = x.shape[1], torch.empty_like(x), _tile(mean), _code_bits(high)
-    arrays = _bits(grad), _bits(codes), _bits(x), middle
-    block = kernels.TILES * len(middle)
-    blocks, count = _blocks(arrays[0], block), x.numel() // channels
+    channels, out = x.shape[1], torch.empty_like(x)
+    slope, offset, centre, inverse = map(_table, (gamma, beta, mean, scale))
+    arguments = _bits(grad), _bits(x), *_affine(slope, offset, centre, inverse), _threshold(1), _threshold(high)
+    middle = _tile(centre)
+    blocks, count = _blocks(arguments[0], kernels.TILES * len(middle)), x.numel() // channels
     sums = np.zeros((blocks, 2, channels))
-    _spread(kernels.masked_moments, blocks, *arrays, top, sums)
-    total, product = torch.from_numpy(sums.sum(0))
-    tables = [_tile(table) for table in (total / count, product * scale.square() / count, scale * gamma)]
-    _spread(kernels.normalise_backward, blocks, *arrays, *tables, top, _bits(out))
-    return out, (product * scale).float(), total.float()
+    _spread(kernels.masked_moments, blocks, *arguments, middle, sums)
+    total, product = sums.sum(0)
+    # (g - total / count - (x - mean) * scale^2 * product / count) * scale * gamma, sorted by g and x
+    factor = inverse.astype(np.float64) * slope / count
+    tilt = -factor * product * np.square(inverse)
+    tables = _tile(tilt), _tile(-factor * total - tilt * centre)
+    _spread(kernels.normalise_backward, blocks, *arguments, *tables, _bits(out))
+    to_gamma, to_beta = (torch.from_numpy(part.astype(np.float32)) for part in (product * inverse, total))
+    return out, to_gamma, to_beta
 
 
 def _rounded(value: float) -> np.float32:

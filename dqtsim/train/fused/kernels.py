@@ -62,6 +62,11 @@ _cut = _instructions(lambda builder, value: _upper(builder, builder.bitcast(valu
 _round = _instructions(_nearest, types.uint16, types.float32)
 
 
+def widened(bits: Bits) -> Reals:
+    """The float32 of bfloat16 bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 @kernel
 def _code(value: Real, high: Real) -> np.uint16:
     """A code's bits from a value in code units: ties to even, clipped to 0 to `high`; what is no number stays so."""
@@ -123,21 +128,34 @@ def normalise(first: int, last: int, x: Bits, slope: Reals, start: Reals, high: 
 
 
 @kernel
+def _through(grad: np.uint16, value: Real, bottom: Real, top: Real) -> Real:
+    """A gradient where `value` is from `bottom` to less than `top`, else 0."""
+    through: Real = _wide(grad) if (value >= bottom) & (value < top) else _ZERO
+    return through
+
+
+@kernel
 def masked_moments(
-    first: int, last: int, grad: Bits, codes: Bits, x: Bits, mean: Reals, high: np.uint16, sums: Sums
-) -> None:
-    """Sums [blocks, 2, C] of `grad` and of grad * (x - mean) where a code is inside its clips; `mean` is a tile."""
+    first: int, last: int, grad: Bits, x: Bits, slope: Reals, start: Reals, bottom: Real, top: Real, mean: Reals,
+    sums: Sums,
+) -> None:  # fmt: skip
+    """Sums [blocks, 2, C] of g and of g * (x - mean); `slope`, `start` and `mean` are tiles.
+
+    A gradient g is that of a code which lies between its clips, else 0; these are where x * slope + start is `bottom`
+    and `top`. To compute that again is faster than to read the codes.
+    """
     tile, channels = len(mean), sums.shape[2]
     one, two = np.empty_like(mean), np.empty_like(mean)
     for block in range(first, last):
         one[:] = _ZERO
         two[:] = _ZERO
         for begin in range(block * TILES * tile, min((block + 1) * TILES * tile, len(x)), tile):
-            row, row_grad, row_codes = x[begin : begin + tile], grad[begin : begin + tile], codes[begin : begin + tile]
+            row, row_grad = x[begin : begin + tile], grad[begin : begin + tile]
             for j in range(len(row)):
-                value = _inside(row_grad[j], row_codes[j], high)
+                here = _wide(row[j])
+                value = _through(row_grad[j], here * slope[j] + start[j], bottom, top)
                 one[j] += value
-                two[j] += value * (_wide(row[j]) - mean[j])
+                two[j] += value * (here - mean[j])
         for begin in range(0, tile, channels):
             for c in range(channels):
                 sums[block, 0, c] += one[begin + c]
@@ -146,17 +164,17 @@ def masked_moments(
 
 @kernel
 def normalise_backward(
-    first: int, last: int, grad: Bits, codes: Bits, x: Bits, mean: Reals, lift: Reals, tilt: Reals, slope: Reals,
-    high: np.uint16, out: Bits,
+    first: int, last: int, grad: Bits, x: Bits, slope: Reals, start: Reals, bottom: Real, top: Real, tilt: Reals,
+    lift: Reals, out: Bits,
 ) -> None:  # fmt: skip
-    """(g - lift - (x - mean) * tilt) * slope, g being `grad` inside the clips; the rest are tiles."""
-    tile = len(mean)
+    """Write g * slope + x * tilt + lift, with g as above; two more tiles."""
+    tile = len(slope)
     for begin in range(first * TILES * tile, min(last * TILES * tile, len(x)), tile):
-        row, row_grad, row_codes = x[begin : begin + tile], grad[begin : begin + tile], codes[begin : begin + tile]
-        target = out[begin : begin + tile]
+        row, row_grad, target = x[begin : begin + tile], grad[begin : begin + tile], out[begin : begin + tile]
         for j in range(len(row)):
-            value = _inside(row_grad[j], row_codes[j], high)
-            target[j] = _round((value - lift[j] - (_wide(row[j]) - mean[j]) * tilt[j]) * slope[j])
+            here = _wide(row[j])
+            value = _through(row_grad[j], here * slope[j] + start[j], bottom, top)
+            target[j] = _round(value * slope[j] + here * tilt[j] + lift[j])
 
 
 @kernel
