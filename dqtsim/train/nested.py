@@ -282,8 +282,11 @@ class _MixedConv(torch.autograd.Function):
             operand = _operand(source, widths[k], zero_point, rule)
             if integers is None:
                 accumulator = geometry.convolve(operand, weight)
-                slope, start = (table[k].to(codes.dtype)[:, None, None] for table in (scale, offset))
-                branch = round_codes(accumulator * slope + start, 0, high)
+                slope, start = (table[k].to(codes.dtype) for table in (scale, offset))
+                if fused.fits(accumulator):
+                    branch = fused.affine(accumulator, slope, start, high)
+                else:
+                    branch = round_codes(accumulator * slope[:, None, None] + start[:, None, None], 0, high)
             else:
                 dtype = exact_dtype(operand, weight) if len(operand) else torch.float32
                 accumulator = geometry.convolve(operand.to(dtype), weight.to(dtype))
@@ -317,17 +320,24 @@ class _MixedConv(torch.autograd.Function):
             if not len(index):
                 to_weights.append(torch.zeros_like(weight))
                 continue
-            masked = _inside(_samples(grad, index), branch, 0, high)
-            to_scale[k] = (masked * accumulator).sum((0, 2, 3), dtype=torch.float32)
-            to_offset[k] = masked.sum((0, 2, 3), dtype=torch.float32)
-            scaled = masked * scale[k].to(masked.dtype)[:, None, None]
+            slope = scale[k].to(grad.dtype)
+            if fused.fits(grad, branch, accumulator):
+                scaled, to_scale[k], to_offset[k] = fused.affine_backward(grad, index, branch, accumulator, slope, high)
+            else:
+                masked = _inside(_samples(grad, index), branch, 0, high)
+                to_scale[k] = (masked * accumulator).sum((0, 2, 3), dtype=torch.float32)
+                to_offset[k] = masked.sum((0, 2, 3), dtype=torch.float32)
+                scaled = masked * slope[:, None, None]
             to_operand, to_weight = geometry.gradients(scaled, operand, weight)
             to_codes.permute(0, 2, 3, 1).index_copy_(0, index, to_operand.permute(0, 2, 3, 1))
             to_weights.append(to_weight)
         to_probabilities = None
         if branches:
             # Relative to the branch chosen: softmax ignores the common part, and bfloat16 would round it badly.
-            columns = [(grad * (branch - result)).sum((1, 2, 3), dtype=torch.float32) for branch in branches]
+            if fused.fits(grad, result, *branches):
+                columns = [fused.differences(grad, branch, result) for branch in branches]
+            else:
+                columns = [(grad * (branch - result)).sum((1, 2, 3), dtype=torch.float32) for branch in branches]
             to_probabilities = torch.stack(columns, 1)
         return (to_codes, to_probabilities, to_scale, to_offset, *([None] * 8), *to_weights)
 

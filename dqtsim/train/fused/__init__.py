@@ -189,3 +189,35 @@ def add_backward(
     numbers = np.float32(ratio_a), np.float32(ratio_b), _code_bits(high)
     _spread(kernels.add_backward, blocks, *arrays, *numbers, _bits(to_a), _bits(to_b), sums)
     return to_a, to_b, torch.from_numpy(sums.sum(0))
+
+
+def affine(x: torch.Tensor, slope: torch.Tensor, start: torch.Tensor, high: int) -> torch.Tensor:
+    """Codes of x * slope + start, tables [C] that are bfloat16."""
+    from dqtsim.train.fused import kernels
+
+    out, source = torch.empty_like(x), _bits(x)
+    tiles = _tile(slope.float().numpy()), _tile(start.float().numpy())
+    _spread(kernels.affine, _blocks(source, kernels.TILES * len(tiles[0])), source, *tiles, np.float32(high), _bits(out))
+    return out
+
+
+def affine_backward(
+    grad: torch.Tensor, index: torch.Tensor, codes: torch.Tensor, x: torch.Tensor, slope: torch.Tensor, high: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `grad` [N, C, H, W] means for x, slope and start of `affine` of the pictures `index`, int64 [n]."""
+    from dqtsim.train.fused import kernels
+
+    out, sums = torch.empty_like(x), np.zeros((len(x), 2, x.shape[1]))
+    arrays = _bits(grad), index.numpy(), _bits(codes), _bits(x)
+    _spread(kernels.affine_backward, len(x), *arrays, _tile(slope.float().numpy()), _code_bits(high), _bits(out), sums)
+    to_slope, to_start = torch.from_numpy(sums.sum(0)).float()
+    return out, to_slope, to_start
+
+
+def differences(grad: torch.Tensor, branch: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Sums float32 [N] of grad * (branch - chosen) over each picture."""
+    from dqtsim.train.fused import kernels
+
+    sums = np.zeros(len(grad))
+    _spread(kernels.differences, len(grad), _bits(grad), _bits(branch), _bits(chosen), sums)
+    return torch.from_numpy(sums).float()

@@ -22,6 +22,7 @@ from dqtsim.kernels.compile import kernel
 Bits = npt.NDArray[np.uint16]
 Reals = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 Real = np.float32
 
 # Elements of a block where there are no channels, and tiles of a block where there are; a float32 sum is of no more
@@ -215,3 +216,59 @@ def add_backward(
         for i in range(3):
             for j in range(tile):
                 sums[block, i] += parts[i, j]
+
+
+@kernel
+def affine(first: int, last: int, x: Bits, slope: Reals, start: Reals, high: Real, out: Bits) -> None:
+    """Codes of x * slope + start, each operation rounded; two tiles."""
+    tile = len(slope)
+    for begin in range(first * TILES * tile, min(last * TILES * tile, len(x)), tile):
+        row, target = x[begin : begin + tile], out[begin : begin + tile]
+        for j in range(len(row)):
+            target[j] = _code(_wide(_round(_wide(_round(_wide(row[j]) * slope[j])) + start[j])), high)
+
+
+@kernel
+def affine_backward(
+    first: int, last: int, grad: Bits, index: Places, codes: Bits, x: Bits, slope: Reals, high: np.uint16, out: Bits,
+    sums: Sums,
+) -> None:  # fmt: skip
+    """What the gradient of codes means for x, and sums [pictures, 2, C] of it times x, and of itself.
+
+    `grad` is of all pictures, of which `index` names those of `codes`, `x` and `out`; blocks are pictures.
+    """
+    tile, channels, size = len(slope), sums.shape[2], len(x) // max(1, len(index))
+    one, two = np.empty_like(slope), np.empty_like(slope)
+    for block in range(first, last):
+        one[:] = _ZERO
+        two[:] = _ZERO
+        whole = grad[index[block] * size : (index[block] + 1) * size]
+        for begin in range(0, size, tile):
+            end = min(begin + tile, size)
+            row_grad, row_codes = whole[begin:end], codes[block * size + begin : block * size + end]
+            row, target = x[block * size + begin : block * size + end], out[block * size + begin : block * size + end]
+            for j in range(len(row)):
+                value = _inside(row_grad[j], row_codes[j], high)
+                one[j] += value * _wide(row[j])
+                two[j] += value
+                target[j] = _round(value * slope[j])
+        for begin in range(0, tile, channels):
+            for c in range(channels):
+                sums[block, 0, c] += one[begin + c]
+                sums[block, 1, c] += two[begin + c]
+
+
+@kernel
+def differences(first: int, last: int, grad: Bits, branch: Bits, chosen: Bits, sums: Sums) -> None:
+    """Sums [pictures] of grad * (branch - chosen); blocks are pictures."""
+    size = len(grad) // len(sums)
+    parts = np.empty(min(size, TILES), np.float32)
+    for block in range(first, last):
+        parts[:] = _ZERO
+        for begin in range(block * size, (block + 1) * size, TILES):
+            end = min(begin + TILES, (block + 1) * size)
+            row, one, two = grad[begin:end], branch[begin:end], chosen[begin:end]
+            for j in range(len(row)):
+                parts[j] += _wide(_round(_wide(row[j]) * (_wide(one[j]) - _wide(two[j]))))
+        for j in range(len(parts)):
+            sums[block] += parts[j]
