@@ -1,8 +1,8 @@
 """Chains of elementwise operations in one pass through memory each, for the CPU.
 
 Only for bfloat16 tensors [N, C, H, W] in channels-last layout (`fits`); for others the operations of PyTorch in
-`nested.py` stay, of which these give the same values bit for bit, elementwise gradients included. Sums may be added in
-another order; they do not depend on the number of threads.
+`nested.py` stay, of which these give the same values bit for bit but for a zero's sign, elementwise gradients included.
+Sums may be added in another order, and batch norm's codes depend on them; none depends on the number of threads.
 """
 
 from collections.abc import Callable
@@ -197,7 +197,8 @@ def affine(x: torch.Tensor, slope: torch.Tensor, start: torch.Tensor, high: int)
 
     out, source = torch.empty_like(x), _bits(x)
     tiles = _tile(slope.float().numpy()), _tile(start.float().numpy())
-    _spread(kernels.affine, _blocks(source, kernels.TILES * len(tiles[0])), source, *tiles, np.float32(high), _bits(out))
+    blocks = _blocks(source, kernels.TILES * len(tiles[0]))
+    _spread(kernels.affine, blocks, source, *tiles, np.float32(high), _bits(out))
     return out
 
 
