@@ -69,14 +69,14 @@ def masked(grad: torch.Tensor, codes: torch.Tensor, high: int) -> torch.Tensor:
 def test_nesting_is_the_same_bits(rule: ActivationRule, zero_point: int) -> None:
     codes = channels_last(torch.arange(256).reshape(1, 16, 4, 4))
     for width in range(1, 8):
-        assert same(*both(lambda width=width: nest_activation(codes, width, zero_point, rule))), width
+        assert same(*both(partial(nest_activation, codes, width, zero_point, rule))), width
 
 
 def added(shape: tuple[int, ...], ratios: tuple[float, ...], zeros: Any, high: int) -> tuple[torch.Tensor, ...]:
     a, b = (random_codes(shape, seed).requires_grad_() for seed in (1, 2))
     # The step of the sum is 1, so that a ratio and its gradient are a step's.
     steps = [torch.tensor(ratio, requires_grad=True) for ratio in ratios]
-    codes = add_codes(a, b, *steps, torch.tensor(1.0), zeros, high)
+    codes = add_codes(a, b, steps[0], steps[1], torch.tensor(1.0), zeros, high)
     torch.autograd.backward(codes, normal(shape, 3))
     return (codes.detach(), *(t.grad for t in (a, b, *steps) if t.grad is not None))
 
@@ -198,8 +198,8 @@ def test_a_mixed_convolution_is_the_same_bits_and_its_sums_are_near(name: str, e
 @pytest.mark.parametrize("explore", [True, False])
 def test_an_integer_exact_mixed_convolution_has_the_integers_codes(explore: bool) -> None:
     mixing = Mixing(16, 17, 9, [0, 2, 2, 0], STRIDED, 201)
-    tables = [torch.full((17,), value) for value in (20_000, 40_000, 24)]
-    integers = [Requantizer(*tables, zero_point=0, high=mixing.high) for _ in WIDTHS]
+    bias, multiplier, shift = (torch.full((17,), value) for value in (20_000, 40_000, 24))
+    integers = [Requantizer(bias, multiplier, shift, zero_point=0, high=mixing.high) for _ in WIDTHS]
     mine, theirs = both(lambda: mixing.run(explore, integers))
     operands = [nested_values(mixing.codes, width, 0, "TIES_UP").double() for width in WIDTHS]
     sums = [mixing.geometry.convolve(x, w.double()) for x, w in zip(operands, mixing.weights, strict=True)]
@@ -229,9 +229,9 @@ class Norm:
         self.grad = normal(shape, 3)
 
     def run(self) -> tuple[torch.Tensor, ...]:
-        step = torch.tensor(self.step)
-        leaves = [t.clone().requires_grad_() for t in (self.x, self.gamma, self.beta, step)]
-        codes, mean, variance = nested.quantize_normalised(*leaves, self.zero_point, self.high)
+        leaves = [t.clone().requires_grad_() for t in (self.x, self.gamma, self.beta, torch.tensor(self.step))]
+        x, gamma, beta, step = leaves
+        codes, mean, variance = nested.quantize_normalised(x, gamma, beta, step, self.zero_point, self.high)
         torch.autograd.backward(codes, self.grad)
         return (codes.detach(), mean, variance, *(t.grad for t in leaves if t.grad is not None))
 
@@ -315,8 +315,8 @@ def everything() -> list[torch.Tensor]:
     found += [fused.add(codes, x, 0.7, 0.05, 10.5, 255), fused.differences(grad, codes, normalised[0])]
     found += fused.add_backward(grad, codes, codes, x, 0.7, 0.05, 255)
     for chosen in (index, index[:0]):
-        some = (t.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2) for t in (codes, x))
-        found += fused.affine_backward(grad, chosen, *some, slope, 255)
+        some, values = (t.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2) for t in (codes, x))
+        found += fused.affine_backward(grad, chosen, some, values, slope, 255)
     return found
 
 
