@@ -1,6 +1,8 @@
 """What is committed is what it says: models, manifest, golden vectors."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,16 @@ LARGEST = 20_000_000
 
 def test_every_model_is_in_the_manifest() -> None:
     assert sorted(path.name for path in (ROOT / "models").glob("*.onnx")) == NAMES
+
+
+def test_every_file_that_the_readme_names_is_committed() -> None:
+    text = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(seed\d-[\w-]+\.(?:pt|onnx))\b", text))
+    assert named
+    found = subprocess.run(["git", "ls-files", "models"], cwd=ROOT, capture_output=True, text=True, check=False)
+    # an installed copy without git has the files, or has not
+    there = found.stdout.split() if found.returncode == 0 else [str(p) for p in (ROOT / "models").rglob("*")]
+    assert named <= {Path(path).name for path in there}
 
 
 @pytest.mark.parametrize("name", NAMES)
