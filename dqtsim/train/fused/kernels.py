@@ -9,21 +9,20 @@ on blocks `first` to `last` - 1 and sums within a block, so that results depend 
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core.extending import intrinsic
-
-from dqtsim.kernels.compile import kernel
 
 Bits = npt.NDArray[np.uint16]
 Reals = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 Real = np.float32
+F = TypeVar("F", bound=Callable[..., object])
 
 # Elements of a block where there are no channels, and tiles of a block where there are; a float32 sum is of no more
 # terms than that before it goes on in float64.
@@ -32,6 +31,11 @@ TILES = 64
 
 _HALF, _WORD, _FLOAT = ir.IntType(16), ir.IntType(32), ir.FloatType()
 _ZERO = np.float32(0)
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on first use, without the GIL; no arithmetic is reordered."""
+    return cast(F, njit(cache=True, nogil=True)(function))
 
 
 def _instructions(build: Callable[[Any, Any], Any], result: Any, argument: Any) -> Callable[..., Any]:
