@@ -162,6 +162,19 @@ def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -
     return Node(output, "", operator, tuple(inputs), (output,), MappingProxyType(attributes))
 
 
+def turned(graph: Graph) -> Graph:
+    """Return a graph whose layer 'second' reads what 'first' gives with rows and columns exchanged."""
+    nodes: list[Node] = []
+    for each in graph.nodes:
+        if each.name == "second":
+            nodes.append(node("Transpose", ["first"], "turned", perm=(0, 1, 3, 2)))
+            nodes.append(replace(each, inputs=("turned", *each.inputs[1:])))
+        else:
+            nodes.append(each)
+    quantization = {**graph.quantization, "turned": graph.quantization["first"]}
+    return replace(graph, nodes=tuple(nodes), quantization=quantization)
+
+
 def plain(
     shape: Sequence[int],
     nodes: Sequence[Node],

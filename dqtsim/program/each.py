@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..graph.model import Array
-from ..kernels.vector.conv import WIDTHS
 from ..kernels.vector.each import DEPTH, EACH, LOGITS, PLAIN
 from ..kernels.vector.tile import DEPTH as DEPTH_KIND
 from ..kernels.vector.tile import QUADS
@@ -17,7 +16,7 @@ from .layout import Address
 from .lower import Lowering, spread
 from .narrowing import finishing
 from .tiles import apart
-from .variants import Variants
+from .variants import Variants, choices
 
 if TYPE_CHECKING:
     from .layers import Shape, Source
@@ -49,12 +48,10 @@ def each(
     taps, order = _taps(shape, codes, machine.tap_order, depthwise=depthwise)
     z_x = int(state.out.constants[node.inputs[2]])
     pixels = len(places)
-    choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
     records: list[int] = []
     most = 0
-    for number, pair in enumerate(variants):
-        choice[pair[0] * WIDTHS + pair[1]] = number
-        which, parameters = finishing(state, step, pair, variants[pair])
+    for pair, variant in variants.items():
+        which, parameters = finishing(state, step, pair, variant)
         operands = tables.weight_operands(codes, pair[0], machine)
         rows = operands.reshape(len(operands), -1) if depthwise else shape.dense.spread(operands)
         zeta = tables.zeta(z_x, pair[1], machine.n, machine.activation_rule)
@@ -71,7 +68,7 @@ def each(
             least=CHUNK_PRODUCTS,
         ),
         widths=state.place_of(node.inputs[-1]).start,
-        choice=memory.add(choice),
+        choice=memory.add(choices(variants)),
         variants=state.table(records),
         direct=source.direct,
         nested=source.nested,

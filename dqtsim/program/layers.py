@@ -7,7 +7,6 @@ import numpy as np
 
 from ..graph.model import Array, Widths
 from ..kernels.vector import matrix
-from ..kernels.vector.conv import WIDTHS
 from ..kernels.vector.nest import NEST
 from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..planner import Step
@@ -19,7 +18,7 @@ from .lower import Lowering, spread
 from .narrowing import narrow
 from .residual import residual_of
 from .tiles import DEPTH_BYTES, apart, by_matrices, distance, grouping, panel_row, tile_of, whole_tiles
-from .variants import can_overflow, held, row_index, variants_of
+from .variants import can_overflow, choices, held, row_index, variants_of
 
 # one chunk is worth at least so many multiply-accumulates
 CHUNK_MACS = 1_000_000
@@ -252,12 +251,10 @@ def layer(
     blocks = tables.blocks_of(isa, kind, size, shape.outputs, most)
     channels = sum(len(block.order) for block in blocks)
     packed, weights_bytes = _pack_weights(state, step, shape, blocks, kind, size)
-    choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
     records: list[int] = []
     bias = None if not logits else state.out.constants[node.inputs[3]]
     z_x = int(state.out.constants[node.inputs[2]])
-    for number, (pair, variant) in enumerate(variants.items()):
-        choice[pair[0] * WIDTHS + pair[1]] = number
+    for pair, variant in variants.items():
         address, totals = packed[pair[0]]
         correction = -tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * totals
         if isinstance(variant, int):
@@ -290,16 +287,15 @@ def layer(
     parts = len(blocks) if by_blocks else tiles if logits or apart(places, isa.lanes) else 1
     chunks = spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS)
     group = grouping(sum(weights_bytes), len(blocks), tiles, matrices=matrices)
-    geometry: dict[str, Address] = dict.fromkeys(matrix.WORDS, 0)
-    geometry |= {
-        "segments": memory.add(shape.segments),
-        "segment_count": len(shape.segments) // (4 if kind == QUADS else 1),
-    }
+    geometry: dict[str, Address] = dict.fromkeys((*matrix.WORDS, "segments", "segment_count"), 0)
     if matrices:
         geometry |= matrices_of(state, shape, source, order, apart_by, 0 if by_blocks else chunks * group)
+    else:
+        geometry["segments"] = memory.add(shape.segments)
+        geometry["segment_count"] = len(shape.segments) // (4 if kind == QUADS else 1)
     whole: dict[str, Address] = dict(
         widths=widths_of(state, step),
-        choice=memory.add(choice),
+        choice=memory.add(choices(variants)),
         variants=memory.add(np.array(records, np.int64)),
         direct=source.direct,
         nested=source.nested,

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..graph.model import Array, Widths
-from ..kernels.vector.conv import WIDTHS
 from ..kernels.vector.narrow import CODE_BYTES, LOGIT_BYTES, NARROW
 from ..planner import Step
 from ..spec.rules import Overflow
@@ -13,7 +12,7 @@ from . import tables
 from .layout import Address
 from .lower import Lowering, spread
 from .tiles import apart
-from .variants import Variants, held, row_index
+from .variants import Variants, choices, held, row_index
 
 # one chunk is worth at least so many sums
 CHUNK_SUMS = 1 << 16
@@ -37,11 +36,9 @@ def narrow(
     machine, node, lanes = step.call.machine, step.node, state.isa.lanes
     logits = node.operator == "NestedLogits"
     pixels = len(places)
-    choice = np.zeros(WIDTHS * WIDTHS, np.uint8)
     records: list[int] = []
     most = 0
-    for number, (pair, variant) in enumerate(variants.items()):
-        choice[pair[0] * WIDTHS + pair[1]] = number
+    for pair, variant in variants.items():
         which, packed = finishing(state, step, pair, variant)
         records += [len(which), state.out.memory.add(which * lanes), state.out.memory.add(packed)]
         most = max(most, len(which))
@@ -51,7 +48,7 @@ def narrow(
         NARROW,
         spread(pixels * most * lanes, at_most=most_chunks, least=CHUNK_SUMS),
         widths=state.place_of(node.inputs[-1]).start,
-        choice=state.out.memory.add(choice),
+        choice=state.out.memory.add(choices(variants)),
         variants=state.table(records),
         sums=sums,
         stride=stride,

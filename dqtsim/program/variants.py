@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..graph.model import Array, Widths
+from ..kernels.vector.conv import WIDTHS
 from ..ops import Bound, Machine
 from ..planner import Step
 from ..spec.rules import Overflow
@@ -12,6 +13,14 @@ from . import tables
 from .lower import Lowering
 
 Variants = Mapping[Widths, "tables.Scaling | int"]
+
+
+def choices(variants: Variants) -> Array:
+    """Return uint8 [9 * 9]: the number of the variant of each pair of widths, as kernels look it up."""
+    table = np.zeros(WIDTHS * WIDTHS, np.uint8)
+    for number, (b_w, b_a) in enumerate(variants):
+        table[b_w * WIDTHS + b_a] = number
+    return table
 
 
 def can_overflow(step: Step) -> bool:

@@ -1,6 +1,5 @@
 """Profiles: every operation by its name, every MAC once, and a run like any other; no time is asserted."""
 
-from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -41,15 +40,7 @@ def turned() -> Graph:
     second = b.conv("second", first, weight=weights[1], **ways)
     b.output(b.add("sum", second, x, multiplier_a=3, multiplier_b=5, shift=3, zero_point=1, scale=1.0, clip=(0, 255)))
     graph = b.build([(4, 8), (8, 8)])
-    nodes = []
-    for node in graph.nodes:
-        if node.name == "second":
-            nodes.append(builders.node("Transpose", ["first"], "turned", perm=(0, 1, 3, 2)))
-            nodes.append(replace(node, inputs=("turned", *node.inputs[1:])))
-        else:
-            nodes.append(node)
-    quantization = {**graph.quantization, "turned": graph.quantization["first"]}
-    return replace(graph, nodes=tuple(nodes), quantization=quantization)
+    return builders.turned(graph)
 
 
 def left_alone() -> Plan:

@@ -52,15 +52,7 @@ def left_to_kernels() -> Graph:
     y = conv("second", conv("first", x))
     b.output(y)  # type: ignore[arg-type]
     graph = b.build([(4, 8), (8, 4)])
-    nodes = []
-    for node in graph.nodes:
-        if node.name == "second":
-            nodes.append(builders.node("Transpose", ["first"], "turned", perm=(0, 1, 3, 2)))
-            nodes.append(replace(node, inputs=("turned", *node.inputs[1:])))
-        else:
-            nodes.append(node)
-    quantization = {**graph.quantization, "turned": graph.quantization["first"]}
-    return replace(graph, nodes=tuple(nodes), quantization=quantization)
+    return builders.turned(graph)
 
 
 PLANS = {
