@@ -89,6 +89,16 @@ def _inside(grad: np.uint16, code: np.uint16, high: np.uint16) -> Real:
 
 
 @kernel
+def _by_channel(one: Reals, two: Reals, sums: Sums) -> None:
+    """Add two tiles to sums [2, C]."""
+    channels = sums.shape[1]
+    for begin in range(0, len(one), channels):
+        for c in range(channels):
+            sums[0, c] += one[begin + c]
+            sums[1, c] += two[begin + c]
+
+
+@kernel
 def nest(
     first: int, last: int, codes: Bits, out: Bits, half: Real, scale: Real, top: Real, zero: Real, unit: Real
 ) -> None:
@@ -104,7 +114,7 @@ def nest(
 @kernel
 def moments(first: int, last: int, x: Bits, shift: Reals, sums: Sums) -> None:
     """Sums [blocks, 2, C] of x - shift and of its square; `shift` is a tile near the mean."""
-    tile, channels = len(shift), sums.shape[2]
+    tile = len(shift)
     one, two = np.empty_like(shift), np.empty_like(shift)
     for block in range(first, last):
         one[:] = _ZERO
@@ -116,10 +126,7 @@ def moments(first: int, last: int, x: Bits, shift: Reals, sums: Sums) -> None:
                 value = _wide(row[j]) - shift[j]
                 one[j] += value
                 two[j] += value * value
-        for start in range(0, tile, channels):
-            for c in range(channels):
-                sums[block, 0, c] += one[start + c]
-                sums[block, 1, c] += two[start + c]
+        _by_channel(one, two, sums[block])
 
 
 @kernel
@@ -149,7 +156,7 @@ def masked_moments(
     A gradient g is that of a code which lies between its clips, else 0; these are where x * slope + start is `bottom`
     and `top`. To compute that again is faster than to read the codes.
     """
-    tile, channels = len(mean), sums.shape[2]
+    tile = len(mean)
     one, two = np.empty_like(mean), np.empty_like(mean)
     for block in range(first, last):
         one[:] = _ZERO
@@ -161,10 +168,7 @@ def masked_moments(
                 value = _through(row_grad[j], here * slope[j] + start[j], bottom, top)
                 one[j] += value
                 two[j] += value * (here - mean[j])
-        for begin in range(0, tile, channels):
-            for c in range(channels):
-                sums[block, 0, c] += one[begin + c]
-                sums[block, 1, c] += two[begin + c]
+        _by_channel(one, two, sums[block])
 
 
 @kernel
@@ -241,7 +245,7 @@ def affine_backward(
 
     `grad` is of all pictures, of which `index` names those of `codes`, `x` and `out`; blocks are pictures.
     """
-    tile, channels, size = len(slope), sums.shape[2], len(x) // max(1, len(index))
+    tile, size = len(slope), len(x) // max(1, len(index))
     one, two = np.empty_like(slope), np.empty_like(slope)
     for block in range(first, last):
         one[:] = _ZERO
@@ -256,10 +260,7 @@ def affine_backward(
                 one[j] += value * _wide(row[j])
                 two[j] += value
                 target[j] = _round(value * slope[j])
-        for begin in range(0, tile, channels):
-            for c in range(channels):
-                sums[block, 0, c] += one[begin + c]
-                sums[block, 1, c] += two[begin + c]
+        _by_channel(one, two, sums[block])
 
 
 @kernel
