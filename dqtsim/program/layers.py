@@ -8,7 +8,7 @@ import numpy as np
 from ..graph.model import Array, Widths
 from ..kernels.vector import matrix
 from ..kernels.vector.nest import NEST
-from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
+from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
 from ..planner import Step
 from ..spec.rules import Overflow
 from . import tables
@@ -16,6 +16,7 @@ from .each import each
 from .layout import Address, Flat, Planes, Spot
 from .lower import Lowering, spread
 from .narrowing import narrow
+from .packing import block_table, pack_weights
 from .residual import residual_of
 from .tiles import DEPTH_BYTES, apart, by_matrices, distance, grouping, panel_row, tile_of, whole_tiles
 from .variants import can_overflow, choices, held, row_index, variants_of
@@ -250,30 +251,27 @@ def layer(
         shape = replace(shape, runs=tables.padded(shape.runs, DEPTH_BYTES))
     blocks = tables.blocks_of(isa, kind, size, shape.outputs, most)
     channels = sum(len(block.order) for block in blocks)
-    packed, weights_bytes = _pack_weights(state, step, shape, blocks, kind, size)
+    packed = pack_weights(state, step, shape, blocks, kind, size)
+    weights_bytes = sum(next(iter(packed.values())).sizes)
     records: list[int] = []
     bias = None if not logits else state.out.constants[node.inputs[3]]
     z_x = int(state.out.constants[node.inputs[2]])
     for pair, variant in variants.items():
-        address, totals = packed[pair[0]]
-        correction = -tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * totals
+        own = packed[pair[0]]
+        correction = -tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * own.totals
         if isinstance(variant, int):
             assert bias is not None
             line = held(bias[row_index(node.integers("row_widths"), pair)], machine.bias_width)
             parameters = tables.packed_logits(correction, variant, line, blocks)
         else:
             parameters = tables.packed_parameters(correction, variant, blocks)
-        records += [int(pair[1] == machine.n), address, memory.add(parameters)]
+        code = tables.greatest(z_x, pair[1], machine.n, machine.activation_rule)
+        table = block_table(state, blocks, own, code, depthwise=depthwise)
+        records += [int(pair[1] == machine.n), own.address, memory.add(parameters), table]
 
     def to_tiles(offsets: Array) -> int:
         return memory.add(offsets[order])
 
-    table: list[int] = []
-    w = 0
-    for block, length in zip(blocks, weights_bytes, strict=True):
-        first = block.first
-        table += [state.function(block.kernel), w, first * PARAMETER_BYTES, first if depthwise else 0, first]
-        w += length
     by_product = can_overflow(step) and machine.overflow == Overflow.SATURATE_EACH
     sums: Address = 0
     if state.keep or can_overflow(step):
@@ -282,11 +280,11 @@ def layer(
         assert isinstance(sums, Spot)
         sums.buffer.last = 1 << 30
         state.out.sums[node.name] = Flat(sums, "int32", (pixels, channels))
-    macs = pixels * sum(weights_bytes)
+    macs = pixels * weights_bytes
     by_blocks = len(blocks) > tiles
     parts = len(blocks) if by_blocks else tiles if logits or apart(places, isa.lanes) else 1
     chunks = spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS)
-    group = grouping(sum(weights_bytes), len(blocks), tiles, matrices=matrices)
+    group = grouping(weights_bytes, len(blocks), tiles, matrices=matrices)
     geometry: dict[str, Address] = dict.fromkeys((*matrix.WORDS, "segments", "segment_count"), 0)
     if matrices:
         geometry |= matrices_of(state, shape, source, order, apart_by, 0 if by_blocks else chunks * group)
@@ -302,7 +300,6 @@ def layer(
         offsets=to_tiles(shape.offsets),
         tiles=tiles,
         pixels=size,
-        blocks=state.table(table),
         block_count=len(blocks),
         run=shape.runs.shape[1],
         target_offsets=to_tiles(places),
@@ -366,29 +363,6 @@ def matrices_of(
         "segments": memory.add(np.array(copies, np.int64)),
         "segment_count": len(copies),
     }
-
-
-def _pack_weights(
-    state: Lowering, step: Step, shape: Shape, blocks: Sequence[tables.Block], kind: str, pixels: int
-) -> tuple[dict[int, tuple[int, Array]], list[int]]:
-    """Return for each weight width (address of the packed operands, sum of each channel's); and the bytes of blocks."""
-    codes = state.out.constants[step.node.inputs[1]]
-    found = {}
-    sizes: list[int] = []
-    for width in {pair[0] for pair in step.call.bounds}:
-        operands = tables.weight_operands(codes, width, step.call.machine)
-        rows = operands.reshape(len(operands), -1)
-        if kind == DEPTH:
-            parts = tables.packed_depth(rows, blocks)
-        elif kind == QUADS:
-            parts = tables.packed_quads(rows, blocks)
-        else:
-            least = DEPTH_BYTES if by_matrices(state.isa, pixels, kind) else 4
-            parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, least)
-        address = state.out.memory.add(np.concatenate([part.reshape(-1) for part in parts]))
-        found[width] = (address, rows.sum(1, dtype=np.int64))
-        sizes = [part.size for part in parts]
-    return found, sizes
 
 
 __all__ = ["conv", "gemm"]

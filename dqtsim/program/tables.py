@@ -43,6 +43,11 @@ def zeta(z: int, b: int, n: int, rule: Nesting) -> int:
     return int(nested(np.array(z), b, n, rule))
 
 
+def greatest(z: int, b: int, n: int, rule: Nesting) -> int:
+    """Return the greatest byte that a nested input can hold, be it of a code or of the border."""
+    return max(int(nested(np.arange(1 << n), b, n, rule).max()), zeta(z, b, n, rule))
+
+
 def dropped(b: int, n: int, rule: Nesting) -> int:
     """Return the exponent that puts an operand of width `b` into master steps (A5)."""
     return 0 if b == n else n - b - int(rule == Nesting.MIDPOINT)
@@ -176,6 +181,25 @@ def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block], least:
     rows = whole[flat].reshape(len(flat) // 4, 4, -1)
     parts = np.split(rows, np.cumsum([len(block.order) for block in blocks])[:-1], axis=2)
     return [np.ascontiguousarray(part.swapaxes(1, 2)) for part in parts]
+
+
+def pair_sums(part: Array) -> tuple[int, int]:
+    """Return the least and the greatest sum of two operands side by side, counting those below or above 0 only.
+
+    part: as `packed_weights` makes them, bytes 0 and 1 and bytes 2 and 3 of every four being pairs. With codes from 0
+    to c, the products of a pair have sums between c times the one and c times the other.
+    """
+    pairs = part.reshape(-1, 2).astype(np.int16)
+    return int(np.minimum(pairs, 0).sum(1).min()), int(np.maximum(pairs, 0).sum(1).max())
+
+
+def fits_pairs(sums: tuple[int, int], code: int) -> bool:
+    """Return whether products of two operands side by side always fit int16 together, codes being 0 to `code`.
+
+    sums: as `pair_sums` finds them. A byte that no tap meets may be above `code`; its operand is 0.
+    """
+    lowest, highest = sums
+    return lowest * code >= -(1 << 15) and highest * code < 1 << 15
 
 
 def packed_taps(operands: Array, vectors: Array, lanes: int) -> Array:

@@ -7,11 +7,19 @@ from llvmlite import ir
 from .emit import I8, I16, I32, I64, Emitter, constant, vector
 from .isa import Isa
 from .requantize import FLOOR, TIES_UP, rounded_shift
-from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, Tile
+from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, SMALL, Tile
 
 
 def emit_tile(
-    module: Any, isa: Isa, rounding: int, pixels: int, vectors: int, kind: str = CODES, lanes: int | None = None
+    module: Any,
+    isa: Isa,
+    rounding: int,
+    pixels: int,
+    vectors: int,
+    kind: str = CODES,
+    lanes: int | None = None,
+    *,
+    small: bool = False,
 ) -> str:
     """Add a kernel `(input, weights, parameters, table offset, channel, words, limits)` to `module`; return its name.
 
@@ -20,10 +28,14 @@ def emit_tile(
     greatest accumulator of every lane so far. LOGITS gives int32 outputs (P << e) + B (B7) instead of codes. DEPTH is
     depthwise: each channel meets its own weights, int32, one tap a segment. QUADS is depthwise with dot products: a
     segment is four taps with an offset each, and the vectors may have fewer `lanes` than the instruction set's.
+    `small` uses the narrow dot product, whose pairs of products must fit int16.
     """
     name = f"{kind}_{pixels}x{vectors}" if lanes is None else f"{kind}_{pixels}x{vectors}x{lanes}"
+    if small:
+        name = SMALL + name
     e = Emitter(module, name, KIND)
     tile = Codes(e, isa, rounding, pixels, vectors, lanes or isa.lanes)
+    tile.small = small
     tile.multiply_and_accumulate(kind)
     tile.note_extremes()
     tile.keep_sums()

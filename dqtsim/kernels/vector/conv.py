@@ -19,10 +19,8 @@ def emit_conv(module: Any, isa: Isa) -> str:
     e = Emitter(module, "conv")
     b = e.builder
     words, chunk = e.arguments
-    source, weights, parameters = constants_of(e, words)
-    tiles, blocks, count, chunks, group, pixels = e.unpack(
-        CONV, words, "tiles", "blocks", "block_count", "chunks", "group", "pixels"
-    )
+    source, weights, parameters, blocks = constants_of(e, words)
+    tiles, count, chunks, group, pixels = e.unpack(CONV, words, "tiles", "block_count", "chunks", "group", "pixels")
     by_blocks = b.icmp_signed("!=", e.word(CONV, words, "by_blocks"), constant(I64, 0))
 
     def part(total: Any, divided: Any, step: int) -> Any:
@@ -76,7 +74,7 @@ def emit_panels(module: Any) -> str:
     """Add the operation "panels" of CONV records: the panels of all tiles, for the operation "conv" that follows."""
     e = Emitter(module, "panels")
     words, chunk = e.arguments
-    source, _, _ = constants_of(e, words)
+    source, *_ = constants_of(e, words)
     tiles, chunks, pixels = e.unpack(CONV, words, "tiles", "chunks", "pixels")
     panels = matrix.Panels(e, words, chunk, pixels, constant(I64, 0))
     with rows_of(e, chunks, chunk, tiles) as tile:
@@ -85,13 +83,15 @@ def emit_panels(module: Any) -> str:
     return "panels"
 
 
-def constants_of(e: Emitter, words: Any) -> tuple[Any, Any, Any]:
-    """Return the addresses of the first tap, the weights and the parameters at this execution's widths."""
+def constants_of(e: Emitter, words: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the addresses of the first tap, weights, parameters and BLOCK records at this execution's widths."""
     b = e.builder
     variant = variant_of(e, CONV, words, len(VARIANT))
-    direct, weights, parameters = (e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT)))
+    direct, weights, parameters, blocks = (
+        e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(len(VARIANT))
+    )
     own, nested = e.unpack(CONV, words, "direct", "nested")
-    return b.select(b.icmp_signed("!=", direct, constant(I64, 0)), own, nested), weights, parameters
+    return b.select(b.icmp_signed("!=", direct, constant(I64, 0)), own, nested), weights, parameters, blocks
 
 
 def variant_of(e: Emitter, record: Record, words: Any, size: int) -> Any:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from ...spec.rules import Rounding
@@ -65,10 +66,10 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         for vectors in SHAPES[isa.lanes]:
             for pixels in MATRIX_PIXELS:
                 matrix.emit_tile(module, isa, code, pixels, vectors)
-    for pixels, vectors in shapes_of(isa):
-        codes.emit_tile(module, isa, code, pixels, vectors)
+    for small, (pixels, vectors) in product((False, True) if isa.narrow_dot else (False,), shapes_of(isa)):
+        codes.emit_tile(module, isa, code, pixels, vectors, small=small)
         if pixels == 1:
-            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS)
+            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS, small=small)
     pixels = DEPTH_PIXELS[isa.lanes]
     if isa.packs:
         for lanes in QUAD_LANES[isa.lanes]:

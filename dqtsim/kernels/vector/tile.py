@@ -30,7 +30,6 @@ CONV = Record(
     "offsets",  # address of int64 per pixel, repeated to whole tiles: first tap
     "tiles",
     "pixels",  # of a tile
-    "blocks",  # address of BLOCK records
     "block_count",
     "segments",  # address of int64: where each contiguous run of taps begins
     "segment_count",
@@ -59,7 +58,8 @@ CONV = Record(
     "add_low",
     "add_high",
 )
-VARIANT = ("direct", "weights", "parameters")
+# "blocks": address of BLOCK records
+VARIANT = ("direct", "weights", "parameters", "blocks")
 BLOCK = ("function", "weights", "parameters", "input", "channel")
 
 KIND = ir.FunctionType(ir.VoidType(), [I64] * 7)
@@ -67,6 +67,8 @@ KIND = ir.FunctionType(ir.VoidType(), [I64] * 7)
 
 # what a kernel does with its sums, or how it makes them
 CODES, LOGITS, DEPTH, QUADS = "tile", "logits", "depth", "quads"
+# what the names of kernels begin with that use the narrow dot product
+SMALL = "small_"
 # vectors of a block whose codes are packed together
 PACKED = 4
 
@@ -87,6 +89,7 @@ class Tile:
 
     def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int, lanes: int) -> None:
         self.e, self.isa, self.rounding = e, isa, rounding
+        self.small = False
         self.pixels, self.vectors, self.count = pixels, vectors, lanes
         self.packed = isa.packs and vectors == PACKED
         self.lanes = vector(I32, lanes)
@@ -169,15 +172,18 @@ class Tile:
         e, b, isa = self.e, self.e.builder, self.isa
         size = 4 * isa.lanes
         loaded = [e.load(b.add(weights, constant(I64, j * size)), self.lanes, size) for j in range(self.vectors)]
-        operands = [isa.weights(e, lanes) for lanes in loaded]
+        operands = loaded if self.small else [isa.weights(e, lanes) for lanes in loaded]
+        dot = isa.narrow_dot if self.small else isa.dot
+        assert dot is not None
         if isa.ahead:
             # each line once, and early enough to be there when its step comes; past the end it does nothing
             for j in range(self.vectors):
                 e.prefetch(b.add(weights, constant(I64, isa.ahead + j * size)))
         added = []
         for i in range(self.pixels):
-            four = isa.pixels(e, e.splat(e.load(taps[i], I32), isa.lanes))
-            added.append([isa.dot(e, sums[i][j], four, operands[j]) for j in range(self.vectors)])
+            four = e.splat(e.load(taps[i], I32), isa.lanes)
+            codes = four if self.small else isa.pixels(e, four)
+            added.append([dot(e, sums[i][j], codes, operands[j]) for j in range(self.vectors)])
         return added
 
     def step_of_depth(self, sums: list[list[Any]], taps: list[Any], weights: Any) -> list[list[Any]]:
@@ -266,6 +272,7 @@ __all__ = [
     "PACKED",
     "PARAMETER_BYTES",
     "QUADS",
+    "SMALL",
     "VARIANT",
     "channel_order",
 ]
