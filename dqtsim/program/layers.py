@@ -1,17 +1,19 @@
 """Layers that multiply and accumulate, as native operations: NestedConv, NestedGemm, NestedLogits (A1-B4, B7)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..graph.model import Array, Widths
 from ..kernels.vector import matrix
+from ..kernels.vector.bits import ALWAYS, ONES, OTHERS
 from ..kernels.vector.nest import NEST
 from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
 from ..planner import Step
 from ..spec.rules import Overflow
 from . import tables
+from .bits import ONE, bits, bits_row, counts_bits, pixel_bytes, taps_of_bits
 from .each import each
 from .layout import Address, Flat, Planes, Spot
 from .lower import Lowering, spread
@@ -19,7 +21,7 @@ from .narrowing import narrow
 from .packing import block_table, pack_weights
 from .residual import residual_of
 from .tiles import DEPTH_BYTES, apart, by_matrices, distance, grouping, panel_row, tile_of, whole_tiles
-from .variants import can_overflow, choices, held, row_index, variants_of
+from .variants import Variants, can_overflow, choices, held, row_index, variants_of
 
 # one chunk is worth at least so many multiply-accumulates
 CHUNK_MACS = 1_000_000
@@ -50,6 +52,16 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A layer at those of its widths that `variants` has, which `when` names; ONES counts bits."""
+
+    shape: Shape
+    source: Source
+    variants: Variants
+    when: int = ALWAYS
+
+
+@dataclass(frozen=True)
 class Dense:
     """How grouped weights become rows over all taps: zeros where a group does not look."""
 
@@ -68,10 +80,12 @@ class Dense:
         return whole.reshape(outputs, -1)
 
 
-def nest(state: Lowering, step: Step, place: Planes, *, padded: bool) -> int | Spot:
-    """Append the nesting of an input where some widths need it; return the first byte of the nested copy, or 0."""
+def nest(
+    state: Lowering, step: Step, place: Planes, pairs: Iterable[Widths], *, padded: bool, when: int = ALWAYS
+) -> int | Spot:
+    """Append the nesting of an input where some of `pairs` need it; return the first byte of the nested copy, or 0."""
     machine, node = step.call.machine, step.node
-    narrow = any(b_a != machine.n for _, b_a in step.call.bounds)
+    narrow = any(b_a != machine.n for _, b_a in pairs)
     target: int | Spot = Spot(state.buffer(place.size)) if narrow else 0
     if narrow or padded:
         top, left, bottom, right = place.border
@@ -79,6 +93,7 @@ def nest(state: Lowering, step: Step, place: Planes, *, padded: bool) -> int | S
             "nest",
             NEST,
             spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
+            when=when,
             widths=widths_of(state, step),
             n=machine.n,
             rule=tables.RULES[machine.activation_rule],
@@ -126,9 +141,21 @@ def conv(state: Lowering, step: Step) -> bool:
     kind = (QUADS if state.isa.packs else DEPTH) if depth else CODES
     segments, runs = taps_of(place, weights.shape[2:], dilation, kind=kind)
     shape = Shape(offsets, segments, runs, outputs, Dense(group, place.channels))
-    nested = nest(state, step, place, padded=any(node.integers("pads")))
-    first = place.at(-top, -left)
-    source = Source(place.start + first, nested + first if isinstance(nested, Spot) else 0)
+    parts: list[Part] = []
+    counted = counts_bits(state, step, place)
+    plain = {pair: variant for pair, variant in variants.items() if not counted or pair != ONE}
+    when = OTHERS if counted else ALWAYS
+    if plain:
+        nested = nest(state, step, place, plain, padded=any(node.integers("pads")), when=when)
+        first = place.at(-top, -left)
+        source = Source(place.start + first, nested + first if isinstance(nested, Spot) else 0)
+        parts.append(Part(shape, source, plain, when))
+    if counted:
+        of_bits = bits(state, step, place, widths_of(state, step))
+        row, size = bits_row(place, node.integers("pads")), pixel_bytes(place.channels)
+        taps = taps_of_bits(place, row, weights.shape[2:], dilation)
+        shape = Shape(y * stride[0] * row + x * stride[1] * size, *taps, outputs, Dense(group, place.channels))
+        parts.append(Part(shape, Source(0, of_bits), {ONE: variants[ONE]}, ONES))
     # codes of sums that a register has yet to change are added to nothing
     residual = None if can_overflow(step) else residual_of(state, step)
     target = state.new_place(residual.output if residual else node.outputs[0])
@@ -137,7 +164,7 @@ def conv(state: Lowering, step: Step) -> bool:
     words: dict[str, Address] = {"target": target.origin, "low": node.integer("low"), "high": node.integer("high")}
     words |= residual.words(state) if residual else NO_RESIDUAL
     others = residual.offsets(y, x) if residual else None
-    layer(state, step, shape, source, variants, places, words, others=others, kind=kind)
+    layer(state, step, parts, variants, places, words, others=others, kind=kind)
     if residual:
         state.out.fused.add(residual.output)
     return True
@@ -203,7 +230,7 @@ def gemm(state: Lowering, step: Step) -> bool:
     runs[0, :taps] = np.arange(taps)
     shape = Shape(np.zeros(1, np.int64), np.zeros(1, np.int64), runs, outputs, Dense(1, taps))
     # one pixel, whose channels are the taps
-    nested = nest(state, step, Planes(place.start, taps, 1, 1), padded=False)
+    nested = nest(state, step, Planes(place.start, taps, 1, 1), variants, padded=False)
     name = node.outputs[0]
     size = -(-outputs // 16) * 16 * (4 if logits else 1)
     target = Flat(Spot(state.buffer(size)), step.call.type.dtype, step.call.type.shape)
@@ -213,8 +240,7 @@ def gemm(state: Lowering, step: Step) -> bool:
     layer(
         state,
         step,
-        shape,
-        Source(place.start, nested),
+        [Part(shape, Source(place.start, nested), variants)],
         variants,
         np.zeros(1, np.int64),
         words,
@@ -226,20 +252,20 @@ def gemm(state: Lowering, step: Step) -> bool:
 def layer(
     state: Lowering,
     step: Step,
-    shape: Shape,
-    source: Source,
-    variants: Mapping[Widths, "tables.Scaling | int"],
+    parts: Sequence[Part],
+    variants: Variants,
     places: Array,
     words: Mapping[str, Address],
     *,
     others: Array | None = None,
     kind: str = CODES,
 ) -> None:
-    """Append the operation "conv" of a layer whose geometry is known.
+    """Append the operations "conv" of a layer whose geometry is known, one for each of its parts.
 
     places, others: offsets int64 of the output pixels in the target, and in the other operand of an addition.
     """
     isa, machine, memory, node = state.isa, step.call.machine, state.out.memory, step.node
+    shape = parts[0].shape
     pixels = len(shape.offsets)
     logits, depthwise = kind == LOGITS, kind in (DEPTH, QUADS)
     size, most = tile_of(isa, pixels, shape.outputs, kind=kind)
@@ -248,26 +274,14 @@ def layer(
     tiles = len(order)
     apart_by = distance(shape.offsets[order]) if matrices else 0
     if apart_by:
-        shape = replace(shape, runs=tables.padded(shape.runs, DEPTH_BYTES))
+        parts = [
+            replace(part, shape=replace(part.shape, runs=tables.padded(part.shape.runs, DEPTH_BYTES))) for part in parts
+        ]
+        shape = parts[0].shape
     blocks = tables.blocks_of(isa, kind, size, shape.outputs, most)
     channels = sum(len(block.order) for block in blocks)
-    packed = pack_weights(state, step, shape, blocks, kind, size)
-    weights_bytes = sum(next(iter(packed.values())).sizes)
-    records: list[int] = []
     bias = None if not logits else state.out.constants[node.inputs[3]]
     z_x = int(state.out.constants[node.inputs[2]])
-    for pair, variant in variants.items():
-        own = packed[pair[0]]
-        correction = -tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * own.totals
-        if isinstance(variant, int):
-            assert bias is not None
-            line = held(bias[row_index(node.integers("row_widths"), pair)], machine.bias_width)
-            parameters = tables.packed_logits(correction, variant, line, blocks)
-        else:
-            parameters = tables.packed_parameters(correction, variant, blocks)
-        code = tables.greatest(z_x, pair[1], machine.n, machine.activation_rule)
-        table = block_table(state, blocks, own, code, depthwise=depthwise)
-        records += [int(pair[1] == machine.n), own.address, memory.add(parameters), table]
 
     def to_tiles(offsets: Array) -> int:
         return memory.add(offsets[order])
@@ -280,45 +294,62 @@ def layer(
         assert isinstance(sums, Spot)
         sums.buffer.last = 1 << 30
         state.out.sums[node.name] = Flat(sums, "int32", (pixels, channels))
-    macs = pixels * weights_bytes
-    by_blocks = len(blocks) > tiles
-    parts = len(blocks) if by_blocks else tiles if logits or apart(places, isa.lanes) else 1
-    chunks = spread(macs, at_most=min(MOST_CHUNKS, parts), least=CHUNK_MACS)
-    group = grouping(weights_bytes, len(blocks), tiles, matrices=matrices)
-    geometry: dict[str, Address] = dict.fromkeys((*matrix.WORDS, "segments", "segment_count"), 0)
-    if matrices:
-        geometry |= matrices_of(state, shape, source, order, apart_by, 0 if by_blocks else chunks * group)
-    else:
-        geometry["segments"] = memory.add(shape.segments)
-        geometry["segment_count"] = len(shape.segments) // (4 if kind == QUADS else 1)
-    whole: dict[str, Address] = dict(
-        widths=widths_of(state, step),
-        choice=memory.add(choices(variants)),
-        variants=memory.add(np.array(records, np.int64)),
-        direct=source.direct,
-        nested=source.nested,
-        offsets=to_tiles(shape.offsets),
-        tiles=tiles,
-        pixels=size,
-        block_count=len(blocks),
-        run=shape.runs.shape[1],
-        target_offsets=to_tiles(places),
-        residual_offsets=0 if others is None else to_tiles(others),
-        sums=sums,
-        sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4) if sums else 0,
-        # registers that clamp after each product have extremes of their own
-        flags=Spot(state.buffer(8)) if by_product else state.flags_of(node.name).start,
-        zero=0 if logits else int(state.out.constants[node.inputs[3]]),
-        group=group,
-        by_blocks=int(by_blocks),
-        **geometry,
-        **words,
-    )
-    if geometry["matrices"] == matrix.ALL_PANELS:
-        state.add("panels", CONV, min(chunks, tiles), **whole)
-    state.add("conv", CONV, chunks, **whole)
+    for part in parts:
+        packed = pack_weights(state, step, part, blocks, kind, matrices=matrices)
+        weights_bytes = sum(next(iter(packed.values())).sizes)
+        records: list[int] = []
+        for pair, variant in part.variants.items():
+            own = packed[pair[0]]
+            correction = own.begin - tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * own.totals
+            if isinstance(variant, int):
+                assert bias is not None
+                line = held(bias[row_index(node.integers("row_widths"), pair)], machine.bias_width)
+                parameters = tables.packed_logits(correction, variant, line, blocks)
+            else:
+                parameters = tables.packed_parameters(correction, variant, blocks)
+            code = tables.greatest(z_x, pair[1], machine.n, machine.activation_rule)
+            table = block_table(state, blocks, own, code, depthwise=depthwise)
+            records += [int(pair[1] == machine.n), own.address, memory.add(parameters), table]
+        macs = pixels * weights_bytes
+        by_blocks = len(blocks) > tiles
+        shares = len(blocks) if by_blocks else tiles if logits or apart(places, isa.lanes) else 1
+        chunks = spread(macs, at_most=min(MOST_CHUNKS, shares), least=CHUNK_MACS)
+        group = grouping(weights_bytes, len(blocks), tiles, matrices=matrices)
+        geometry: dict[str, Address] = dict.fromkeys((*matrix.WORDS, "segments", "segment_count"), 0)
+        if matrices:
+            geometry |= matrices_of(state, part.shape, part.source, order, apart_by, 0 if by_blocks else chunks * group)
+        else:
+            geometry["segments"] = memory.add(part.shape.segments)
+            geometry["segment_count"] = len(part.shape.segments) // (4 if kind == QUADS else 1)
+        whole: dict[str, Address] = dict(
+            widths=widths_of(state, step),
+            when=part.when,
+            choice=memory.add(choices(part.variants)),
+            variants=memory.add(np.array(records, np.int64)),
+            direct=part.source.direct,
+            nested=part.source.nested,
+            offsets=to_tiles(part.shape.offsets),
+            tiles=tiles,
+            pixels=size,
+            block_count=len(blocks),
+            run=own.run,
+            target_offsets=to_tiles(places),
+            residual_offsets=0 if others is None else to_tiles(others),
+            sums=sums,
+            sums_offsets=to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4) if sums else 0,
+            # registers that clamp after each product have extremes of their own
+            flags=Spot(state.buffer(8)) if by_product else state.flags_of(node.name).start,
+            zero=0 if logits else int(state.out.constants[node.inputs[3]]),
+            group=group,
+            by_blocks=int(by_blocks),
+            **geometry,
+            **words,
+        )
+        if geometry["matrices"] == matrix.ALL_PANELS:
+            state.add("panels", CONV, min(chunks, tiles), **whole)
+        state.add("conv", CONV, chunks, **whole)
     if by_product:
-        each(state, step, shape, source, variants, sums, 4 * channels, places, words, kind)
+        each(state, step, shape, parts[0].source, variants, sums, 4 * channels, places, words, kind)
     elif can_overflow(step):
         narrow(state, step, variants, sums, 4 * channels, memory.add(places), places, words)
 

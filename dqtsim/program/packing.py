@@ -7,50 +7,62 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..graph.model import Array
-from ..kernels.vector.tile import CODES, DEPTH, LOGITS, PARAMETER_BYTES, QUADS, SMALL
+from ..kernels.vector.bits import ONES
+from ..kernels.vector.isa import SMALL
+from ..kernels.vector.tile import CODES, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..planner import Step
 from . import tables
+from .bits import packed_bits
 from .lower import Lowering
-from .tiles import DEPTH_BYTES, by_matrices
+from .tiles import DEPTH_BYTES
 
 if TYPE_CHECKING:
-    from .layers import Shape
+    from .layers import Part
 
 
 @dataclass(frozen=True)
 class Packed:
     """The operands of one width.
 
-    address: of all blocks' operands. totals: the sum of each channel's. sizes: bytes of each block's. pairs: of each
-    block's, `tables.pair_sums`; empty where no kernel needs to know.
+    address: of all blocks' operands. totals: the sum of each channel's. sizes: bytes of each block's. run: bytes of the
+    input's runs. pairs: of each block's, `tables.pair_sums`; empty where no kernel needs to know. product, begin: of
+    bits, which dot product it is, and what sums begin with.
     """
 
     address: int
     totals: Array
     sizes: Sequence[int]
-    pairs: Sequence[tuple[int, int]]
+    run: int
+    pairs: Sequence[tuple[int, int]] = ()
+    product: str = ""
+    begin: Array | int = 0
 
 
 def pack_weights(
-    state: Lowering, step: Step, shape: "Shape", blocks: Sequence[tables.Block], kind: str, pixels: int
+    state: Lowering, step: Step, part: "Part", blocks: Sequence[tables.Block], kind: str, *, matrices: bool
 ) -> Mapping[int, Packed]:
     """Return the operands of each weight width."""
-    codes = state.out.constants[step.node.inputs[1]]
+    codes, machine, shape = state.out.constants[step.node.inputs[1]], step.call.machine, part.shape
     found = {}
-    for width in {pair[0] for pair in step.call.bounds}:
-        operands = tables.weight_operands(codes, width, step.call.machine)
+    for width in {pair[0] for pair in part.variants}:
+        operands = tables.weight_operands(codes, width, machine)
         rows = operands.reshape(len(operands), -1)
-        if kind == DEPTH:
+        run, product, begin = shape.runs.shape[1], "", None
+        if part.when == ONES:
+            product, parts, begin = packed_bits(rows, shape.runs, blocks, machine.weight_rule)
+            run //= 8
+        elif kind == DEPTH:
             parts = tables.packed_depth(rows, blocks)
         elif kind == QUADS:
             parts = tables.packed_quads(rows, blocks)
         else:
-            least = DEPTH_BYTES if by_matrices(state.isa, pixels, kind) else 4
+            least = DEPTH_BYTES if matrices else 4
             parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, least)
-        address = state.out.memory.add(np.concatenate([part.reshape(-1) for part in parts]))
-        wanted = kind in (CODES, LOGITS) and state.isa.narrow_dot is not None
-        pairs = [tables.pair_sums(part) for part in parts] if wanted else []
-        found[width] = Packed(address, rows.sum(1, dtype=np.int64), [part.size for part in parts], pairs)
+        address = state.out.memory.add(np.concatenate([packed.reshape(-1) for packed in parts]))
+        wanted = kind in (CODES, LOGITS) and SMALL in state.isa.dots
+        pairs = [tables.pair_sums(packed) for packed in parts] if wanted else []
+        sizes, totals = [packed.size for packed in parts], rows.sum(1, dtype=np.int64)
+        found[width] = Packed(address, totals, sizes, run, pairs, product, 0 if begin is None else begin)
     return found
 
 
@@ -63,7 +75,7 @@ def block_table(state: Lowering, blocks: Sequence[tables.Block], packed: Packed,
     at = 0
     for number, (block, size) in enumerate(zip(blocks, packed.sizes, strict=True)):
         small = bool(packed.pairs) and tables.fits_pairs(packed.pairs[number], code)
-        function = state.function(SMALL + block.kernel if small else block.kernel)
+        function = state.function((SMALL if small else packed.product) + block.kernel)
         table += [function, at, block.first * PARAMETER_BYTES, block.first if depthwise else 0, block.first]
         at += size
     return state.table(table)

@@ -10,8 +10,8 @@ from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.graph.builder import Tensor
 from dqtsim.kernels.vector.add import ADD
 from dqtsim.kernels.vector.functions import SHAPES, functions
-from dqtsim.kernels.vector.isa import ISAS, Isa
-from dqtsim.kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS, SMALL
+from dqtsim.kernels.vector.isa import ISAS, SMALL, Isa
+from dqtsim.kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
 from dqtsim.planner import plan
 from dqtsim.program import native
 from dqtsim.program.engine import Instance
@@ -79,14 +79,14 @@ def test_layers_ask_for_tiles_that_are_compiled(name: str) -> None:
             size, most = tile_of(isa, pixels, outputs, kind=kind)
             names = {block.kernel for block in blocks_of(isa, kind, size, outputs, most)}
             assert names <= compiled
-            if isa.narrow_dot and kind == CODES:
+            if SMALL in isa.dots and kind == CODES:
                 assert {SMALL + kernel_name for kernel_name in names} <= compiled
         assert (tile_of(isa, pixels, outputs)[0] == 1) == (pixels == 1)
     for outputs in (1, 16, 17, 1000):
         size, most = tile_of(isa, 1, outputs, kind=LOGITS)
         names = {block.kernel for block in blocks_of(isa, LOGITS, size, outputs, most)}
         assert names <= compiled
-        if isa.narrow_dot:
+        if SMALL in isa.dots:
             assert {SMALL + kernel_name for kernel_name in names} <= compiled
 
 

@@ -15,8 +15,8 @@ from dqtsim import spec
 from dqtsim.kernels.vector import build
 from dqtsim.kernels.vector.emit import I32, Emitter, Record, vector
 from dqtsim.kernels.vector.functions import functions
-from dqtsim.kernels.vector.isa import ISAS
-from dqtsim.kernels.vector.tile import BLOCK, CONV, SMALL, VARIANT
+from dqtsim.kernels.vector.isa import ISAS, SMALL
+from dqtsim.kernels.vector.tile import BLOCK, CONV, VARIANT
 from dqtsim.planner import Plan
 from dqtsim.program import native, tables
 from dqtsim.program.lower import Native
@@ -50,8 +50,7 @@ def emit_dot(module: Any) -> None:
     e = Emitter(module, "dot")
     a, b, out = e.unpack(DOT, e.arguments[0], "a", "b", "out")
     lanes = vector(I32, AVX2.lanes)
-    assert AVX2.narrow_dot is not None
-    e.store(AVX2.narrow_dot(e, e.load(out, lanes), e.load(a, lanes), e.load(b, lanes)), out)
+    e.store(AVX2.dots[SMALL](e, e.load(out, lanes), e.load(a, lanes), e.load(b, lanes)), out)
     e.done()
 
 
@@ -79,7 +78,7 @@ def address(array: Array) -> int:
 
 def test_who_has_it() -> None:
     """Where vpdpbusd is, nothing is faster, and it is exact."""
-    assert [isa.name for isa in ISAS if isa.narrow_dot] == ["avx2"]
+    assert [isa.name for isa in ISAS if SMALL in isa.dots] == ["avx2"]
 
 
 @only_avx2

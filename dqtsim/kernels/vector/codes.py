@@ -7,7 +7,7 @@ from llvmlite import ir
 from .emit import I8, I16, I32, I64, Emitter, constant, vector
 from .isa import Isa
 from .requantize import FLOOR, TIES_UP, rounded_shift
-from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, SMALL, Tile
+from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, Tile
 
 
 def emit_tile(
@@ -19,7 +19,7 @@ def emit_tile(
     kind: str = CODES,
     lanes: int | None = None,
     *,
-    small: bool = False,
+    product: str = "",
 ) -> str:
     """Add a kernel `(input, weights, parameters, table offset, channel, words, limits)` to `module`; return its name.
 
@@ -28,14 +28,12 @@ def emit_tile(
     greatest accumulator of every lane so far. LOGITS gives int32 outputs (P << e) + B (B7) instead of codes. DEPTH is
     depthwise: each channel meets its own weights, int32, one tap a segment. QUADS is depthwise with dot products: a
     segment is four taps with an offset each, and the vectors may have fewer `lanes` than the instruction set's.
-    `small` uses the narrow dot product, whose pairs of products must fit int16.
+    product: which of the instruction set's dot products; its name comes first.
     """
-    name = f"{kind}_{pixels}x{vectors}" if lanes is None else f"{kind}_{pixels}x{vectors}x{lanes}"
-    if small:
-        name = SMALL + name
+    name = f"{product}{kind}_{pixels}x{vectors}" + ("" if lanes is None else f"x{lanes}")
     e = Emitter(module, name, KIND)
     tile = Codes(e, isa, rounding, pixels, vectors, lanes or isa.lanes)
-    tile.small = small
+    tile.product = product
     tile.multiply_and_accumulate(kind)
     tile.note_extremes()
     tile.keep_sums()

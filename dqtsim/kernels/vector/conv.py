@@ -5,6 +5,7 @@ from typing import Any
 from llvmlite import ir
 
 from . import matrix
+from .bits import skip
 from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
 from .rows import rows_of
@@ -19,6 +20,7 @@ def emit_conv(module: Any, isa: Isa) -> str:
     e = Emitter(module, "conv")
     b = e.builder
     words, chunk = e.arguments
+    skip(e, CONV, words)
     source, weights, parameters, blocks = constants_of(e, words)
     tiles, count, chunks, group, pixels = e.unpack(CONV, words, "tiles", "block_count", "chunks", "group", "pixels")
     by_blocks = b.icmp_signed("!=", e.word(CONV, words, "by_blocks"), constant(I64, 0))

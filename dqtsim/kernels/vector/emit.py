@@ -100,6 +100,11 @@ class Emitter:
         b.branch(head)
         b.position_at_end(after)
 
+    def leave(self, condition: Any) -> None:
+        """Return from the function where a condition holds."""
+        with self.builder.if_then(condition):
+            self.builder.ret_void()
+
     def splat(self, value: Any, lanes: int) -> Any:
         """Return a vector with `value` in every lane."""
         kind = vector(value.type, lanes)

@@ -6,7 +6,8 @@ from itertools import product
 from typing import Any
 
 from ...spec.rules import Rounding
-from .isa import Isa
+from .build import host
+from .isa import AND, COUNTS, XOR, Isa
 
 ROUNDINGS = {Rounding.TIES_UP: 0, Rounding.FLOOR: 1, Rounding.TIES_AWAY: 2, Rounding.TIES_EVEN: 3}
 # sums that a tile may keep in registers: pixels by vectors of channels, for each number of lanes
@@ -37,11 +38,18 @@ def shapes_of(isa: Isa) -> list[tuple[int, int]]:
     )
 
 
+def products_of(isa: Isa) -> list[str]:
+    """Return the dot products that this CPU can use, by what the names of kernels begin with."""
+    counts = host()[1].get(COUNTS, False)
+    return ["", *(name for name in isa.dots if counts or name not in (AND, XOR))]
+
+
 def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     """Add every function to `module`."""
     from . import (
         add,
         average_pool,
+        bits,
         clear,
         codes,
         control,
@@ -66,10 +74,10 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         for vectors in SHAPES[isa.lanes]:
             for pixels in MATRIX_PIXELS:
                 matrix.emit_tile(module, isa, code, pixels, vectors)
-    for small, (pixels, vectors) in product((False, True) if isa.narrow_dot else (False,), shapes_of(isa)):
-        codes.emit_tile(module, isa, code, pixels, vectors, small=small)
-        if pixels == 1:
-            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS, small=small)
+    for name, (pixels, vectors) in product(products_of(isa), shapes_of(isa)):
+        codes.emit_tile(module, isa, code, pixels, vectors, product=name)
+        if pixels == 1 and name not in (AND, XOR):
+            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS, product=name)
     pixels = DEPTH_PIXELS[isa.lanes]
     if isa.packs:
         for lanes in QUAD_LANES[isa.lanes]:
@@ -78,6 +86,8 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         for vectors in SHAPES[isa.lanes]:
             codes.emit_tile(module, isa, code, pixels, vectors, tile.DEPTH)
     conv.emit_conv(module, isa)
+    if AND in products_of(isa):
+        bits.emit(module)
     for operation in (copy, max_pool, nest, picture, planes, table):
         operation.emit(module, isa)
     for rounded in (add, average_pool):

@@ -5,13 +5,16 @@ A step adds four products to each int32 lane: the lane of `pixels` holds four co
 sum fits.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .emit import I8, I16, I32, Emitter, constant, vector
 
 Dot = Callable[[Emitter, Any, Any, Any], Any]
+SMALL, AND, XOR = "small_", "and_", "xor_"
+# the feature of CPUs that count the bits of lanes
+COUNTS = "avx512vpopcntdq"
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,11 @@ class Isa:
     dot: (emitter, accumulators, pixels, weights) -> accumulators. unpack: (emitter, int32 lanes) -> what `dot` wants
     of weights, which is kept for all pixels of a tile. packs: it has vpdpbusd and instructions that pack vectors to
     bytes, 128 bits of each in turn. ahead: how many bytes ahead weights are asked for, 0 where the caches keep up.
-    matrices: convolutions multiply whole matrices, see `matrix.py`; the rest is done as by AVX-512. narrow_dot: as
-    `dot` of lanes as they are, and faster, but exact only where the products of each lane's bytes 0 and 1, and those of
-    its bytes 2 and 3, have a sum that fits int16; None where `dot` is as fast.
+    matrices: convolutions multiply whole matrices, see `matrix.py`; the rest is done as by AVX-512. dots: others
+    of lanes as they are, faster and for some layers only, by what the names of their kernels begin with.
+
+    SMALL is exact where the products of a lane's bytes 0 and 1, and those of its bytes 2 and 3, have a sum that fits
+    int16. AND and XOR are for operands of one bit, 32 in a lane; a CPU that cannot count bits goes without.
     """
 
     name: str
@@ -38,7 +43,7 @@ class Isa:
     packs: bool = False
     ahead: int = 0
     matrices: bool = False
-    narrow_dot: Dot | None = None
+    dots: Mapping[str, Dot] = field(default_factory=dict, compare=False)
 
 
 def _as_they_are(_e: Emitter, lanes: Any) -> Any:
@@ -81,6 +86,23 @@ def _vpmaddubsw(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> Any
     return b.add(accumulators, e.call("llvm.x86.avx2.pmadd.wd", accumulators.type, pairs, constant(halves, 1)))
 
 
+def _bits_of_both(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> Any:
+    """Operands are -1 where a bit of `weights` is set, else 0: so many less as both have set."""
+    return _less_bits(e, accumulators, e.builder.and_(pixels, weights))
+
+
+def _bits_of_one(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> Any:
+    """Operands are 1 where a bit of `weights` is set, else -1; accumulators hold how many are set in all `weights`.
+
+    A product is then w - (u xor w), and a bit that is 0 in both adds nothing.
+    """
+    return _less_bits(e, accumulators, e.builder.xor(pixels, weights))
+
+
+def _less_bits(e: Emitter, accumulators: Any, lanes: Any) -> Any:
+    return e.builder.sub(accumulators, e.call(f"llvm.ctpop.v{lanes.type.count}i32", lanes.type, lanes))
+
+
 def _fours(e: Emitter, lanes: Any, *, signed: bool) -> tuple[Any, ...]:
     """Return four vectors of int32, one per byte."""
     b, kind = e.builder, lanes.type
@@ -121,6 +143,7 @@ ISAS = (
         packs=True,
         # four steps of the widest tile: a core that starts two instructions a cycle needs 21 bytes of weights in each
         ahead=1024,
+        dots={AND: _bits_of_both, XOR: _bits_of_one},
     ),
     Isa(
         "vnni256",
@@ -142,7 +165,7 @@ ISAS = (
         _vpmaddwd,
         _split_weights,
         _split_pixels,
-        narrow_dot=_vpmaddubsw,
+        dots={SMALL: _vpmaddubsw},
     ),
     Isa(
         "portable",
@@ -156,4 +179,4 @@ ISAS = (
     ),
 )
 
-__all__ = ["I8", "I32", "ISAS", "Isa"]
+__all__ = ["AND", "COUNTS", "I8", "I32", "ISAS", "SMALL", "XOR", "Isa"]

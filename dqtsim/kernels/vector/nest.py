@@ -12,11 +12,13 @@ operand 0 and then is a byte that no code gives.
 
 from typing import Any
 
+from .bits import skip
 from .emit import I8, I16, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
 from .rows import fields, fill, pieces, share
 
 NEST = Record(
+    "when",  # at which widths there is anything to do, see `bits.py`
     "widths",  # address of two int64: of weights, of activations
     "n",  # master width
     "rule",  # 0 TIES_UP, 1 FLOOR, 2 MIDPOINT
@@ -42,6 +44,7 @@ def emit(module: Any, isa: Isa) -> str:
     e = Emitter(module, "nest")
     b = e.builder
     words, chunk = e.arguments
+    skip(e, NEST, words)
     r = fields(e, NEST, words)
     nesting = _Nesting(e, e.load(b.add(r.widths, constant(I64, WORD)), I64, 8), r.n, r.rule)
     zeta = b.trunc(nesting.zeta(r.zero), I8)

@@ -22,6 +22,7 @@ from .isa import Isa
 PARAMETER_BYTES = 24
 
 CONV = Record(
+    "when",  # at which widths there is anything to do, see `bits.py`
     "widths",  # address of two int64
     "choice",  # address of uint8 [9 * 9]: variant of each pair of widths
     "variants",  # address of VARIANT records
@@ -67,8 +68,6 @@ KIND = ir.FunctionType(ir.VoidType(), [I64] * 7)
 
 # what a kernel does with its sums, or how it makes them
 CODES, LOGITS, DEPTH, QUADS = "tile", "logits", "depth", "quads"
-# what the names of kernels begin with that use the narrow dot product
-SMALL = "small_"
 # vectors of a block whose codes are packed together
 PACKED = 4
 
@@ -89,7 +88,8 @@ class Tile:
 
     def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int, lanes: int) -> None:
         self.e, self.isa, self.rounding = e, isa, rounding
-        self.small = False
+        # which of the dot products of `isa`, "" for the one of all layers
+        self.product = ""
         self.pixels, self.vectors, self.count = pixels, vectors, lanes
         self.packed = isa.packs and vectors == PACKED
         self.lanes = vector(I32, lanes)
@@ -172,9 +172,9 @@ class Tile:
         e, b, isa = self.e, self.e.builder, self.isa
         size = 4 * isa.lanes
         loaded = [e.load(b.add(weights, constant(I64, j * size)), self.lanes, size) for j in range(self.vectors)]
-        operands = loaded if self.small else [isa.weights(e, lanes) for lanes in loaded]
-        dot = isa.narrow_dot if self.small else isa.dot
-        assert dot is not None
+        usual = not self.product
+        dot = isa.dot if usual else isa.dots[self.product]
+        operands = [isa.weights(e, lanes) for lanes in loaded] if usual else loaded
         if isa.ahead:
             # each line once, and early enough to be there when its step comes; past the end it does nothing
             for j in range(self.vectors):
@@ -182,7 +182,7 @@ class Tile:
         added = []
         for i in range(self.pixels):
             four = e.splat(e.load(taps[i], I32), isa.lanes)
-            codes = four if self.small else isa.pixels(e, four)
+            codes = isa.pixels(e, four) if usual else four
             added.append([dot(e, sums[i][j], codes, operands[j]) for j in range(self.vectors)])
         return added
 
@@ -272,7 +272,6 @@ __all__ = [
     "PACKED",
     "PARAMETER_BYTES",
     "QUADS",
-    "SMALL",
     "VARIANT",
     "channel_order",
 ]

@@ -1,0 +1,96 @@
+"""One bit by one bit: the activations of a convolution as bits, and which operations run at which widths (A1, A2, B1).
+
+At width 1 a code says no more than whether its master code reaches a threshold, and an operand of a weight has two
+values, so that a word holds 32 channels, and counting bits takes the place of multiplying. Pixels are words in the
+order of the channels, the lowest bit first; bits of channels that do not exist are 0. The border is the nested zero
+point, as it is for bytes.
+"""
+
+from typing import Any
+
+from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
+from .rows import fields, share
+
+# "when": at all widths; at one bit by one bit only; at all others
+ALWAYS, ONES, OTHERS = range(3)
+# channels of a word
+CHANNELS = 32
+
+BITS = Record(
+    "when",
+    "widths",  # address of two int64: of weights, of activations
+    "threshold",  # the least master code that is 1
+    "zero",  # nested zero point, 0 or 1
+    "source",  # pixel (0, 0)
+    "source_row",  # bytes to the next row
+    "source_step",  # bytes to the next pixel
+    "target",  # first word of the buffer, border included; its rows follow each other without gaps
+    "height",
+    "width",
+    "words",  # of a pixel
+    "last",  # the bits of a pixel's last word whose channels exist
+    "top",
+    "left",
+    "bottom",
+    "right",
+)
+
+
+def skip(e: Emitter, record: Record, words: Any) -> None:
+    """Return from an operation that is for other widths than this sample's."""
+    b = e.builder
+    when, widths = e.unpack(record, words, "when", "widths")
+    ones = [
+        b.icmp_signed("==", e.load(b.add(widths, constant(I64, WORD * k)), I64, 8), constant(I64, 1)) for k in range(2)
+    ]
+    now = b.select(b.and_(*ones), constant(I64, ONES), constant(I64, OTHERS))
+    always = b.icmp_signed("==", when, constant(I64, ALWAYS))
+    e.leave(b.not_(b.or_(always, b.icmp_signed("==", when, now))))
+
+
+def emit(module: Any) -> str:
+    """Add the operation "bits" of BITS records to `module`; return its name. Chunks split rows, border included."""
+    e = Emitter(module, "bits")
+    b = e.builder
+    words, chunk = e.arguments
+    skip(e, BITS, words)
+    r = fields(e, BITS, words)
+    border = b.neg(b.trunc(r.zero, I32))
+    threshold = e.splat(b.trunc(r.threshold, I8), CHANNELS)
+    pixel_bytes = b.mul(r.words, constant(I64, 4))
+    columns = b.add(r.left, b.add(r.width, r.right))
+    first, last = share(e, r.chunks, chunk, b.add(r.top, b.add(r.height, r.bottom)))
+
+    def pixel(address: Any, word: Any) -> None:
+        """Write a pixel; word: which gives the bits of a number."""
+        final = b.sub(r.words, constant(I64, 1))
+        with e.loop(final) as number:
+            e.store(word(number), b.add(address, b.mul(number, constant(I64, 4))), 4)
+        e.store(b.and_(word(final), b.trunc(r.last, I32)), b.add(address, b.mul(final, constant(I64, 4))), 4)
+
+    with e.loop(last, first) as row:
+        start = b.add(r.target, b.mul(row, b.mul(columns, pixel_bytes)))
+        y = b.sub(row, r.top)
+        line = b.add(r.source, b.mul(y, r.source_row))
+        inside = b.icmp_unsigned("<", y, r.height)
+        with e.loop(columns) as column:
+            to = b.add(start, b.mul(column, pixel_bytes))
+            x = b.sub(column, r.left)
+            with b.if_else(b.and_(inside, b.icmp_unsigned("<", x, r.width))) as (of_picture, of_border):
+                with of_picture:
+                    codes = b.add(line, b.mul(x, r.source_step))
+
+                    def reached(number: Any, codes: Any = codes) -> Any:
+                        # the last word may read the channels of the next pixel, which it does not keep
+                        at = b.add(codes, b.mul(number, constant(I64, CHANNELS)))
+                        loaded = e.load(at, vector(I8, CHANNELS))
+                        return b.bitcast(b.icmp_unsigned(">=", loaded, threshold), I32)
+
+                    pixel(to, reached)
+                with of_border:
+                    pixel(to, lambda _number: border)
+    e.done()
+    return "bits"
+
+
+__all__ = ["ALWAYS", "BITS", "CHANNELS", "ONES", "OTHERS", "emit", "skip"]
