@@ -1,5 +1,6 @@
 """Convolutions of one bit by one bit: which are counted instead of multiplied, and what they read (A5, B1)."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,15 +19,16 @@ from .variants import can_overflow
 
 ONE = (1, 1)
 WORD_BYTES = 4
-# with fewer channels words are too empty to win
+# words with fewer channels are too empty to win; with fewer taps making bits takes longer than they save
 LEAST_CHANNELS = 16
+LEAST_TAPS = 32
 
 
 def counts_bits(state: Lowering, step: Step, place: Planes) -> bool:
     """Return whether a convolution over all channels counts bits where both its widths are 1.
 
-    Registers that clamp after each product look at codes as bytes. MIDPOINT has no operand 0 for lanes whose channels do
-    not exist, and their sums must not be among the extremes.
+    Registers that clamp after each product look at codes as bytes. MIDPOINT has no operand 0 for lanes whose channels
+    do not exist, and their sums must not be among the extremes.
     """
     machine, outputs = step.call.machine, step.call.type.shape[1]
     if AND not in products_of(state.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
@@ -34,7 +36,8 @@ def counts_bits(state: Lowering, step: Step, place: Planes) -> bool:
     if machine.weight_rule == Nesting.MIDPOINT and outputs % state.isa.lanes:
         return False
     each = can_overflow(step) and machine.overflow == Overflow.SATURATE_EACH
-    return not each and place.channels >= LEAST_CHANNELS
+    taps = math.prod(state.out.constants[step.node.inputs[1]].shape[1:])
+    return not each and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS
 
 
 def pixel_bytes(channels: int) -> int:

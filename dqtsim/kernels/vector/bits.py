@@ -6,6 +6,7 @@ order of the channels, the lowest bit first; bits of channels that do not exist 
 point, as it is for bytes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
@@ -58,26 +59,31 @@ def emit(module: Any) -> str:
     border = b.neg(b.trunc(r.zero, I32))
     threshold = e.splat(b.trunc(r.threshold, I8), CHANNELS)
     pixel_bytes = b.mul(r.words, constant(I64, 4))
-    columns = b.add(r.left, b.add(r.width, r.right))
+    before, inner, after = (b.mul(count, pixel_bytes) for count in (r.left, r.width, r.right))
+    full = b.add(before, b.add(inner, after))
+    final = b.sub(r.words, constant(I64, 1))
+    mask = b.trunc(r.last, I32)
     first, last = share(e, r.chunks, chunk, b.add(r.top, b.add(r.height, r.bottom)))
 
-    def pixel(address: Any, word: Any) -> None:
+    def fill(target: Any, size: Any) -> None:
+        """Write pixels of the border."""
+        with e.loop(size, 0, pixel_bytes) as at:
+            pixel(b.add(target, at), lambda _number: border)
+
+    def pixel(target: Any, word: Callable[[Any], Any]) -> None:
         """Write a pixel; word: which gives the bits of a number."""
-        final = b.sub(r.words, constant(I64, 1))
         with e.loop(final) as number:
-            e.store(word(number), b.add(address, b.mul(number, constant(I64, 4))), 4)
-        e.store(b.and_(word(final), b.trunc(r.last, I32)), b.add(address, b.mul(final, constant(I64, 4))), 4)
+            e.store(word(number), b.add(target, b.mul(number, constant(I64, 4))), 4)
+        e.store(b.and_(word(final), mask), b.add(target, b.mul(final, constant(I64, 4))), 4)
 
     with e.loop(last, first) as row:
-        start = b.add(r.target, b.mul(row, b.mul(columns, pixel_bytes)))
+        start = b.add(r.target, b.mul(row, full))
         y = b.sub(row, r.top)
-        line = b.add(r.source, b.mul(y, r.source_row))
-        inside = b.icmp_unsigned("<", y, r.height)
-        with e.loop(columns) as column:
-            to = b.add(start, b.mul(column, pixel_bytes))
-            x = b.sub(column, r.left)
-            with b.if_else(b.and_(inside, b.icmp_unsigned("<", x, r.width))) as (of_picture, of_border):
-                with of_picture:
+        with b.if_else(b.icmp_unsigned("<", y, r.height)) as (inside, outside):
+            with inside:
+                fill(start, before)
+                line, to = b.add(r.source, b.mul(y, r.source_row)), b.add(start, before)
+                with e.loop(r.width) as x:
                     codes = b.add(line, b.mul(x, r.source_step))
 
                     def reached(number: Any, codes: Any = codes) -> Any:
@@ -86,9 +92,10 @@ def emit(module: Any) -> str:
                         loaded = e.load(at, vector(I8, CHANNELS))
                         return b.bitcast(b.icmp_unsigned(">=", loaded, threshold), I32)
 
-                    pixel(to, reached)
-                with of_border:
-                    pixel(to, lambda _number: border)
+                    pixel(b.add(to, b.mul(x, pixel_bytes)), reached)
+                fill(b.add(start, b.add(before, inner)), after)
+            with outside:
+                fill(start, full)
     e.done()
     return "bits"
 
