@@ -7,7 +7,7 @@ import numpy as np
 
 from ..graph.model import Array
 from ..kernels.vector.bits import BITS, CHANNELS, ONES
-from ..kernels.vector.functions import products_of
+from ..kernels.vector.functions import can_count
 from ..kernels.vector.isa import AND, XOR
 from ..ops import Machine
 from ..planner import Step
@@ -31,7 +31,7 @@ def counts_bits(state: Lowering, step: Step, place: Planes) -> bool:
     do not exist, and their sums must not be among the extremes.
     """
     machine, outputs = step.call.machine, step.call.type.shape[1]
-    if AND not in products_of(state.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
+    if not can_count(state.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
         return False
     if machine.weight_rule == Nesting.MIDPOINT and outputs % state.isa.lanes:
         return False

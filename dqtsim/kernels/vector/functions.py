@@ -7,7 +7,7 @@ from typing import Any
 
 from ...spec.rules import Rounding
 from .build import host
-from .isa import AND, COUNTS, XOR, Isa
+from .isa import AND, COUNTS, SMALL, Isa
 
 ROUNDINGS = {Rounding.TIES_UP: 0, Rounding.FLOOR: 1, Rounding.TIES_AWAY: 2, Rounding.TIES_EVEN: 3}
 # sums that a tile may keep in registers: pixels by vectors of channels, for each number of lanes
@@ -38,10 +38,27 @@ def shapes_of(isa: Isa) -> list[tuple[int, int]]:
     )
 
 
-def products_of(isa: Isa) -> list[str]:
-    """Return the dot products that this CPU can use, by what the names of kernels begin with."""
-    counts = host()[1].get(COUNTS, False)
-    return ["", *(name for name in isa.dots if counts or name not in (AND, XOR))]
+def can_count(isa: Isa) -> bool:
+    """Return whether an instruction set has kernels that count bits, and this CPU an instruction for it."""
+    return AND in isa.dots and bool(host()[1].get(COUNTS))
+
+
+def counting(isa: Isa, rounding: Rounding, product: str) -> Mapping[str, int]:
+    """Return the addresses of the kernels that count bits by one dot product, AND or XOR, by name.
+
+    They have a library of their own, because few networks need it.
+    """
+    from . import cache
+
+    return cache.library(lambda module: emit_counting(module, isa, rounding, product), isa, rounding.value, product)
+
+
+def emit_counting(module: Any, isa: Isa, rounding: Rounding, product: str) -> None:
+    """Add the kernels of `counting` to `module`."""
+    from . import codes
+
+    for pixels, vectors in shapes_of(isa):
+        codes.emit_tile(module, isa, ROUNDINGS[rounding], pixels, vectors, product=product)
 
 
 def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
@@ -74,9 +91,9 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         for vectors in SHAPES[isa.lanes]:
             for pixels in MATRIX_PIXELS:
                 matrix.emit_tile(module, isa, code, pixels, vectors)
-    for name, (pixels, vectors) in product(products_of(isa), shapes_of(isa)):
+    for name, (pixels, vectors) in product(["", SMALL] if SMALL in isa.dots else [""], shapes_of(isa)):
         codes.emit_tile(module, isa, code, pixels, vectors, product=name)
-        if pixels == 1 and name not in (AND, XOR):
+        if pixels == 1:
             codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS, product=name)
     pixels = DEPTH_PIXELS[isa.lanes]
     if isa.packs:
@@ -86,7 +103,7 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
         for vectors in SHAPES[isa.lanes]:
             codes.emit_tile(module, isa, code, pixels, vectors, tile.DEPTH)
     conv.emit_conv(module, isa)
-    if AND in products_of(isa):
+    if can_count(isa):
         bits.emit(module)
     for operation in (copy, max_pool, nest, picture, planes, table):
         operation.emit(module, isa)
