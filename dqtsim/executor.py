@@ -20,7 +20,6 @@ from .spec.mac import Flags
 
 if TYPE_CHECKING:
     from .program import Ran
-    from .program.native import Native
 
 ENGINES = ("jit", "numba", "spec", "onnxruntime", "torch")
 Observer = Callable[[Step, Outcome], None]
@@ -108,11 +107,10 @@ def _jit(plan: Plan) -> Execute:
     from .program import native
 
     made = native(plan)
-    finish = _finisher(plan, made)
 
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
         if not observers:
-            return finish(made.execute(codes))
+            return _finished(plan, made.execute(codes))
         values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
         flags: dict[str, Flags | None] = {}
         for step, outcome in made.trace(codes):
@@ -130,27 +128,15 @@ def _jit_batch(plan: Plan, codes: Array, threads: int) -> Iterator[Result]:
     from .program import native
 
     made = native(plan)
-    finish = _finisher(plan, made)
     if len(codes) == 1:
-        yield finish(made.execute(codes, threads))
+        yield _finished(plan, made.execute(codes, threads))
         return
     for ran in made.batch(codes, threads):
-        yield finish(ran)
+        yield _finished(plan, ran)
 
 
-def _finisher(plan: Plan, made: "Native") -> "Callable[[Ran], Result]":
-    """Return what makes a sample's result; widths that nobody chooses are counted once."""
-
-    def finish(ran: "Ran") -> Result:
-        if ran.widths is not made.static:
-            return _result(plan, ran.outputs, ran.widths, ran.flags)
-        if not made.totals:
-            first = _result(plan, ran.outputs, ran.widths, ran.flags)
-            made.totals.append((first.bits, first.macs, first.bitops))
-        bits, macs, bitops = made.totals[0]
-        return Result(ran.outputs, bits, ran.flags, macs, bitops)
-
-    return finish
+def _finished(plan: Plan, ran: "Ran") -> Result:
+    return Result(ran.outputs, ran.bits, ran.flags, plan.total_macs, ran.bitops)
 
 
 def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) -> Iterator[Result]:

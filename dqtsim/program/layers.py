@@ -241,8 +241,8 @@ def layer(
     isa, machine, memory, node = state.isa, step.call.machine, state.out.memory, step.node
     pixels = len(shape.offsets)
     logits, depthwise = kind == LOGITS, kind in (DEPTH, QUADS)
-    size, most = tile_of(isa, pixels, shape.outputs, kind=kind)
-    matrices = by_matrices(isa, size, kind)
+    matrices = by_matrices(isa, pixels, shape.runs.size, kind)
+    size, most = tile_of(isa, pixels, shape.outputs, kind=kind, matrices=matrices)
     order = whole_tiles(pixels, size, overlap=matrices)
     tiles = len(order)
     apart_by = distance(shape.offsets[order]) if matrices else 0
@@ -250,7 +250,7 @@ def layer(
         shape = replace(shape, runs=tables.padded(shape.runs, DEPTH_BYTES))
     blocks = tables.blocks_of(isa, kind, size, shape.outputs, most)
     channels = sum(len(block.order) for block in blocks)
-    packed, weights_bytes = _pack_weights(state, step, shape, blocks, kind, size)
+    packed, weights_bytes = _pack_weights(state, step, shape, blocks, kind, matrices=matrices)
     records: list[int] = []
     bias = None if not logits else state.out.constants[node.inputs[3]]
     z_x = int(state.out.constants[node.inputs[2]])
@@ -369,7 +369,7 @@ def matrices_of(
 
 
 def _pack_weights(
-    state: Lowering, step: Step, shape: Shape, blocks: Sequence[tables.Block], kind: str, pixels: int
+    state: Lowering, step: Step, shape: Shape, blocks: Sequence[tables.Block], kind: str, *, matrices: bool
 ) -> tuple[dict[int, tuple[int, Array]], list[int]]:
     """Return for each weight width (address of the packed operands, sum of each channel's); and the bytes of blocks."""
     codes = state.out.constants[step.node.inputs[1]]
@@ -383,7 +383,7 @@ def _pack_weights(
         elif kind == QUADS:
             parts = tables.packed_quads(rows, blocks)
         else:
-            least = DEPTH_BYTES if by_matrices(state.isa, pixels, kind) else 4
+            least = DEPTH_BYTES if matrices else 4
             parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, least)
         address = state.out.memory.add(np.concatenate([part.reshape(-1) for part in parts]))
         found[width] = (address, rows.sum(1, dtype=np.int64))
