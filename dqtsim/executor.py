@@ -7,6 +7,7 @@ step by step, `onnxruntime` the file's own function bodies, `torch` the trainer'
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from .planner import Plan, Step
 from .spec.mac import Flags
 
 if TYPE_CHECKING:
-    from .program import Ran
+    from .program import Native, Ran
 
 ENGINES = ("jit", "numba", "spec", "onnxruntime", "torch")
 Observer = Callable[[Step, Outcome], None]
@@ -104,9 +105,7 @@ def _unchecked(plan: Plan, name: str) -> Execute:
 
 def _jit(plan: Plan) -> Execute:
     """Return the native engine; observers see a program that keeps every tensor."""
-    from .program import native
-
-    made = native(plan)
+    made = _native()(plan)
 
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
         if not observers:
@@ -125,14 +124,20 @@ def _jit(plan: Plan) -> Execute:
 
 
 def _jit_batch(plan: Plan, codes: Array, threads: int) -> Iterator[Result]:
-    from .program import native
-
-    made = native(plan)
+    made = _native()(plan)
     if len(codes) == 1:
         yield _finished(plan, made.execute(codes, threads))
         return
     for ran in made.batch(codes, threads):
         yield _finished(plan, ran)
+
+
+@cache
+def _native() -> "Callable[[Plan], Native]":
+    """Return what makes the native engine of a plan, whose import costs time: once here, not at every sample."""
+    from .program import native
+
+    return native
 
 
 def _finished(plan: Plan, ran: "Ran") -> Result:

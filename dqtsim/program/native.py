@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,7 @@ GROUP_MACS = 400_000_000
 MOST_SEEN = 4096
 
 
-@dataclass(frozen=True, eq=False)
-class Ran:
+class Ran(NamedTuple):
     """What one sample gave: the graph's outputs, the widths of its layers in order, the BitOPs, the flags."""
 
     outputs: Mapping[str, Array]
@@ -159,11 +159,17 @@ class Native:
         layers, counted = ({layer: k for k, layer in enumerate(names)} for names in (report.layers, report.counted))
         self._numbers = Numbers(layers, counted, self.program.wraps)
         self._names = names = [value.name for value in plan.graph.outputs if value.name != BITS]
-        # where outputs lie in a report, and those that no sample changes
-        self._reported = [
-            (name, at, place.size, place.dtype, place.shape)
-            for name, (at, place) in ((name, report.tensors[name]) for name in names if name in report.tensors)
-        ]
+        # outputs as they lie in a report, and those that no sample changes
+        reported = [(name, *report.tensors[name]) for name in names if name in report.tensors]
+        self._reported = [name for name, _, _ in reported]
+        self._record = np.dtype(
+            {
+                "names": self._reported,
+                "formats": [(place.dtype, place.shape) for _, _, place in reported],
+                "offsets": [at for _, at, _ in reported],
+                "itemsize": report.size,
+            }
+        )
         self._outputs = {name: known[name] for name in names if name not in report.tensors}
         self._choices = Choices(plan, report, known)
         self._macs = max(1, sum(plan.macs.values()))
@@ -222,11 +228,8 @@ class Native:
         """Return what reports uint8 (N, bytes) say of the samples `codes`."""
         self.program.check(reports, codes)
         seen = Reports(self._numbers, self.program.lowered.report, reports)
-        count = len(reports)
-        columns = [
-            (name, reports[:, at : at + size].view(dtype).reshape(count, *shape))
-            for name, at, size, dtype, shape in self._reported
-        ]
+        records = reports.view(self._record)[:, 0]
+        columns = [(name, records[name]) for name in self._reported]
         choices = self._choices.of(reports)
         found = []
         for number, instance in enumerate(instances):
