@@ -7,6 +7,7 @@ step by step, `onnxruntime` the file's own function bodies, `torch` the trainer'
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,7 @@ from .planner import Plan, Step
 from .spec.mac import Flags
 
 if TYPE_CHECKING:
-    from .program import Ran
-    from .program.native import Native
+    from .program import Native, Ran
 
 ENGINES = ("jit", "numba", "spec", "onnxruntime", "torch")
 Observer = Callable[[Step, Outcome], None]
@@ -105,14 +105,11 @@ def _unchecked(plan: Plan, name: str) -> Execute:
 
 def _jit(plan: Plan) -> Execute:
     """Return the native engine; observers see a program that keeps every tensor."""
-    from .program import native
-
-    made = native(plan)
-    finish = _finisher(plan, made)
+    made = _native()(plan)
 
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
         if not observers:
-            return finish(made.execute(codes))
+            return _finished(plan, made.execute(codes))
         values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
         flags: dict[str, Flags | None] = {}
         for step, outcome in made.trace(codes):
@@ -127,30 +124,24 @@ def _jit(plan: Plan) -> Execute:
 
 
 def _jit_batch(plan: Plan, codes: Array, threads: int) -> Iterator[Result]:
-    from .program import native
-
-    made = native(plan)
-    finish = _finisher(plan, made)
+    made = _native()(plan)
     if len(codes) == 1:
-        yield finish(made.execute(codes, threads))
+        yield _finished(plan, made.execute(codes, threads))
         return
     for ran in made.batch(codes, threads):
-        yield finish(ran)
+        yield _finished(plan, ran)
 
 
-def _finisher(plan: Plan, made: "Native") -> "Callable[[Ran], Result]":
-    """Return what makes a sample's result; widths that nobody chooses are counted once."""
+@cache
+def _native() -> "Callable[[Plan], Native]":
+    """Return what makes the native engine of a plan, whose import costs time: once here, not at every sample."""
+    from .program import native
 
-    def finish(ran: "Ran") -> Result:
-        if ran.widths is not made.static:
-            return _result(plan, ran.outputs, ran.widths, ran.flags)
-        if not made.totals:
-            first = _result(plan, ran.outputs, ran.widths, ran.flags)
-            made.totals.append((first.bits, first.macs, first.bitops))
-        bits, macs, bitops = made.totals[0]
-        return Result(ran.outputs, bits, ran.flags, macs, bitops)
+    return native
 
-    return finish
+
+def _finished(plan: Plan, ran: "Ran") -> Result:
+    return Result(ran.outputs, ran.bits, ran.flags, plan.total_macs, ran.bitops)
 
 
 def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) -> Iterator[Result]:

@@ -8,6 +8,7 @@ from functools import cache
 from dqtsim.errors import InputError
 from dqtsim.kernels.vector.build import VARIABLE, choose
 from dqtsim.kernels.vector.isa import ISAS
+from dqtsim.program import tiles
 
 
 @cache
@@ -24,13 +25,17 @@ def kernels() -> tuple[str, ...]:
 
 
 @contextmanager
-def kernel(name: str) -> Iterator[None]:
-    """Let the engine jit use the kernel `name`."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = name
+def kernel(name: str, *, least_taps: int = 0) -> Iterator[None]:
+    """Let the engine jit use the kernel `name`; plans that have no engine yet get matrices from `least_taps` on.
+
+    Matrices, where the kernel has them, thus multiply small layers too, which otherwise vectors do.
+    """
+    before, taps = os.environ.get(VARIABLE), tiles.LEAST_TAPS
+    os.environ[VARIABLE], tiles.LEAST_TAPS = name, least_taps
     try:
         yield
     finally:
+        tiles.LEAST_TAPS = taps
         if before is None:
             del os.environ[VARIABLE]
         else:

@@ -179,6 +179,7 @@ def train_command(resume: bool, separately: bool, no_budget: bool, **options: An
 @click.option("-o", "--model", type=click.Path(path_type=Path), required=True, help="The model file, .onnx.")
 @click.option("--golden", type=click.Path(path_type=Path), help="Folder for golden vectors.")
 @click.option("--golden-pictures", type=click.IntRange(1), default=12, show_default=True, help="Pictures, dynamic.")
+@click.option("--pictures", type=click.IntRange(1), help="Test pictures for the accuracies.  [default: all]")
 @click.option("--data", type=click.Path(path_type=Path), help="Where the pictures are now.")
 @click.option("--data-name", help="What to call the pictures.")
 def export_command(**options: Any) -> None:

@@ -97,8 +97,9 @@ class Instance:
                 program.run(segment[1], len(segment[0]), self._size)
 
     def one_by_one(self, codes: Array, done: Callable[[], None]) -> None:
-        """Run one sample as `execute` does, but call `done` after every operation."""
+        """Run one sample as `execute` does, but call `done` before the first operation and after each."""
         self._give(codes)
+        done()
         for segment in self.segments:
             if isinstance(segment, Ordinary):
                 self._ordinary(segment.step)

@@ -268,8 +268,8 @@ def layer(
     shape = parts[0].shape
     pixels = len(shape.offsets)
     logits, depthwise = kind == LOGITS, kind in (DEPTH, QUADS)
-    size, most = tile_of(isa, pixels, shape.outputs, kind=kind)
-    matrices = by_matrices(isa, size, kind)
+    matrices = by_matrices(isa, pixels, shape.runs.size, kind)
+    size, most = tile_of(isa, pixels, shape.outputs, kind=kind, matrices=matrices)
     order = whole_tiles(pixels, size, overlap=matrices)
     tiles = len(order)
     apart_by = distance(shape.offsets[order]) if matrices else 0

@@ -248,8 +248,9 @@ def _report(state: Lowering) -> None:
     """Copy what is asked of every sample to one piece of memory."""
     from .moves import copy, put_in_order
 
-    widths = sorted(name for name in widths_asked(state.plan) if name in state.out.places)
-    # each two int64, so that they follow each other without gaps
+    widths = [name for name in widths_asked(state.plan) if name in state.out.places]
+    # each two int64, so that they follow each other without gaps; in the order of memory, for few copies
+    widths.sort(key=lambda name: (_position(state, state.out.places[name]), name))
     asked = sorted(state.outputs & state.out.places.keys() - set(widths)) + widths
     flags, counted = list(state.out.flags), list(state.out.events)
     sizes = [8 * (len(flags) + len(counted))]
@@ -257,16 +258,38 @@ def _report(state: Lowering) -> None:
     sizes += [rounded(place.size, 8) for place in flat.values()]
     start = Spot(state.buffer(sum(sizes)))
     start.buffer.last = 1 << 30
+    pieces = [(state.out.flags[flags[0]].start, 0, sizes[0])] if flags else []
     at = sizes[0]
-    if flags:
-        copy(state, (state.out.flags[flags[0]].start, 0, 0), (start, 0, 0), 1, 1, sizes[0])
     tensors = {}
     for (name, place), size in zip(flat.items(), sizes[1:], strict=True):
-        copy(state, (place.start, 0, 0), (start + at, 0, 0), 1, 1, place.size)
+        pieces.append((place.start, at, place.size))
         tensors[name] = (at, place)
         at += size
+    for source, at, size in joined(pieces):
+        copy(state, (source, 0, 0), (start + at, 0, 0), 1, 1, size)
     chosen = tuple(widths)
     state.out.report = Report(start, sum(sizes), tensors, tuple(flags), tuple(counted), chosen)
+
+
+def joined(pieces: Sequence[tuple[Address, int, int]]) -> list[tuple[Address, int, int]]:
+    """Return pieces (source, target offset, bytes) with those as one that follow each other in both."""
+    found: list[tuple[Address, int, int]] = []
+    for source, at, size in pieces:
+        if found:
+            before, begin, length = found[-1]
+            if before + length == source and begin + length == at:
+                found[-1] = (before, begin, length + size)
+                continue
+        found.append((source, at, size))
+    return found
+
+
+def _position(state: Lowering, place: Place) -> tuple[int, int]:
+    """Return where a place lies, for sorting: its buffer's number and its offset there; constants come first."""
+    start = place.start
+    if isinstance(start, Spot):
+        return state.out.buffers.index(start.buffer), start.offset
+    return -1, start
 
 
 def widths_asked(plan: Plan) -> set[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +21,16 @@ from .team import Team
 
 # samples of one native call: about so many multiply-accumulates, so that progress is seen and Ctrl-C heard
 GROUP_MACS = 400_000_000
+# of so many choices of widths an engine remembers what they cost
+MOST_SEEN = 4096
 
 
-@dataclass(frozen=True, eq=False)
-class Ran:
-    """What one sample gave: the graph's outputs, the widths of each layer by name, the flags."""
+class Ran(NamedTuple):
+    """What one sample gave: the graph's outputs, the widths of its layers in order, the BitOPs, the flags."""
 
     outputs: Mapping[str, Array]
-    widths: Mapping[str, Widths]
+    bits: tuple[Widths, ...]
+    bitops: int
     flags: Mapping[str, Flags | None]
 
 
@@ -96,12 +99,56 @@ class LayerFlags(Mapping[str, Flags | None]):
         return repr(dict(self.items()))
 
 
-class Native:
-    """A plan ready to run. Any number of threads may use it at once.
+class Choices:
+    """What reports say of widths: those of all layers of `plan`, and the BitOPs that they cost.
 
-    static: the widths of the layers for which nobody chooses, the same object in every result without a choice. totals:
-    the widths, MACs and BitOPs of such a result, once it has been counted.
+    known: tensors that no sample changes, the widths of layers for which nobody chooses among them.
     """
+
+    def __init__(self, plan: Plan, report: Report, known: Mapping[str, Array]) -> None:
+        sources = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
+        layers = list(plan.graph.layers)
+        layers += [name for name in sources if name not in layers]
+        self._report = report
+        self._count = len(plan.graph.layers)
+        # int64 (layers, 2), those of the graph first, and which of them are chosen where
+        self._widths = np.zeros((len(layers), 2), np.int64)
+        self._rows: list[int] = []
+        self._columns: list[int] = []
+        for row, layer in enumerate(layers):
+            if sources[layer] in known:
+                self._widths[row] = known[sources[layer]]
+            else:
+                self._rows.append(row)
+                self._columns.append(report.chosen.index(sources[layer]))
+        self._macs = [plan.macs.get(layer, 0) for layer in layers]
+        self._seen: dict[bytes, tuple[tuple[Widths, ...], int]] = {}
+
+    def of(self, reports: Array) -> list[tuple[tuple[Widths, ...], int]]:
+        """Return (widths of the graph's layers, BitOPs) of every report uint8 (N, bytes)."""
+        found = []
+        for chosen in self._report.widths(reports):
+            # a controller chooses the same again and again; other threads may forget it meanwhile
+            key = chosen.tobytes()
+            known = self._seen.get(key)
+            if known is None:
+                known = self._of(chosen)
+                if len(self._seen) >= MOST_SEEN:
+                    self._seen.clear()
+                self._seen[key] = known
+            found.append(known)
+        return found
+
+    def _of(self, chosen: Array) -> tuple[tuple[Widths, ...], int]:
+        widths = self._widths.copy()
+        widths[self._rows] = chosen.reshape(-1, 2)[self._columns]
+        pairs = [(b_w, b_a) for b_w, b_a in widths.tolist()]
+        bitops = sum(macs * b_w * b_a for macs, (b_w, b_a) in zip(self._macs, pairs, strict=True))
+        return tuple(pairs[: self._count]), bitops
+
+
+class Native:
+    """A plan ready to run. Any number of threads may use it at once."""
 
     def __init__(self, plan: Plan, library: Library) -> None:
         self.plan, self.library = plan, library
@@ -112,18 +159,19 @@ class Native:
         layers, counted = ({layer: k for k, layer in enumerate(names)} for names in (report.layers, report.counted))
         self._numbers = Numbers(layers, counted, self.program.wraps)
         self._names = names = [value.name for value in plan.graph.outputs if value.name != BITS]
-        # where outputs lie in a report, and those that no sample changes
-        self._reported = [
-            (name, at, place.size, place.dtype, place.shape)
-            for name, (at, place) in ((name, report.tensors[name]) for name in names if name in report.tensors)
-        ]
+        # outputs as they lie in a report, and those that no sample changes
+        reported = [(name, *report.tensors[name]) for name in names if name in report.tensors]
+        self._reported = [name for name, _, _ in reported]
+        self._record = np.dtype(
+            {
+                "names": self._reported,
+                "formats": [(place.dtype, place.shape) for _, _, place in reported],
+                "offsets": [at for _, at, _ in reported],
+                "itemsize": report.size,
+            }
+        )
         self._outputs = {name: known[name] for name in names if name not in report.tensors}
-        sources = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
-        self.static: dict[str, Widths] = {
-            layer: (int(known[name][0]), int(known[name][1])) for layer, name in sources.items() if name in known
-        }
-        self.totals: list[tuple[tuple[Widths, ...], int, int]] = []
-        self._chosen = [(layer, 2 * report.chosen.index(name)) for layer, name in sources.items() if name not in known]
+        self._choices = Choices(plan, report, known)
         self._macs = max(1, sum(plan.macs.values()))
 
     @property
@@ -180,23 +228,15 @@ class Native:
         """Return what reports uint8 (N, bytes) say of the samples `codes`."""
         self.program.check(reports, codes)
         seen = Reports(self._numbers, self.program.lowered.report, reports)
-        count = len(reports)
-        columns = [
-            (name, reports[:, at : at + size].view(dtype).reshape(count, *shape))
-            for name, at, size, dtype, shape in self._reported
-        ]
-        widths = seen.report.widths(reports).tolist() if self._chosen else None
+        records = reports.view(self._record)[:, 0]
+        columns = [(name, records[name]) for name in self._reported]
+        choices = self._choices.of(reports)
         found = []
         for number, instance in enumerate(instances):
             outputs = {name: array[number] for name, array in columns}
             if self._outputs:
                 outputs = {name: self._outputs.get(name, outputs.get(name)) for name in self._names}
-            pairs = self.static
-            if widths:
-                line = widths[number]
-                pairs = pairs | {layer: (line[at], line[at + 1]) for layer, at in self._chosen}
-            flags = LayerFlags(seen, number, instance.own_flags)
-            found.append(Ran(outputs, pairs, flags))
+            found.append(Ran(outputs, *choices[number], LayerFlags(seen, number, instance.own_flags)))
         return found
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..graph.model import Array
-from ..kernels.vector.functions import DEPTH_PIXELS, MATRIX_PIXELS, SHAPES
+from ..kernels.vector.functions import DEPTH_PIXELS, MATRIX_PIXELS, SHAPES, sizes_of
 from ..kernels.vector.isa import Isa
 from ..kernels.vector.tile import CODES, DEPTH, QUADS
 
@@ -15,30 +15,33 @@ TOGETHER = 8
 # pixels and taps of a matrix
 MATRIX_ROWS = 16
 DEPTH_BYTES = 64
+# with fewer taps than these, most of a matrix would be zeros
+LEAST_TAPS = 40
 
 
-def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES) -> tuple[int, int]:
-    """Return (pixels of a tile, most vectors of a block) for a layer of `pixels` outputs per channel."""
+def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices: bool = False) -> tuple[int, int]:
+    """Return (pixels of a tile, most vectors of a block) for a layer of `pixels` outputs per channel.
+
+    matrices: see `by_matrices`.
+    """
     vectors = -(-outputs // isa.lanes)
     if kind in (DEPTH, QUADS):
         return DEPTH_PIXELS[isa.lanes], min(max(SHAPES[isa.lanes]), vectors)
-    shapes = SHAPES[isa.lanes]
-    widest = max(shapes)
-    most = min(widest, vectors)
+    most = min(max(SHAPES[isa.lanes]), vectors)
     if pixels == 1:
         return 1, most
-    if isa.matrices:
+    if matrices:
         return min(size for size in MATRIX_PIXELS if size >= min(pixels, max(MATRIX_PIXELS))), most
     if isa.lanes == 16 and pixels in EIGHTS and most == 4:
         most = 2
     # the tile that wastes the fewest pixels, the larger one first
-    sizes = [size for size in shapes[most] if size > 1]
+    sizes = [size for size in sizes_of(isa, most) if size > 1]
     return min(sizes, key=lambda size: (-(-pixels // size) * size, -size)), most
 
 
-def by_matrices(isa: Isa, pixels: int, kind: str) -> bool:
-    """Return whether tiles of so many pixels are multiplied as matrices."""
-    return isa.matrices and kind == CODES and pixels > 1
+def by_matrices(isa: Isa, pixels: int, taps: int, kind: str) -> bool:
+    """Return whether a layer of so many output pixels, each the sum of `taps` bytes, is multiplied as matrices."""
+    return isa.matrices and kind == CODES and pixels > 1 and taps >= LEAST_TAPS
 
 
 def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:

@@ -33,6 +33,8 @@ class ExportConfig:
     data: Path | None = None
     data_name: str | None = None
     golden_pictures: int = 12
+    # Of so many test pictures accuracies are measured; None is all.
+    pictures: int | None = None
 
 
 def export(
@@ -70,7 +72,7 @@ def export(
 
 
 def export_run(config: ExportConfig) -> dict[str, object]:
-    """Fold a finished run, write its model and golden vectors, and return what `measure` found on all test pictures."""
+    """Fold a finished run, write its model and golden vectors, and return what `measure` found on test pictures."""
     run = RunDir(config.run)
     trained = run.read_config()
     if config.golden is not None and config.golden_pictures < 1:
@@ -78,7 +80,7 @@ def export_run(config: ExportConfig) -> dict[str, object]:
     dataset = read_dataset(config.data or trained.data, trained.size)
     source = config.data_name or dataset.name
     float_network, network, controller = load_networks(run, dataset)
-    report = measure(float_network, network, controller, fold(network, controller), dataset.test)
+    report = measure(float_network, network, controller, fold(network, controller), dataset.test.first(config.pictures))
     kept = {"data", "out"}
     settings = {key: value for key, value in dataclasses.asdict(trained).items() if key not in kept}
     producer = {

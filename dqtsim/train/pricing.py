@@ -26,6 +26,12 @@ def cost_model(network: NestedNetwork, config: TrainConfig) -> CostModel:
     cheapest widths, TargetError for a target or an energy table that is none, or on which the network cannot run.
     """
     if config.cost == "bits":
+        narrowest = min(sum(pair) / 2 for pair in config.candidates)
+        # without dynamic epochs nobody asks what widths cost, and one width may be above the default budget
+        if config.dynamic_epochs and config.budget is not None and config.budget < narrowest:
+            raise InputError(
+                f"A budget must allow the narrowest candidates, {narrowest:g} bits, but is {config.budget:g}."
+            )
         return bits_cost(len(network.layer_names), config.candidates, config.budget)
     graph = fold(network, network.new_controller())
     return counted_cost(

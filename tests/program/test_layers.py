@@ -9,7 +9,7 @@ import pytest
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.graph.builder import Tensor
 from dqtsim.kernels.vector.add import ADD
-from dqtsim.kernels.vector.functions import SHAPES, functions
+from dqtsim.kernels.vector.functions import functions, sizes_of
 from dqtsim.kernels.vector.isa import ISAS, SMALL, Isa
 from dqtsim.kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
 from dqtsim.planner import plan
@@ -75,8 +75,8 @@ def test_layers_ask_for_tiles_that_are_compiled(name: str) -> None:
     compiled = functions(isa, Rounding.TIES_UP).keys()
     kinds = (CODES, QUADS if isa.packs else DEPTH)
     for pixels, outputs in product([*range(1, 70), 196, 784, 3136], [*range(1, 40), 48, 64, 65, 144, 1000]):
-        for kind in kinds:
-            size, most = tile_of(isa, pixels, outputs, kind=kind)
+        for kind, matrices in [*product(kinds, [False]), *product([CODES], [True] * (isa.matrices and pixels > 1))]:
+            size, most = tile_of(isa, pixels, outputs, kind=kind, matrices=matrices)
             names = {block.kernel for block in blocks_of(isa, kind, size, outputs, most)}
             assert names <= compiled
             if SMALL in isa.dots and kind == CODES:
@@ -95,10 +95,9 @@ def test_a_tile_wastes_as_few_pixels_as_it_can(isa: Isa) -> None:
     for pixels in range(2, 100):
         size, most = tile_of(isa, pixels, 1)
         if isa.matrices:
-            assert size == (16 if pixels <= 16 else 32)
-            continue
+            assert tile_of(isa, pixels, 1, matrices=True)[0] == (16 if pixels <= 16 else 32)
         wasted = -(-pixels // size) * size
-        assert all(wasted <= -(-pixels // other) * other for other in SHAPES[isa.lanes][most] if other > 1)
+        assert all(wasted <= -(-pixels // other) * other for other in sizes_of(isa, most) if other > 1)
 
 
 def test_weights_that_leave_the_cache_are_read_once() -> None:

@@ -201,7 +201,8 @@ def test_writes_are_into_their_own_buffers(name: str, keep: bool) -> None:
         instance = Instance(program)
         instance.arena[:] = filling
         before: list[Array] = [instance.arena.copy()]
-        operations = iter(program.lowered.operations)
+        # the first look is before them
+        operations = iter([None, *program.lowered.operations])
 
         def look(
             instance: Instance = instance, before: list[Array] = before, operations: Iterator[object] = operations

@@ -29,9 +29,10 @@ every_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 
 @every_isa
 def test_who_multiplies_matrices(isa: Isa) -> None:
-    """Only that one kernel, only codes of all channels, never a single pixel."""
-    for pixels, kind in product((1, 2, 16, 32), (CODES, LOGITS, DEPTH, QUADS)):
-        assert by_matrices(isa, pixels, kind) == (isa.name == "amx" and kind == CODES and pixels > 1)
+    """Only that one kernel, only codes of all channels, never a single pixel or a few taps."""
+    for pixels, taps, kind in product((1, 2, 16, 32), (4, 39, 40, 41, 64, 576), (CODES, LOGITS, DEPTH, QUADS)):
+        expected = isa.name == "amx" and kind == CODES and pixels > 1 and taps >= 40
+        assert by_matrices(isa, pixels, taps, kind) == expected
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.booleans())
@@ -107,7 +108,7 @@ def test_each_weight_meets_its_tap(outputs: int, taps: int, direct: bool) -> Non
     runs[:, :taps] = np.arange(2 * taps).reshape(2, taps)
     if direct:
         runs = tables.padded(runs, DEPTH_BYTES)
-    size, most = tile_of(MATRICES, 33, outputs)
+    size, most = tile_of(MATRICES, 33, outputs, matrices=True)
     blocks = tables.blocks_of(MATRICES, CODES, size, outputs, most)
     parts = tables.packed_weights(operands, runs, blocks, DEPTH_BYTES)
     flat = [*runs.reshape(-1).tolist()]

@@ -120,6 +120,18 @@ def test_a_budget_below_the_cheapest_widths_is_refused(graph: Graph, cost: Cost)
     model(graph, cost, least * (1 + 1e-9))
 
 
+def test_a_budget_below_the_narrowest_candidates_is_refused() -> None:
+    network = untrained()
+    config = TrainConfig(Path(), Path(), candidates=((4, 8), (4, 5), (8, 2), (8, 8)), budget=4.49)
+    with pytest.raises(InputError) as raised:
+        cost_model(network, config)
+    assert str(raised.value) == "A budget must allow the narrowest candidates, 4.5 bits, but is 4.49."
+    assert cost_model(network, dataclasses.replace(config, budget=4.5)).budget == 4.5
+    assert cost_model(network, dataclasses.replace(config, budget=None)).budget is None
+    # a static model has no use for a budget
+    cost_model(network, dataclasses.replace(config, dynamic_epochs=0))
+
+
 def test_a_cost_that_widths_do_not_change_is_refused(graph: Graph) -> None:
     with pytest.raises(InputError) as raised:
         counted_cost(graph, "cycles", PAIRS, None, target="default", energy="horowitz-45nm")

@@ -160,6 +160,11 @@ def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(fin
     assert min(verdict.tensors for verdict in verdicts) >= 16
 
 
+@pytest.mark.parametrize(("asked", "used"), [(1, 1), (20, 20), (32, 32), (33, 32)])
+def test_fewer_pictures_are_measured(finished: RunDir, tmp_path: Path, asked: int, used: int) -> None:
+    assert export_run(ExportConfig(finished.path, tmp_path / "tiny.onnx", pictures=asked))["pictures"] == used
+
+
 def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         export_run(ExportConfig(tmp_path, tmp_path / "model.onnx"))

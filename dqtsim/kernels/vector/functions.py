@@ -32,10 +32,14 @@ def functions(isa: Isa, rounding: Rounding) -> Mapping[str, int]:
 
 
 def shapes_of(isa: Isa) -> list[tuple[int, int]]:
-    """Return every (pixels, vectors) that a layer may ask of vectors; matrices leave them single pixels."""
-    return sorted(
-        (size, count) for count, sizes in SHAPES[isa.lanes].items() for size in sizes if size == 1 or not isa.matrices
-    )
+    """Return every (pixels, vectors) that a layer may ask of vectors."""
+    return sorted((size, count) for count in SHAPES[isa.lanes] for size in sizes_of(isa, count))
+
+
+def sizes_of(isa: Isa, vectors: int) -> tuple[int, ...]:
+    """Return the pixels that tiles of so many vectors may have: fewer sizes where matrices do most layers."""
+    sizes = SHAPES[isa.lanes][vectors]
+    return tuple(size for size in sizes if size != 5) if isa.matrices else sizes
 
 
 def can_count(isa: Isa) -> bool:

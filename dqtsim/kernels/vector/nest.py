@@ -13,7 +13,7 @@ operand 0 and then is a byte that no code gives.
 from typing import Any
 
 from .bits import skip
-from .emit import I8, I16, I64, WORD, Emitter, Record, constant, vector
+from .emit import I8, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
 from .rows import fields, fill, pieces, share
 
@@ -106,10 +106,13 @@ class _Nesting:
         return b.shl(self.e.least(b.ashr(b.add(z, self.add), self.k), self.cap), self.t)
 
     def move(self, source: Any, target: Any, size: int) -> None:
-        """Nest `size` bytes."""
+        """Nest `size` bytes.
+
+        All of it stays within bytes: a sum of TIES_UP that leaves them is one that cap replaces, and so is 255 >> k.
+        """
         e, b = self.e, self.e.builder
-        bytes_, lanes = vector(I8, size), vector(I16, size)
-        add, k, cap, t = (e.splat(b.trunc(x, I16), size) for x in (self.add, self.k, self.cap, self.t))
-        q = b.zext(e.load(source, bytes_), lanes)
-        code = e.least(b.lshr(b.add(q, add), k), cap, signed=False)
-        e.store(b.trunc(b.or_(b.shl(code, t), t), bytes_), target)
+        kind = vector(I8, size)
+        add, k, cap, t = (e.splat(b.trunc(x, I8), size) for x in (self.add, self.k, self.cap, self.t))
+        raised = e.call(f"llvm.uadd.sat.v{size}i8", kind, e.load(source, kind), add)
+        code = e.least(b.lshr(raised, k), cap, signed=False)
+        e.store(b.or_(b.shl(code, t), t), target)
