@@ -12,6 +12,7 @@ from dqtsim.bench.measure import WARM_UP
 from dqtsim.bench.profile import Part, Profile, as_json, print_profile
 from dqtsim.executor import run
 from dqtsim.graph import Graph, GraphBuilder
+from dqtsim.kernels.vector.build import host
 from dqtsim.planner import Plan
 from dqtsim.program import native
 from dqtsim.program.engine import Instance
@@ -20,6 +21,7 @@ from dqtsim.spec import Overflow
 from dqtsim.structures import build
 from tests import builders
 from tests.builders import Array, compiled, network
+from tests.program.test_bits import network as ones
 from tests.vectorkernels import kernel, kernels
 
 
@@ -110,6 +112,24 @@ def test_every_operation_has_its_name_and_every_mac_is_counted_once(plan: Plan, 
             assert part.macs == plan.macs[operation.step]
     assert found.seconds == sum(part.seconds for part in found.parts)
     assert found.instruction == peak.best(matrices=name == "amx").instruction
+
+
+@pytest.mark.skipif("vnni512" not in kernels() or not host()[1].get("avx512vpopcntdq"), reason="no kernel counts bits")
+@pytest.mark.parametrize("later", [False, True])
+def test_macs_are_those_of_the_operation_that_did_them(later: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a layer counts bits at some of its widths, one of its two convolutions has nothing to do."""
+    plan = compiled(ones("TIES_UP"))
+    with kernel("vnni512"):
+        count = len(native(plan).program.lowered.operations)
+        times = [number + 1 if later else count - number for number in range(count)]
+        monkeypatch.setattr(profile, "_once", lambda *_: times)
+        parts = profile.profile(plan, picture(plan), 1).parts
+    pairs = 0
+    for step in plan.macs:
+        own = [part.macs for part in parts if part.step == step and part.function == "conv"]
+        assert own == ([plan.macs[step]] if len(own) == 1 else [0, plan.macs[step]][:: 1 if later else -1])
+        pairs += len(own) == 2
+    assert pairs >= 2
 
 
 @every_plan
