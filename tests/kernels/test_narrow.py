@@ -11,7 +11,7 @@ from dqtsim.kernels.vector.narrow import NARROW
 from dqtsim.kernels.vector.requantize import FLOOR, TIES_UP
 
 from .compiled import address, arena, fenced, run
-from .test_vector_ops import code_of, every_isa, every_rounding
+from .integers import code_of, every_isa, every_rounding
 
 MOST = (1 << 31) - 1
 WIDTH_PAIRS = ((8, 8), (1, 8), (8, 1))
