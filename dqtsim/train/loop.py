@@ -147,11 +147,10 @@ class _Trainer:
         else:
             self.generator.manual_seed(self.config.seed + 1)
             self.network.set_steps(self.dataset.train.calibration())
-        if phase != "dynamic" and self.config.uniform_epochs:
-            if phase == "float" and self.config.dynamic_epochs and self.run_dir.uniform_network.exists():
-                self._load_uniform()
-            else:
-                self._uniform_phase()
+        if phase == "float" and self.config.dynamic_epochs and self.run_dir.uniform_network.exists():
+            self._load_uniform()
+        elif phase != "dynamic" and self.config.uniform_epochs:
+            self._uniform_phase()
         if self.config.dynamic_epochs:
             self._dynamic_phase()
 

@@ -198,5 +198,11 @@ def test_a_run_can_begin_with_the_uniform_network_of_another(finished: RunDir, c
     different = dataclasses.replace(config, candidates=((3, 3), (8, 8)), out=tmp_path / "other")
     shutil.copytree(config.out, different.out)
     (different.out / "checkpoint.pt").unlink()
-    with pytest.raises(InputError, match=r"uniform\.pt must hold a network of NestingRules.*candidates=\(\(3, 3"):
-        train(different)
+    # one without consistency has no uniform epochs of its own, and begins there all the same
+    for alone in (different, dataclasses.replace(different, alpha=0.0, uniform_epochs=0)):
+        with pytest.raises(InputError, match=r"uniform\.pt must hold a network of NestingRules.*candidates=\(\(3, 3"):
+            train(alone)
+        shutil.rmtree(different.out)
+        different.out.mkdir()
+        for name in ("float.pt", "uniform.pt"):
+            shutil.copy(config.out / name, different.out)
