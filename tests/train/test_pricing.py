@@ -152,10 +152,12 @@ def test_the_cost_of_a_picture_is_what_the_engine_counts() -> None:
         )
     )
     free = [pair for layer, pair in zip(shipped.layers, result.bits, strict=True) if layer not in shipped.pinned]
-    config = TrainConfig(Path(), Path(), cost="bitops", budget=result.bitops / 1e6)
+    config = TrainConfig(Path(), Path(), candidates=shipped.candidates, cost="bitops", budget=result.bitops / 1e6)
     chosen = torch.tensor([[shipped.candidates.index(pair) for pair in free]])
-    found = cost_model(prepare(networks.build("resnet8", 10)), config)
-    assert float(found.loss(functional.one_hot(chosen, 3).float() * 100)) == pytest.approx(0, abs=1e-4)
+    network = prepare(networks.build("resnet8", 10), NestedConfig(config.rules, (3, 32, 32)))
+    found = cost_model(network, config)
+    chances = functional.one_hot(chosen, len(shipped.candidates)).float() * 100
+    assert float(found.loss(chances)) == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize("cost", ["bits", *COUNTED])
