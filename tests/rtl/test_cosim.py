@@ -42,12 +42,12 @@ def test_small_layers_of_the_committed_network(command: Command, icarus: str) ->
     lines = result.stdout.splitlines()
     assert lines[:3] == [
         "controller.hidden w8a8: same, 64 outputs, 1,092 cycles",
-        "controller.logits w8a8: same, 27 outputs, 162 cycles",
-        "fc w4a4: same, 10 outputs, 81 cycles",
+        "controller.logits w8a8: same, 36 outputs, 243 cycles",
+        "fc w3a3: same, 10 outputs, 81 cycles",
     ]
     assert re.sub(r"\d+ ms", "_ ms", lines[3]) == (
-        "bits dynamic, target default, icarus: 3 layers, 101 accumulators and outputs compared, 0 different; "
-        "1,335 cycles, _ ms"
+        "bits dynamic, target default, icarus: 3 layers, 110 accumulators and outputs compared, 0 different; "
+        "1,416 cycles, _ ms"
     )
 
 
@@ -58,18 +58,18 @@ def test_convolutions_of_the_committed_network_in_icarus(command: Command, icaru
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[:2] == [
         "stem w8a8: same, 16,384 outputs, 2,816 cycles",
-        "block2.down w4a4: same, 8,192 outputs, 1,056 cycles",
+        "block2.down w3a3: same, 8,192 outputs, 1,056 cycles",
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("bits", ["dynamic", "8", "4", "2"])
+@pytest.mark.parametrize("bits", ["dynamic", "8", "4", "3", "2"])
 def test_the_whole_committed_network(command: Command, verilator: str, target: str, bits: str) -> None:
     result = command("cosim", MODEL, "--input", PICTURE, "--target", target, "--bits", bits, "--simulator", verilator)
     assert result.exit_code == 0, result.output
     # at static widths nobody asks the controller
-    size = "12 layers, 86,117" if bits == "dynamic" else "10 layers, 86,026"
+    size = "12 layers, 86,126" if bits == "dynamic" else "10 layers, 86,026"
     assert f"{size} accumulators and outputs compared, 0 different" in result.stdout
 
 
@@ -101,7 +101,7 @@ def test_one_wrong_bit_is_found(command: Command, icarus: str, monkeypatch: pyte
     monkeypatch.setattr(vectors, "record", record)
     result = command("cosim", MODEL, "--input", PICTURE, "--layers", "fc", "--simulator", icarus)
     assert result.exit_code == 1
-    assert "fc w4a4: DIFFERENT, 1 of 10 outputs differ; first at [3]: accumulator " in result.stdout
+    assert "fc w3a3: DIFFERENT, 1 of 10 outputs differ; first at [3]: accumulator " in result.stdout
     assert "1 layer different" in result.stdout
 
 
