@@ -206,12 +206,6 @@ def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags
     widths = {step.node.name: values[step.node.inputs[-1]] for step in plan.layer_steps()}
     pairs: dict[str, Widths] = {name: (int(pair[0]), int(pair[1])) for name, pair in widths.items()}
     outputs = {value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS}
-    return _result(plan, outputs, pairs, flags)
-
-
-def _result(
-    plan: Plan, outputs: Mapping[str, Array], pairs: Mapping[str, Widths], flags: Mapping[str, Flags | None]
-) -> Result:
     bits = tuple(map(pairs.__getitem__, plan.graph.layers))
     bitops = sum([count * pairs[name][0] * pairs[name][1] for name, count in plan.macs.items()])
     return Result(outputs, bits, flags, plan.total_macs, bitops)

@@ -69,12 +69,8 @@ def bits(state: Lowering, step: Step, place: Planes, widths: Address) -> Spot:
         widths=widths,
         threshold=threshold(machine),
         zero=tables.zeta(int(state.out.constants[node.inputs[2]]), 1, machine.n, machine.activation_rule),
-        source=place.origin,
-        source_row=place.row,
-        source_step=place.step,
+        **place.words(),
         target=target,
-        height=place.height,
-        width=place.width,
         words=pixel_bytes(place.channels) // WORD_BYTES,
         # bits of channels that exist; a word is full where they are a multiple of its own
         last=(1 << (place.channels - 1) % CHANNELS + 1) - 1,

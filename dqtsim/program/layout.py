@@ -110,6 +110,16 @@ class Planes:
         """Return the address of pixel (0, 0)."""
         return self.start + self.at(0, 0)
 
+    def words(self) -> dict[str, Address]:
+        """Return the words by which operations find its pixels, without the border."""
+        return {
+            "source": self.origin,
+            "source_row": self.row,
+            "source_step": self.step,
+            "height": self.height,
+            "width": self.width,
+        }
+
     def at(self, y: int, x: int) -> int:
         """Return the offset of a pixel from the first byte; pixels of the border have negative places."""
         top, left, _, _ = self.border

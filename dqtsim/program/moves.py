@@ -35,11 +35,7 @@ def _window(node: Node, source: Planes, target: Planes) -> dict[str, Address]:
     (kernel_y, kernel_x), (stride_y, stride_x) = node.pair("kernel_shape"), node.pair("strides")
     top, left, _, _ = node.integers("pads")
     return {
-        "source": source.origin,
-        "source_row": source.row,
-        "source_step": source.step,
-        "height": source.height,
-        "width": source.width,
+        **source.words(),
         "target": target.origin,
         "target_row": target.row,
         "target_step": target.step,

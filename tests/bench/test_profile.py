@@ -21,7 +21,7 @@ from dqtsim.spec import Overflow
 from dqtsim.structures import build
 from tests import builders
 from tests.builders import Array, compiled, network
-from tests.program.test_bits import network as ones
+from tests.program.ones import ones
 from tests.vectorkernels import kernel, kernels
 
 

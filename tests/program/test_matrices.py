@@ -10,11 +10,10 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from dqtsim.errors import AccumulatorError
-from dqtsim.executor import run, traced
+from dqtsim.executor import run
 from dqtsim.graph import GraphBuilder
 from dqtsim.planner import Plan
 from dqtsim.program import native
-from dqtsim.program.tiles import LEAST_TAPS
 from dqtsim.spec import Overflow, Rounding
 from tests import builders
 from tests.builders import compiled
@@ -383,29 +382,3 @@ def test_any_layer(layer: Layer, gathered: bool, together: bool, seed: int) -> N
         (mode,) = modes(plan)
         event(mode)
         assert_native(plan, layer.codes(seed=seed), names=["amx"], threads=(1, 2))
-
-
-# ---- layers of few taps ----
-
-
-@pytest.mark.parametrize(
-    ("channels", "window", "mode"),
-    [(3, (3, 3), "vectors"), (12, (1, 3), "vectors"), (36, (1, 1), "vectors"), (40, (1, 1), ""), (20, (1, 2), "")],
-)
-@pytest.mark.parametrize("outputs", [1, 16, 33, 80, 130])
-@pytest.mark.parametrize("pixels", [2, 6, 13, 48])
-def test_layers_of_few_taps_are_left_to_vectors(
-    channels: int, window: tuple[int, int], mode: str, outputs: int, pixels: int
-) -> None:
-    """Up to 36 bytes; the tiles of vectors are others, and all that is compiled of them is there."""
-    layer = Layer(channels, outputs, (4, pixels), window)
-    plan = compiled(layer.graph())
-    with kernel("amx", least_taps=LEAST_TAPS):
-        found = [traced(plan, layer.codes(), "jit"), *((r, {}) for r in run(plan, layer.codes(), "jit", 3))]
-        assert (modes(plan) == ["vectors"]) == (mode == "vectors")
-    result, tensors = traced(plan, layer.codes(), "numba")
-    for own, seen in found:
-        same_result(own, result)
-        for name, array in seen.items():
-            assert np.array_equal(array, tensors[name]), name
-    assert found[0][1].keys() == tensors.keys()
