@@ -1,6 +1,6 @@
 """One benchmark: pictures, contenders, rounds, and everything that was found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from ..graph.model import Array
 from ..planner import Plan
 from ..program import native
-from .contenders import Rival, fastest_int8, float32, ours, reference, require_onnxruntime
+from .contenders import Reference, Rival, fastest_int8, float32, ours, reference, require_onnxruntime
 from .measure import BURST, Contender, Timing, interleave
 from .peak import Probe, probe
 
@@ -17,11 +17,15 @@ OURS = "dqtsim"
 
 @dataclass(frozen=True)
 class Row:
-    """What one contender reached. agreeing: pictures of the batch that get dqtsim's class, None without classes."""
+    """What one contender reached.
+
+    macs: of one picture. agreeing: pictures of the batch that get dqtsim's class, None without classes.
+    """
 
     name: str
     form: str
     timing: Timing
+    macs: int
     agreeing: int | None = None
 
 
@@ -29,16 +33,15 @@ class Row:
 class Finding:
     """What a benchmark found.
 
-    macs: of one picture. rows: dqtsim first. peak: the probe and its timing. different: of the runs of dqtsim that were
-    looked at, the first and the last of every turn, those that did not give the bits of the engine numba.
-    weights_bytes, live_bytes: see `memory`. held_bytes: what the native engine holds for one sample at a time: its
-    tables of constants, of all widths, and its arena.
+    rows: dqtsim first, and again for each other plan. peak: the probe and its timing. different: of the runs of dqtsim
+    that were looked at, the first and the last of every turn, those that did not give the bits of the engine numba.
+    weights_bytes, live_bytes: of the first plan, see `memory`. held_bytes: what the native engine holds for one sample
+    of it at a time: its tables of constants, of all widths, and its arena.
     """
 
     batch: int
     threads: int
     runs: int
-    macs: int
     rows: tuple[Row, ...]
     probe: Probe
     peak: Timing
@@ -54,7 +57,7 @@ class Finding:
 
     def gmacs(self, row: Row) -> float:
         """Return the GMAC/s of a row's median."""
-        return self.macs * self.batch / row.timing.median / 1e9
+        return row.macs * self.batch / row.timing.median / 1e9
 
     @property
     def peak_gmacs(self) -> float:
@@ -67,37 +70,53 @@ class Finding:
 
 
 def measure(
-    plan: Plan, codes: Array, *, threads: int, runs: int, against: Sequence[str], done: Callable[[], None]
+    plan: Plan,
+    codes: Array,
+    *,
+    threads: int,
+    runs: int,
+    against: Sequence[str],
+    done: Callable[[], None],
+    beside: Mapping[str, Plan] | None = None,
 ) -> Finding:
     """Run the benchmark on `codes` uint8 (N, ...); `done` is called after each of the `runs` rounds.
 
-    `against` names entries of AGAINST. Raises InputError where onnxruntime is missing or cannot run the batch.
+    `against` names entries of AGAINST. `beside` names other plans, of other widths or targets, that take the same
+    pictures in the same rounds. Raises InputError where onnxruntime is missing or cannot run the batch.
     """
     for name in against:
         require_onnxruntime(name)
-    expected = reference(plan, codes)
+    plans = {OURS: plan} | {f"{OURS}, {name}": other for name, other in (beside or {}).items()}
+    expected = {name: reference(each, codes) for name, each in plans.items()}
+    first = expected[OURS]
     makers: dict[str, Callable[[Plan, Array, int], Rival]] = {"onnxruntime": fastest_int8, "float": float32}
     rivals = {name: makers[name](plan, codes, threads) for name in against}
     different = looked_at = 0
 
-    def check(given: object) -> None:
-        nonlocal different, looked_at
-        assert isinstance(given, list)
-        looked_at += 1
-        different += not expected.same(given)
+    def check(right: Reference) -> Callable[[object], None]:
+        def look(given: object) -> None:
+            nonlocal different, looked_at
+            assert isinstance(given, list)
+            looked_at += 1
+            different += not right.same(given)
+
+        return look
 
     made = native(plan)
     burst = probe(threads, matrices=made.library.isa.matrices)
-    contenders = [Contender(OURS, ours(plan, codes, threads), check)]
+    contenders = [Contender(name, ours(each, codes, threads), check(expected[name])) for name, each in plans.items()]
     contenders += [Contender(name, rival.run) for name, rival in rivals.items()]
     *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done, burst=BURST)
-    classes = None if expected.results[0].logits is None else len(codes)
-    rows = [Row(OURS, f"engine jit, {made.library.isa.name}", timings[0], classes)]
-    for (name, rival), timing in zip(rivals.items(), timings[1:], strict=True):
-        rows.append(Row(name, rival.form, timing, rival.agreeing(expected)))
-    macs = expected.results[0].macs
+    form = f"engine jit, {made.library.isa.name}"
+    rows = [
+        Row(name, form, timing, right.results[0].macs, right.agreeing(first))
+        for (name, right), timing in zip(expected.items(), timings, strict=False)
+    ]
+    macs = first.results[0].macs
+    for (name, rival), timing in zip(rivals.items(), timings[len(plans) :], strict=True):
+        rows.append(Row(name, rival.form, timing, macs, rival.agreeing(first)))
     return Finding(
-        len(codes), threads, runs, macs, tuple(rows), burst, peak, different, looked_at, *memory(plan), made.held_bytes
+        len(codes), threads, runs, tuple(rows), burst, peak, different, looked_at, *memory(plan), made.held_bytes
     )
 
 

@@ -36,6 +36,12 @@ class Reference:
         """Return the class of every picture."""
         return [-1 if result.class_index is None else result.class_index for result in self.results]
 
+    def agreeing(self, other: "Reference") -> int | None:
+        """Return for how many pictures `other` finds the same class, or None without logits."""
+        if other.results[0].logits is None:
+            return None
+        return sum(map(int.__eq__, self.classes(), other.classes()))
+
 
 def _equal(a: Result, b: Result) -> bool:
     outputs = a.outputs.keys() == b.outputs.keys() and all(

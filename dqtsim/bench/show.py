@@ -46,7 +46,7 @@ def print_finding(console: Console, finding: Finding, title: str) -> None:
         if row.agreeing is not None:
             console.print(f"{row.name} gives dqtsim's class for {row.agreeing} of {finding.batch}")
     console.print(
-        f"{finding.macs:,} MACs a picture; constants {finding.weights_bytes:,} bytes, "
+        f"{finding.rows[0].macs:,} MACs a picture; constants {finding.weights_bytes:,} bytes, "
         f"largest live set {finding.live_bytes:,} bytes, held by the engine {finding.held_bytes:,} bytes"
     )
     entries = machine()
@@ -62,7 +62,7 @@ def as_json(finding: Finding, **context: Any) -> dict[str, Any]:
         "threads": finding.threads,
         "runs": finding.runs,
         "machine": machine(),
-        "macs": finding.macs,
+        "macs": finding.rows[0].macs,
         "constants_bytes": finding.weights_bytes,
         "largest_live_set_bytes": finding.live_bytes,
         "held_bytes": finding.held_bytes,
@@ -80,6 +80,7 @@ def as_json(finding: Finding, **context: Any) -> dict[str, Any]:
                 "form": row.form,
                 "milliseconds_per_picture": finding.milliseconds(row.timing.median),
                 "milliseconds_10_90": [finding.milliseconds(seconds) for seconds in row.timing.spread],
+                "macs": row.macs,
                 "gmacs_per_second": finding.gmacs(row),
                 "share_of_peak": finding.gmacs(row) / finding.peak_gmacs,
                 "dqtsim_times_as_fast": finding.speed(row),

@@ -10,13 +10,11 @@ import click
 
 from ..errors import InputError
 from .common import (
-    bits_option,
     check_writable,
     console,
     counted,
     model_argument,
     progress,
-    target_option,
     written_aside,
 )
 
@@ -29,32 +27,38 @@ AGAINST = ("onnxruntime", "float")
 
 @click.command("bench")
 @model_argument
-@bits_option
+@click.option("--bits", "policies", multiple=True, help="As for run; repeat it to compare. [default: the model's]")
 @click.option("--batch", type=click.IntRange(1), help="Pictures in a run. [default: those of --input, or 1]")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of every contender.")
 @click.option("--against", default="", help="onnxruntime (int8), float (onnxruntime in float32), or both with a comma.")
 @click.option("--runs", type=click.IntRange(1), default=20, show_default=True, help="Measured rounds.")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Pictures. [default: random ones]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random pictures.")
-@target_option
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Name of a target, or a .toml file; repeat it to compare. [default: default]",
+)
 @click.option("--profile", is_flag=True, help="Show instead where the time of one picture goes, with one thread.")
 @click.option("--json", "json_path", help="Write every sample to a .json file, or print it only (-).")
 def bench_command(
     model: Path,
-    bits: str | None,
+    policies: tuple[str, ...],
     batch: int | None,
     threads: int,
     against: str,
     runs: int,
     input_path: Path | None,
     seed: int,
-    target_name: str,
+    targets: tuple[str, ...],
     profile: bool,
     json_path: str | None,
 ) -> None:
     """Measure MODEL: milliseconds a picture, GMAC/s, share of the CPU's peak, and the ratio to other runtimes.
 
-    Contenders run in turn within every round. Exit 1: a run gave other bits than the engine.
+    Contenders run in turn within every round: dqtsim under the first --bits and --target, then under each other pair
+    of them, then the other runtimes. Exit 1: a run gave other bits than the engine.
     """
     from ..bench.bench import measure, pictures
     from ..bench.show import as_json, print_finding
@@ -70,9 +74,18 @@ def bench_command(
         raise InputError("--profile looks at dqtsim alone, with one thread; it takes neither --against nor --threads.")
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)), "--json", ".json")
-    target = load_target(target_name)
-    graph, policy = apply_bits(load(model), bits)
-    compiled = plan(graph, target)
+    if profile and (len(policies) > 1 or len(targets) > 1):
+        raise InputError("--profile looks at one plan; it takes --bits and --target once.")
+    machines = [load_target(name) for name in targets or ("default",)]
+    graph = load(model)
+    chosen = [apply_bits(graph, bits) for bits in policies or (None,)]
+    (policy, target, compiled), *others = [(name, on, plan(made, on)) for made, name in chosen for on in machines]
+    beside = {
+        ", ".join([f"bits {name}"] * (len(chosen) > 1) + [on.name] * (len(machines) > 1)): other
+        for name, on, other in others
+    }
+    if len(beside) < len(others) or (policy, target.name) in [(name, on.name) for name, on, _ in others]:
+        raise InputError("--bits and --target: what is compared must differ; found one of them twice.")
     given = None if input_path is None else read_input(input_path, graph)
     codes = pictures(compiled, batch or (1 if given is None else len(given)), seed, given)
     check_codes(compiled, codes)
@@ -87,7 +100,7 @@ def bench_command(
         _profile(compiled, codes, runs, title, context, json_path)
         return
     with progress(runs, "rounds") as count:
-        finding = measure(compiled, codes, threads=threads, runs=runs, against=rivals, done=count)
+        finding = measure(compiled, codes, threads=threads, runs=runs, against=rivals, done=count, beside=beside)
     sizes = f"batch of {counted(len(codes), 'picture')}, {counted(threads, 'thread')}"
     _show(lambda: print_finding(console(), finding, f"{title}, {sizes}"), as_json(finding, **context), json_path)
     sys.exit(1 if finding.different else 0)

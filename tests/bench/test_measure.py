@@ -10,7 +10,8 @@ from dqtsim.bench import bench, contenders, peak
 from dqtsim.bench.bench import Finding, Row, measure, memory, pictures
 from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave
 from dqtsim.bench.peak import ACCUMULATORS, KERNELS, OPERAND, Kernel, best, compiled, probe
-from dqtsim.executor import Result
+from dqtsim.control import apply_bits
+from dqtsim.executor import Result, run
 from dqtsim.graph import GraphBuilder
 from dqtsim.kernels.vector.build import host
 from dqtsim.spec.mac import Flags
@@ -71,11 +72,12 @@ def test_medians_and_spread() -> None:
 
 
 def test_a_finding_says_how_fast() -> None:
-    ours, theirs = Row("dqtsim", "jit", Timing((0.25, 0.125, 0.5))), Row("other", "int8", Timing((0.5, 0.75, 1.0)))
+    ours = Row("dqtsim", "jit", Timing((0.25, 0.125, 0.5)), 10**9)
+    theirs = Row("other", "int8", Timing((0.5, 0.75, 1.0)), 3 * 10**9)
     burst = peak.Probe("wide", 1, 2 * 10**9, lambda: None)
-    finding = Finding(4, 1, 3, 10**9, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 3, 1, 1, 1)
+    finding = Finding(4, 1, 3, (ours, theirs), burst, Timing((0.5, 0.125, 0.25)), 0, 3, 1, 1, 1)
     assert finding.milliseconds(ours.timing.median) == 62.5
-    assert finding.gmacs(ours) == 16.0
+    assert (finding.gmacs(ours), finding.gmacs(theirs)) == (16.0, 16.0)
     assert finding.speed(theirs) == 3.0
     # a peak is the fastest burst
     assert finding.peak_gmacs == 16.0
@@ -219,3 +221,25 @@ def test_runs_with_other_bits_are_counted(monkeypatch: pytest.MonkeyPatch, fault
     finding = measure(plan, codes, threads=1, runs=1, against=(), done=lambda: None)
     assert calls == 1 + WARM_UP
     assert (finding.different, finding.looked_at) == (fault is not None, 1 + WARM_UP)
+
+
+def test_other_plans_take_part_and_are_held_to_their_own_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = network()
+    plans = {name: builders.compiled(apply_bits(graph, name)[0]) for name in ("dynamic", "8", "2")}
+    codes = picture(count=3)
+    monkeypatch.setattr(bench, "BURST", 0)
+    monkeypatch.setattr(peak, "STEPS", 100)
+    others = {f"bits {name}": plans[name] for name in ("8", "2")}
+    how: dict[str, Any] = {"threads": 1, "runs": 1, "against": (), "done": lambda: None}
+    finding = measure(plans["dynamic"], codes, beside=others, **how)
+    classes = {name: [result.class_index for result in run(plan, codes)] for name, plan in plans.items()}
+    # the classes of random weights differ at other widths, and the controller is work that only `dynamic` has
+    agreeing = [sum(a == b for a, b in zip(classes["dynamic"], classes[name], strict=True)) for name in plans]
+    assert [row.name for row in finding.rows] == ["dqtsim", "dqtsim, bits 8", "dqtsim, bits 2"]
+    assert [row.agreeing for row in finding.rows] == agreeing
+    assert [row.macs for row in finding.rows] == [7304, 7104, 7104]
+    assert (finding.different, finding.looked_at) == (0, 9)
+    honest = contenders.ours
+    monkeypatch.setattr(bench, "ours", lambda plan, *rest: honest(plans["2"] if plan is plans["8"] else plan, *rest))
+    finding = measure(plans["dynamic"], codes, beside=others, **how)
+    assert (finding.different, finding.looked_at) == (3, 9)

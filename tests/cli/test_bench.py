@@ -40,6 +40,23 @@ def test_a_table(command: Command, files: Path) -> None:
     assert lines[9].startswith("7,104 MACs a picture; constants ")
 
 
+def test_widths_and_targets_are_compared(command: Command, files: Path) -> None:
+    words = ("bench", files / "model.onnx", "--runs", 1, "--bits", "dynamic", "--bits", 8)
+    lines = command(*words, "--against", "float").stdout.splitlines()
+    assert lines[0].split("  ")[0].strip() == "small, bits dynamic, target default, batch of 1 picture, 1 thread"
+    assert [line.split("  ")[0] for line in lines[2:6]] == ["dqtsim", "dqtsim, bits 8", "float", "peak"]
+    assert lines[3].rstrip().endswith("x as fast")
+    found: dict[str, Any] = json.loads(
+        command(*words, "--target", "default", "--target", "acc16-wrap", "--json", "-").stdout
+    )
+    names = ["dqtsim", "dqtsim, bits dynamic, acc16-wrap", "dqtsim, bits 8, default", "dqtsim, bits 8, acc16-wrap"]
+    assert [row["name"] for row in found["contenders"]] == names
+    assert [row["macs"] for row in found["contenders"]] == [7304, 7304, 7104, 7104]
+    assert (found["different_runs"], found["checked_runs"]) == (0, 12)
+    found = json.loads(command(*words[:4], "--target", "default", "--target", "acc16-wrap", "--json", "-").stdout)
+    assert [row["name"] for row in found["contenders"]] == ["dqtsim", "dqtsim, acc16-wrap"]
+
+
 def test_json(command: Command, files: Path, tmp_path: Path) -> None:
     words = ("bench", files / "model.onnx", "--input", files / "three.npy", "--threads", 2, "--runs", 3)
     found: dict[str, Any] = json.loads(command(*words, "--against", "float", "--json", "-").stdout)
@@ -80,6 +97,13 @@ def test_wrong_use(command: Command, files: Path, tmp_path: Path) -> None:
     assert refusal(command, "bench", model, "--json", tmp_path / "x.txt").startswith("--json writes a .json file;")
     assert refusal(command, "bench", model, "--json", tmp_path / "no" / "x.json").startswith("--json writes into")
     assert refusal(command, "bench", model, "--bits", "9").startswith("--bits: widths lie between")
+    twice = "--bits and --target: what is compared must differ; found one of them twice."
+    assert refusal(command, "bench", model, "--bits", 8, "--bits", 8) == twice
+    assert refusal(command, "bench", model, *["--bits", 8, "--bits", 4, "--bits", 4]) == twice
+    assert refusal(command, "bench", model, "--target", "default", "--target", "default") == twice
+    once = "--profile looks at one plan; it takes --bits and --target once."
+    assert refusal(command, "bench", model, "--profile", "--bits", 8, "--bits", 4) == once
+    assert refusal(command, "bench", model, "--profile", "--target", "default", "--target", "acc16-wrap") == once
     assert refusal(command, "bench", tmp_path / "none.onnx")
     assert command("bench", model, "--runs", 0).exit_code == 2
 
