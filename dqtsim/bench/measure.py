@@ -1,4 +1,8 @@
-"""Interleaved timing: every round gives each contender its turn, in rotating order, so that all share what disturbs.
+"""Interleaved timing: every round gives each contender its turn, so that all share what disturbs.
+
+Whoever comes behind another finds the clock, the caches and the heat that it left; so the order changes from round to
+round, and everyone comes behind everyone else equally often (Williams, "Experimental designs balanced for the
+estimation of residual effects of treatments", 1949).
 
 A turn is one run, or for contenders of less than BURST seconds as many as take that long: a first one that is not
 measured, because the contender before it left the caches full of its own, and the rest together.
@@ -61,8 +65,7 @@ def interleave(
     repeats = [1] * len(contenders)
     with _no_collection():
         for round_ in range(-WARM_UP, runs):
-            for place in range(len(contenders)):
-                index = (round_ + place) % len(contenders)
+            for index in order(round_, len(contenders)):
                 contender = contenders[index]
                 if repeats[index] > 1:
                     contender.check(contender.run())
@@ -78,6 +81,17 @@ def interleave(
             if round_ >= 0:
                 done()
     return [Timing(tuple(found)) for found in seconds]
+
+
+def order(round_: int, count: int) -> list[int]:
+    """Return in which order `count` contenders have their turns in a round.
+
+    In `count` rounds, or twice as many where `count` is odd, everyone has each place and each other one before it
+    equally often.
+    """
+    zigzag = [(place + 1) // 2 if place % 2 else count - place // 2 for place in range(count)]
+    turned = [(index + round_) % count for index in zigzag]
+    return turned[::-1] if count % 2 and round_ // count % 2 else turned
 
 
 def _repeats(burst: float, seconds: float) -> int:

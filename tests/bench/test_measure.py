@@ -1,6 +1,8 @@
 """Rounds, statistics, the peak's arithmetic, memory, and the check of our own bits; no time is asserted."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise, permutations, product
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from dqtsim.bench import bench, contenders, peak
 from dqtsim.bench.bench import Finding, Row, measure, memory, pictures
-from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave
+from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave, order
 from dqtsim.bench.peak import ACCUMULATORS, KERNELS, OPERAND, Kernel, best, compiled, probe
 from dqtsim.control import apply_bits
 from dqtsim.executor import Result, run
@@ -19,7 +21,7 @@ from tests import builders
 from tests.builders import network, picture
 
 
-def test_rounds_are_interleaved_and_rotate() -> None:
+def test_rounds_are_interleaved() -> None:
     ran: list[str] = []
     checked: list[str] = []
     rounds: list[int] = []
@@ -36,11 +38,21 @@ def test_rounds_are_interleaved_and_rotate() -> None:
         [contender(name) for name in "abc"], 4, lambda: rounds.append(len(ran)), lambda: float(next(now)) ** 2
     )
     assert WARM_UP == 2
-    assert "".join(ran) == "bcacab" + "abcbcacababc"
+    assert "".join(ran) == "acbbac" + "abcbcacabcba"
     assert checked == ran
     assert rounds == [9, 12, 15, 18]
     # the clock reads n^2, so run i takes (2i + 1)^2 - (2i)^2 = 4i + 1
-    assert timings[0].seconds == tuple(float(4 * i + 1) for i in (6, 11, 13, 15))
+    assert timings[0].seconds == tuple(float(4 * i + 1) for i in (6, 11, 13, 17))
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_everyone_comes_behind_everyone_else_equally_often(count: int) -> None:
+    rounds = [order(round_, count) for round_ in range(2 * count)]
+    assert all(sorted(found) == list(range(count)) for found in rounds)
+    pairs = Counter(pair for found in rounds for pair in pairwise(found))
+    assert pairs == dict.fromkeys(permutations(range(count), 2), 2)
+    places = Counter(place for found in rounds for place in enumerate(found))
+    assert places == dict.fromkeys(product(range(count), repeat=2), 2)
 
 
 def test_a_short_contender_runs_for_a_whole_turn() -> None:
