@@ -4,14 +4,16 @@ import ctypes
 import dataclasses
 import json
 import tomllib
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..errors import InputError
-from ..train.config import COSTS, DEVICES, PRECISIONS, RELAXATIONS, TEACHERS, TrainConfig
+from ..train.config import COSTS, DEVICES, PRECISIONS, RELAXATIONS, TEACHERS, RunDir, TrainConfig
 from ..train.rules import ACTIVATION_RULES, NETWORK_NAMES, WEIGHT_RULES
 from .common import Decorator
 
@@ -87,6 +89,14 @@ def _keep_memory() -> None:
         mallopt(parameter, value)
 
 
+def _resumed(options: dict[str, Any], told: Mapping[str, bool]) -> dict[str, Any]:
+    """Return options with those of the run in `out` where nobody gave any; `told` by flags of other names."""
+    own = RunDir(options["out"]).read_config()
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in options if told.get(name) or source(name) is not ParameterSource.DEFAULT]
+    return {name: options[name] if name in given else getattr(own, name) for name in options}
+
+
 @click.command("train")
 @click.option(
     "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
@@ -155,7 +165,7 @@ def _keep_memory() -> None:
 def train_command(resume: bool, separately: bool, no_budget: bool, **options: Any) -> None:
     """Train NETWORK nested; the folder --out gets a checkpoint, and a row of log.jsonl and log.csv per epoch.
 
-    TensorBoard shows that folder: tensorboard --logdir OUT.
+    TensorBoard shows that folder: tensorboard --logdir OUT. --resume takes options that are not given from the run.
 
     A float.pt of the same network that is already in --out is taken as the float network, and a uniform.pt beside it as
     the nested network that the dynamic epochs begin with: so one network serves several budgets.
@@ -171,6 +181,8 @@ def train_command(resume: bool, separately: bool, no_budget: bool, **options: An
         options["budget"] = _DEFAULTS["budget"]
     if options["budget"] is not None and no_budget:
         raise InputError("--budget and --no-budget exclude each other.")
+    if resume:
+        options = _resumed(options, {"candidates": separately, "budget": no_budget})
     train(TrainConfig(**options), resume=resume)
 
 

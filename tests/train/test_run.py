@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from dqtsim.cli.training import train_command
 from dqtsim.errors import InputError
 from dqtsim.train import ExportConfig, export_run, loop, train
-from dqtsim.train.config import RunDir
+from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.constants import multiplier_and_shift
 from dqtsim.train.controller import sample
 from dqtsim.train.data import read_dataset
@@ -63,8 +64,11 @@ def test_starting_over_or_with_another_configuration_is_refused(finished: RunDir
         train(config)
     assert str(raised.value) == f"A new run needs a folder without one, but {finished.path} has a checkpoint."
     with pytest.raises(InputError) as raised:
-        train(dataclasses.replace(config, seed=1), resume=True)
-    assert str(raised.value) == (f"A run must resume with its own configuration, but {finished.config} has another.")
+        train(dataclasses.replace(config, seed=1, ema=0.5), resume=True)
+    assert str(raised.value) == (
+        f"A run must resume with its own configuration, but {finished.config} has seed 0 instead of 1, "
+        "ema 0.0 instead of 0.5."
+    )
     with pytest.raises(InputError) as raised:
         train(dataclasses.replace(config, batch_size=1000), resume=False)
     assert str(raised.value) == ("There must be at least one batch of 1000 training pictures, but there are 160.")
@@ -175,14 +179,41 @@ def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch,
     seen = []
     monkeypatch.setattr(loop, "train", lambda config, resume: seen.append((config, resume)))
     monkeypatch.setattr("dqtsim.cli.training._keep_memory", lambda: None)
-    arguments = ["resnet8", "--data", "d", "--out", str(tmp_path), "--candidates", "4/8,8", "--resume"]
+    arguments = ["resnet8", "--data", "d", "--out", str(tmp_path), "--candidates", "4/8,8"]
     result = CliRunner().invoke(train_command, arguments)
     assert result.exit_code == 0, result.output
     config, resume = seen[0]
     assert config.network == "resnet8"
     assert config.candidates == ((4, 8), (8, 8))
-    assert resume
+    assert not resume
     assert config.budget == 3.75
+
+
+def test_resume_takes_what_is_not_given_from_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+    monkeypatch.setattr(loop, "train", lambda config, resume: seen.append((config, resume)))
+    monkeypatch.setattr("dqtsim.cli.training._keep_memory", lambda: None)
+    pairs = ((2, 2), (2, 4), (4, 2), (4, 4))
+    own = TrainConfig(Path("d"), tmp_path, seed=3, candidates=pairs, budget=None, ema=0.5, shared_norm=True)
+    RunDir(tmp_path).config.write_text(own.to_json())
+    words = ["resnet8", "--data", "d", "--out", str(tmp_path), "--resume"]
+    file = tmp_path / "run.toml"
+    file.write_text("alpha = 0.25\n")
+    cases: dict[tuple[str, ...], dict[str, Any]] = {
+        (): {},
+        ("--data", "elsewhere"): {"data": Path("elsewhere")},
+        ("--seed", "0"): {"seed": 0},
+        ("--candidates", "8", "--separately"): {"candidates": ((8, 8),)},
+        ("--candidates", "2,4", "--separately", "--no-budget"): {},
+        ("--budget", "3"): {"budget": 3.0},
+        ("--config", str(file)): {"alpha": 0.25},
+    }
+    for extra, changed in cases.items():
+        result = CliRunner().invoke(train_command, [*words, *extra])
+        assert result.exit_code == 0, result.output
+        assert seen.pop() == (dataclasses.replace(own, **changed), True)
+    result = CliRunner().invoke(train_command, [*words[:3], "--out", str(tmp_path / "none"), "--resume"])
+    assert str(result.exception) == f"A run must be a folder with config.json, but {tmp_path / 'none'} has none."
 
 
 def test_a_run_can_begin_with_the_uniform_network_of_another(finished: RunDir, cifar: Path, tmp_path: Path) -> None:
