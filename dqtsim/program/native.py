@@ -11,7 +11,7 @@ import numpy as np
 
 from ..graph.model import BITS, Array, Widths
 from ..kernels.vector.build import VARIABLE, choose
-from ..kernels.vector.functions import functions
+from ..kernels.vector.functions import Functions
 from ..ops import Outcome
 from ..planner import Plan, Step
 from ..spec.mac import Flags
@@ -249,7 +249,7 @@ def native(plan: Plan) -> Native:
     found = plan.engines.get(asked)
     if not isinstance(found, Native):
         isa = choose().isa
-        found = Native(plan, Library(isa, functions(isa, plan.machine.rounding)))
+        found = Native(plan, Library(isa, Functions(isa, plan.machine.rounding)))
         plan.engines[asked] = found
     return found
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..graph.model import Array
 from ..kernels.vector.bits import ONES
-from ..kernels.vector.functions import counting
 from ..kernels.vector.isa import SMALL
 from ..kernels.vector.tile import CODES, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..planner import Step
@@ -72,13 +71,11 @@ def block_table(state: Lowering, blocks: Sequence[tables.Block], packed: Packed,
 
     A block takes the kernel of the narrow dot product where its own operands prove that it is exact.
     """
-    rounding, product = state.plan.machine.rounding, packed.product
-    functions = counting(state.isa, rounding, product) if product else state.functions
     table: list[int] = []
     at = 0
     for number, (block, size) in enumerate(zip(blocks, packed.sizes, strict=True)):
         small = bool(packed.pairs) and tables.fits_pairs(packed.pairs[number], code)
-        function = functions[(SMALL if small else packed.product) + block.kernel]
+        function = state.functions[(SMALL if small else packed.product) + block.kernel]
         table += [function, at, block.first * PARAMETER_BYTES, block.first if depthwise else 0, block.first]
         at += size
     return state.table(table)

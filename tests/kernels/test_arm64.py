@@ -3,7 +3,7 @@
 import pytest
 from llvmlite import binding, ir
 
-from dqtsim.kernels.vector.functions import emit_all
+from dqtsim.kernels.vector.functions import emit_library, libraries
 from dqtsim.kernels.vector.isa import ISAS, Isa
 from dqtsim.spec import Rounding
 
@@ -13,7 +13,8 @@ PORTABLE = next(isa for isa in ISAS if not isa.needs)
 
 def emitted(isa: Isa, rounding: Rounding) -> ir.Module:
     module = ir.Module()
-    emit_all(module, isa, rounding)
+    for library in libraries(isa):
+        emit_library(module, isa, rounding, library)
     return module
 
 

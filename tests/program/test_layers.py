@@ -9,7 +9,7 @@ import pytest
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.graph.builder import Tensor
 from dqtsim.kernels.vector.add import ADD
-from dqtsim.kernels.vector.functions import functions, sizes_of
+from dqtsim.kernels.vector.functions import Functions, sizes_of
 from dqtsim.kernels.vector.isa import ISAS, SMALL, Isa
 from dqtsim.kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
 from dqtsim.planner import plan
@@ -72,7 +72,7 @@ def test_taps_of_each_channel_alone() -> None:
 @pytest.mark.parametrize("name", kernels())
 def test_layers_ask_for_tiles_that_are_compiled(name: str) -> None:
     isa = next(isa for isa in ISAS if isa.name == name)
-    compiled = functions(isa, Rounding.TIES_UP).keys()
+    compiled = Functions(isa, Rounding.TIES_UP).keys()
     kinds = (CODES, QUADS if isa.packs else DEPTH)
     for pixels, outputs in product([*range(1, 70), 196, 784, 3136], [*range(1, 40), 48, 64, 65, 144, 1000]):
         for kind, matrices in [*product(kinds, [False]), *product([CODES], [True] * (isa.matrices and pixels > 1))]:

@@ -14,7 +14,7 @@ from llvmlite import ir
 from dqtsim import spec
 from dqtsim.kernels.vector import build
 from dqtsim.kernels.vector.emit import I32, Emitter, Record, vector
-from dqtsim.kernels.vector.functions import functions
+from dqtsim.kernels.vector.functions import Functions
 from dqtsim.kernels.vector.isa import ISAS, SMALL
 from dqtsim.kernels.vector.tile import BLOCK, CONV, VARIANT
 from dqtsim.planner import Plan
@@ -167,7 +167,7 @@ def chosen(plan: Plan) -> dict[str, dict[Pair, list[str]]]:
     """Return the kernels of the blocks of each layer at each pair of widths."""
     with kernel("avx2"):
         lowered = native(plan).program.lowered
-    names = {address: name for name, address in functions(AVX2, plan.machine.rounding).items()}
+    names = {address: name for name, address in Functions(AVX2, plan.machine.rounding).items()}
 
     def read(place: int, row: int, rows: int) -> list[list[int]]:
         flat = list((ctypes.c_int64 * (row * rows)).from_address(place))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 VARIABLE = "DQTSIM_CACHE"
 MAGIC = b"dqtsim kernels 1\n"
 SUFFIX = ".kernels"
-# all instruction sets by all roundings
-NEWEST = 16
+# an instruction set has up to five libraries for each rounding
+NEWEST = 32
 HOUR = 3600
 _DIGEST = 32
 _LENGTH = struct.Struct("<I")

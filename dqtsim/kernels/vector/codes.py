@@ -48,6 +48,10 @@ def emit_tile(
 class Codes(Tile):
     """A kernel's way out."""
 
+    def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int, lanes: int) -> None:
+        super().__init__(e, isa, pixels, vectors, lanes)
+        self.rounding = rounding
+
     def finish_codes(self) -> None:
         e, b = self.e, self.e.builder
         plain, add, end = (e.function.append_basic_block(name) for name in ("codes", "add", "end"))

@@ -1,13 +1,12 @@
 """All native functions for one instruction set and rounding, as addresses."""
 
 import sys
-from collections.abc import Mapping
-from itertools import product
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...spec.rules import Rounding
 from .build import host
-from .isa import AND, COUNTS, SMALL, Isa
+from .isa import AND, COUNTS, SMALL, XOR, Isa
 
 ROUNDINGS = {Rounding.TIES_UP: 0, Rounding.FLOOR: 1, Rounding.TIES_AWAY: 2, Rounding.TIES_EVEN: 3}
 # sums that a tile may keep in registers: pixels by vectors of channels, for each number of lanes
@@ -20,15 +19,59 @@ SHAPES: Mapping[int, Mapping[int, tuple[int, ...]]] = {
 DEPTH_PIXELS = {16: 4, 8: 2, 4: 4}
 # pixels of a tile of matrices
 MATRIX_PIXELS = (32, 16)
+# libraries; besides these, every dot product with a name has one
+MAIN, DEPTHWISE, REGISTERS = "main", "depthwise", "registers"
+# by what the names of their functions begin with
+_OWN = {"quads_": DEPTHWISE, "depth_": DEPTHWISE, "narrow": REGISTERS, "each": REGISTERS}
 # lanes of the vectors that depthwise blocks of dot products have, the widest first
 QUAD_LANES = {16: (16, 8, 4), 8: (8, 4)}
 
 
-def functions(isa: Isa, rounding: Rounding) -> Mapping[str, int]:
-    """Return the addresses of all functions by name, from this process, the cache, or the compiler."""
-    from . import cache
+class Functions(Mapping[str, int]):
+    """The addresses of all functions by name, from this process, the cache, or the compiler.
 
-    return cache.library(lambda module: emit_all(module, isa, rounding), isa, rounding.value)
+    What few networks need has libraries of its own, which are made when one of their functions is asked for.
+    """
+
+    def __init__(self, isa: Isa, rounding: Rounding) -> None:
+        self._isa, self._rounding = isa, rounding
+
+    def __getitem__(self, name: str) -> int:
+        """Return the address of a function."""
+        library = library_of(name)
+        if library not in libraries(self._isa):
+            raise KeyError(name)
+        return self._of(library)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of all functions."""
+        for library in libraries(self._isa):
+            yield from self._of(library)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return sum(len(self._of(library)) for library in libraries(self._isa))
+
+    def _of(self, library: str) -> Mapping[str, int]:
+        from . import cache
+
+        def emit(module: Any) -> None:
+            emit_library(module, self._isa, self._rounding, library)
+
+        return cache.library(emit, self._isa, self._rounding.value, library)
+
+
+def libraries(isa: Isa) -> tuple[str, ...]:
+    """Return the libraries that an instruction set has on this CPU."""
+    products = [name for name in isa.dots if name == SMALL or can_count(isa)]
+    return (MAIN, DEPTHWISE, REGISTERS, *products)
+
+
+def library_of(name: str) -> str:
+    """Return in which library a function of this name would be."""
+    products = (SMALL, AND, XOR)
+    own = next((prefix for prefix in (*products, *_OWN) if name.startswith(prefix)), "")
+    return own if own in products else _OWN.get(own, MAIN)
 
 
 def shapes_of(isa: Isa) -> list[tuple[int, int]]:
@@ -37,9 +80,8 @@ def shapes_of(isa: Isa) -> list[tuple[int, int]]:
 
 
 def sizes_of(isa: Isa, vectors: int) -> tuple[int, ...]:
-    """Return the pixels that tiles of so many vectors may have: fewer sizes where matrices do most layers."""
-    sizes = SHAPES[isa.lanes][vectors]
-    return tuple(size for size in sizes if size != 5) if isa.matrices else sizes
+    """Return the pixels that tiles of so many vectors may have: one size and 1 where matrices do most layers."""
+    return (6, 1) if isa.matrices else SHAPES[isa.lanes][vectors]
 
 
 def can_count(isa: Isa) -> bool:
@@ -47,58 +89,40 @@ def can_count(isa: Isa) -> bool:
     return AND in isa.dots and bool(host()[1].get(COUNTS))
 
 
-def counting(isa: Isa, rounding: Rounding, product: str) -> Mapping[str, int]:
-    """Return the addresses of the kernels that count bits by one dot product, AND or XOR, by name.
+def emit_library(module: Any, isa: Isa, rounding: Rounding, library: str) -> None:
+    """Add the functions of a library to `module`."""
+    code = ROUNDINGS[rounding]
+    if library == MAIN:
+        _emit_tiles(module, isa, code)
+        _emit_rest(module, isa, code)
+    elif library == DEPTHWISE:
+        _emit_depthwise(module, isa, code)
+    elif library == REGISTERS:
+        _emit_registers(module, isa, code)
+    else:
+        _emit_tiles(module, isa, code, library)
 
-    They have a library of their own, because few networks need it.
-    """
-    from . import cache
 
-    return cache.library(lambda module: emit_counting(module, isa, rounding, product), isa, rounding.value, product)
-
-
-def emit_counting(module: Any, isa: Isa, rounding: Rounding, product: str) -> None:
-    """Add the kernels of `counting` to `module`."""
-    from . import codes
+def _emit_tiles(module: Any, isa: Isa, code: int, product: str = "") -> None:
+    """Add the kernels that multiply by one of the instruction set's dot products, and with the usual one matrices."""
+    from . import codes, matrix, tile
 
     for pixels, vectors in shapes_of(isa):
-        codes.emit_tile(module, isa, ROUNDINGS[rounding], pixels, vectors, product=product)
-
-
-def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
-    """Add every function to `module`."""
-    from . import (
-        add,
-        average_pool,
-        bits,
-        clear,
-        codes,
-        control,
-        conv,
-        copy,
-        each,
-        matrix,
-        max_pool,
-        nest,
-        picture,
-        planes,
-        schedule,
-        table,
-        tile,
-    )
-    from .narrow import emit as emit_narrow
-
-    code = ROUNDINGS[rounding]
-    if isa.matrices:
+        codes.emit_tile(module, isa, code, pixels, vectors, product=product)
+        if pixels == 1 and product not in (AND, XOR):
+            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS, product=product)
+    if isa.matrices and not product:
         matrix.emit_gather(module)
-        conv.emit_panels(module)
         for vectors in SHAPES[isa.lanes]:
+            matrix.emit_out(module, isa, code, vectors)
             for pixels in MATRIX_PIXELS:
-                matrix.emit_tile(module, isa, code, pixels, vectors)
-    for name, (pixels, vectors) in product(["", SMALL] if SMALL in isa.dots else [""], shapes_of(isa)):
-        codes.emit_tile(module, isa, code, pixels, vectors, product=name)
-        if pixels == 1:
-            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS, product=name)
+                matrix.emit_tile(module, isa, pixels, vectors)
+
+
+def _emit_depthwise(module: Any, isa: Isa, code: int) -> None:
+    """Add the kernels of layers whose channels each have taps of their own."""
+    from . import codes, tile
+
     pixels = DEPTH_PIXELS[isa.lanes]
     if isa.packs:
         for lanes in QUAD_LANES[isa.lanes]:
@@ -106,17 +130,32 @@ def emit_all(module: Any, isa: Isa, rounding: Rounding) -> None:
     else:
         for vectors in SHAPES[isa.lanes]:
             codes.emit_tile(module, isa, code, pixels, vectors, tile.DEPTH)
+
+
+def _emit_registers(module: Any, isa: Isa, code: int) -> None:
+    """Add the operations of accumulators that a sum can leave."""
+    from . import each
+    from .narrow import emit
+
+    for logits in (False, True):
+        emit(module, isa, code, logits=logits)
+    for kind in (each.PLAIN, each.LOGITS, each.DEPTH):
+        each.emit(module, isa, code, kind)
+
+
+def _emit_rest(module: Any, isa: Isa, code: int) -> None:
+    """Add all other operations, and what runs them."""
+    from . import add, average_pool, bits, clear, control, conv, copy, max_pool, nest, picture, planes, schedule, table
+
     conv.emit_conv(module, isa)
+    if isa.matrices:
+        conv.emit_panels(module)
     if can_count(isa):
         bits.emit(module)
     for operation in (copy, max_pool, nest, picture, planes, table):
         operation.emit(module, isa)
     for rounded in (add, average_pool):
         rounded.emit(module, isa, code)
-    for logits in (False, True):
-        emit_narrow(module, isa, code, logits=logits)
-    for kind in (each.PLAIN, each.LOGITS, each.DEPTH):
-        each.emit(module, isa, code, kind)
     add.emit(module, isa, code, narrow=True)
     control.emit_argmax(module, isa)
     control.emit_gather_rows(module, isa)

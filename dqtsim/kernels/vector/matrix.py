@@ -14,7 +14,7 @@ from llvmlite import ir
 from .codes import Codes
 from .emit import I8, I64, Emitter, constant, vector
 from .isa import Isa
-from .tile import CONV, KIND, PARAMETER_BYTES
+from .tile import CONV, KIND, PARAMETER_BYTES, Tile
 
 # rows of a matrix, bytes of a row
 ROWS, DEPTH = 16, 64
@@ -31,39 +31,54 @@ GATHER_NAME = "gather"
 VECTORS, DIRECT, PANELS, ALL_PANELS = range(4)
 
 
-def emit_tile(module: Any, isa: Isa, rounding: int, pixels: int, vectors: int) -> str:
-    """Add the kernel of `pixels`, 16 or 32, by `vectors` of channels; return its name.
+def emit_out(module: Any, isa: Isa, rounding: int, vectors: int) -> None:
+    """Add the way out of TOGETHER pixels of tiles of so many vectors, which all sizes of tiles share.
+
+    Its arguments are those of a kernel; the input is their sums, and weights are not looked at.
+    """
+    e = Emitter(module, _out_name(vectors), KIND, private=True)
+    b = e.builder
+    tile = Codes(e, isa, rounding, TOGETHER, vectors, isa.lanes)
+    tile.sums = [
+        [e.load(b.add(tile.input, constant(I64, DEPTH * (vectors * i + j))), tile.lanes, DEPTH) for j in range(vectors)]
+        for i in range(TOGETHER)
+    ]
+    tile.note_extremes()
+    tile.keep_sums()
+    tile.finish_codes()
+    e.done()
+
+
+def _out_name(vectors: int) -> str:
+    return f"out_{vectors}"
+
+
+def emit_tile(module: Any, isa: Isa, pixels: int, vectors: int) -> str:
+    """Add the kernel of `pixels`, 16 or 32, by `vectors` of channels, whose way out is there; return its name.
 
     Its arguments are those of `codes.emit_tile`; where the CONV record says so, the input is the tile's panel.
     """
     name = f"tile_{pixels}x{vectors}"
     e = Emitter(module, name, KIND)
     b = e.builder
-    tile = Codes(e, isa, rounding, TOGETHER, vectors, isa.lanes)
+    tile = Tile(e, isa, pixels, vectors, isa.lanes)
     held = e.slot(ir.ArrayType(tile.lanes, pixels * vectors))
     held.align = DEPTH
     sums = b.ptrtoint(held, I64)
-    _multiply(tile, sums, pixels)
-    table = tile.table
-    row = DEPTH * vectors
+    _multiply(tile, sums)
+    out = module.globals[_out_name(vectors)]
     with e.loop(constant(I64, pixels), 0, TOGETHER) as first:
-        tile.table = b.add(table, b.mul(first, constant(I64, 8)))
-        at = b.add(sums, b.mul(first, constant(I64, row)))
-        tile.sums = [
-            [e.load(b.add(at, constant(I64, row * i + DEPTH * j)), tile.lanes, DEPTH) for j in range(vectors)]
-            for i in range(TOGETHER)
-        ]
-        tile.note_extremes()
-        tile.keep_sums()
-        tile.finish_codes()
+        at = b.add(sums, b.mul(first, constant(I64, DEPTH * vectors)))
+        table = b.add(tile.table, b.mul(first, constant(I64, 8)))
+        b.call(out, [at, constant(I64, 0), tile.parameters, table, tile.channel, tile.words, tile.limits])
     e.done()
     return name
 
 
-def _multiply(tile: Codes, sums: Any, pixels: int) -> None:
+def _multiply(tile: Tile, sums: Any) -> None:
     """Write the sums of all pixels, [pixels][vectors] of lanes, to the address `sums`."""
     e, b = tile.e, tile.e.builder
-    groups = pixels // ROWS
+    groups = tile.pixels // ROWS
     row, steps, taps = (tile.word(name) for name in ("row_bytes", "steps", "step_offsets"))
     direct = b.icmp_signed("==", tile.word("matrices"), constant(I64, DIRECT))
     table = b.add(tile.word("offsets"), tile.table)
@@ -185,4 +200,15 @@ def multiply(e: Emitter, sums: int, pixels: int, weights: int) -> None:
     e.call("llvm.x86.tdpbusd", ir.VoidType(), *(constant(I8, register) for register in (sums, pixels, weights)))
 
 
-__all__ = ["ALL_PANELS", "DIRECT", "PANELS", "VECTORS", "WORDS", "Panels", "emit_gather", "emit_tile", "gather"]
+__all__ = [
+    "ALL_PANELS",
+    "DIRECT",
+    "PANELS",
+    "VECTORS",
+    "WORDS",
+    "Panels",
+    "emit_gather",
+    "emit_out",
+    "emit_tile",
+    "gather",
+]

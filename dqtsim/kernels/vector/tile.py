@@ -86,8 +86,8 @@ def channel_order(lanes: int, vectors: int, *, packs: bool) -> list[int]:
 class Tile:
     """A kernel while it is written: its arguments, and the sums of each pixel and vector once they are made."""
 
-    def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int, lanes: int) -> None:
-        self.e, self.isa, self.rounding = e, isa, rounding
+    def __init__(self, e: Emitter, isa: Isa, pixels: int, vectors: int, lanes: int) -> None:
+        self.e, self.isa = e, isa
         # which of the dot products of `isa`, "" for the one of all layers
         self.product = ""
         self.pixels, self.vectors, self.count = pixels, vectors, lanes
