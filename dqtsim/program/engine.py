@@ -28,6 +28,11 @@ MANY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)
 SHARE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 
 
+# samples of a batch that read weights together, where constants are too many bytes to stay near from sample to sample,
+# and an arena so few that several are as near as one
+TOGETHER = 4
+FAR_CONSTANTS = 1 << 20
+NEAR_ARENA = 512 << 10
 SOURCE = PICTURE.names.index("source")
 NOTHING: Mapping[str, Flags | None] = {}
 
@@ -109,29 +114,11 @@ class Instance:
                 self.program.run(segment[1] + number * self._size, 1, self._size)
                 done()
 
-    def execute_many(self, codes: Array) -> Array:
-        """Run samples uint8 (N, ...), contiguous, of a program in one piece; return their reports uint8 (N, bytes)."""
-        program = self.program
-        report = program.lowered.report
-        results = np.empty((len(codes), report.size), np.uint8)
-        if self.picture is None:
-            for index in range(len(codes)):
-                self.execute(codes[index : index + 1])
-                results[index] = self.report()
-            return results
-        program.many(
-            self._address,
-            self._count,
-            self._size,
-            len(codes),
-            self.picture[SOURCE:].ctypes.data,
-            codes.ctypes.data,
-            codes[0].size,
-            self._report.ctypes.data,
-            report.size,
-            results.ctypes.data,
-        )
-        return results
+    @property
+    def addresses(self) -> tuple[int, int, int]:
+        """Return what ARENA names, of a program in one piece that begins with a picture."""
+        assert self.picture is not None
+        return self._address, int(self.picture[SOURCE:].ctypes.data), int(self._report.ctypes.data)
 
     def report(self) -> Array:
         """Return the report of the last sample, uint8 (bytes)."""
@@ -224,6 +211,10 @@ class Program:
         self.stops = plan.machine.overflow == Overflow.ERROR and bool(self.lowered.events)
         # one native call does it all
         self.whole = len(self.segments) == 1 and isinstance(self.segments[0], list)
+        self.count = len(self.lowered.operations)
+        # samples that take turns, and how many operations each does alone
+        gains = self.lowered.memory.size > FAR_CONSTANTS and self.arena_bytes <= NEAR_ARENA
+        self.together, self.alone = TOGETHER if gains else 1, self.lowered.alone
         self.many = MANY(library.functions["many"])
         self.run, self.share = RUN(library.functions["run"]), SHARE(library.functions["share"])
         self.idle: list[Instance] = []
@@ -238,6 +229,35 @@ class Program:
     def release(self, instance: Instance) -> None:
         """Keep an instance for the next sample."""
         self.idle.append(instance)
+
+    def execute_many(self, codes: Array) -> Array:
+        """Run samples uint8 (N, ...), contiguous, of a program in one piece; return their reports uint8 (N, bytes)."""
+        report = self.lowered.report
+        results = np.empty((len(codes), report.size), np.uint8)
+        instances = [self.instance() for _ in range(min(len(codes), self.together))]
+        try:
+            if instances[0].picture is None:
+                for index in range(len(codes)):
+                    instances[0].execute(codes[index : index + 1])
+                    results[index] = instances[0].report()
+                return results
+            arenas = np.array([instance.addresses for instance in instances], np.int64)
+            self.many(
+                arenas.ctypes.data,
+                len(instances),
+                self.count,
+                self.alone,
+                8 * self.record_words,
+                len(codes),
+                codes.ctypes.data,
+                codes[0].size,
+                report.size,
+                results.ctypes.data,
+            )
+            return results
+        finally:
+            for instance in instances:
+                self.release(instance)
 
     def check(self, reports: Array, codes: Array) -> None:
         """Raise AccumulatorError for the first of the samples `codes` in which a sum did not fit and may not (B1)."""

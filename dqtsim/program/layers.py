@@ -344,6 +344,9 @@ def layer(
         if geometry["matrices"] == matrix.ALL_PANELS:
             state.add("panels", CONV, min(chunks, tiles), **whole)
         state.add("conv", CONV, chunks, **whole)
+        # about as many codes come in as go out
+        if weights_bytes < 2 * pixels * channels:
+            state.out.alone = state.now
     if by_product:
         each(state, step, shape, parts[0].source, variants, sums, 4 * channels, places, words, kind)
     elif can_overflow(step):

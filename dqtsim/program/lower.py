@@ -68,7 +68,8 @@ class Lowered:
 
     places: where each tensor lies in the arena; constants: those known beforehand. flags: of the layers that run
     natively, where their extremes lie. events: where it is counted how many sums did not fit. sums: accumulators by
-    layer, if they are kept.
+    layer, if they are kept. alone: the operations up to the last layer whose weights are fewer bytes than what it reads
+    and writes; samples of a batch gain nothing from doing these together.
     """
 
     plan: Plan
@@ -82,6 +83,7 @@ class Lowered:
     report: Report = field(init=False)
     memory: Constants = field(default_factory=Constants)
     fused: set[str] = field(default_factory=set)
+    alone: int = 0
 
 
 class Lowering:

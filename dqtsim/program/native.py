@@ -15,7 +15,7 @@ from ..kernels.vector.functions import Functions
 from ..ops import Outcome
 from ..planner import Plan, Step
 from ..spec.mac import Flags
-from .engine import Instance, Library, Program
+from .engine import NOTHING, Library, Program
 from .lower import Report
 from .team import Team
 
@@ -187,14 +187,15 @@ class Native:
                 instance.execute_together(codes, Team.of(threads))
             else:
                 instance.execute(codes)
-            return self._reports(instance.report()[None], codes, [instance])[0]
+            return self._reports(instance.report()[None], codes, instance.own_flags)[0]
         finally:
             self.program.release(instance)
 
     def batch(self, codes: Array, threads: int) -> Iterator[Ran]:
         """Yield what each sample of codes uint8 (N, ...) gave, in order; each is one thread's work."""
         samples = np.ascontiguousarray(codes)
-        size = max(1, min(-(-len(samples) // threads), GROUP_MACS // self._macs))
+        most = max(self.program.together, GROUP_MACS // self._macs)
+        size = max(1, min(-(-len(samples) // threads), most))
         groups = [samples[at : at + size] for at in range(0, len(samples), size)]
         if threads == 1:
             for group in groups:
@@ -204,13 +205,9 @@ class Native:
             yield from ran
 
     def _group(self, codes: Array) -> list[Ran]:
-        instance = self.program.instance()
-        try:
-            if self.program.whole:
-                return self._reports(instance.execute_many(codes), codes, [instance] * len(codes))
-            return [self.execute(codes[index : index + 1]) for index in range(len(codes))]
-        finally:
-            self.program.release(instance)
+        if self.program.whole:
+            return self._reports(self.program.execute_many(codes), codes)
+        return [self.execute(codes[index : index + 1]) for index in range(len(codes))]
 
     def trace(self, codes: Array) -> Iterator[tuple[Step, Outcome]]:
         """Run one sample and yield every step with all that it gave."""
@@ -224,19 +221,19 @@ class Native:
         finally:
             self._kept.release(instance)
 
-    def _reports(self, reports: Array, codes: Array, instances: "list[Instance]") -> list[Ran]:
-        """Return what reports uint8 (N, bytes) say of the samples `codes`."""
+    def _reports(self, reports: Array, codes: Array, own: Mapping[str, Flags | None] = NOTHING) -> list[Ran]:
+        """Return what reports uint8 (N, bytes) say of the samples `codes`; own: flags of layers by ordinary kernels."""
         self.program.check(reports, codes)
         seen = Reports(self._numbers, self.program.lowered.report, reports)
         records = reports.view(self._record)[:, 0]
         columns = [(name, records[name]) for name in self._reported]
         choices = self._choices.of(reports)
         found = []
-        for number, instance in enumerate(instances):
+        for number in range(len(reports)):
             outputs = {name: array[number] for name, array in columns}
             if self._outputs:
                 outputs = {name: self._outputs.get(name, outputs.get(name)) for name in self._names}
-            found.append(Ran(outputs, *choices[number], LayerFlags(seen, number, instance.own_flags)))
+            found.append(Ran(outputs, *choices[number], LayerFlags(seen, number, own)))
         return found
 
 

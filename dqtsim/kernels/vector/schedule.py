@@ -9,10 +9,12 @@ from typing import Any
 
 from llvmlite import ir
 
-from .emit import I32, I64, OPERATION, Emitter, constant
+from .emit import I32, I64, OPERATION, WORD, Emitter, constant
 
 # counters of an operation lie this far apart, each in a cache line of its own
 COUNTER = 64
+# what `many` knows of an arena: the addresses of its program, of the word that says where the sample is, of its report
+ARENA = ("program", "word", "report")
 # how often a waiting thread looks before it offers its core to others
 LOOKS = 2000
 
@@ -33,20 +35,40 @@ def emit_run(module: Any) -> str:
 
 
 def emit_many(module: Any) -> str:
-    """Add `many(program, operations, size, samples, word, source, step, report, bytes, results)`.
+    """Add `many(arenas, together, operations, alone, size, samples, source, step, bytes, results)`.
 
-    For each of `samples`: writes the sample's address, `source` + index * `step`, to the address `word`, runs the
-    program, and copies `bytes`, a multiple of 8, from `report` to `results` + index * `bytes`.
+    Samples, at `source` + index * `step`, are taken in turns of `together`, each in an arena of its own: at `arenas`
+    lie so many ARENA. The first `alone` operations are done by one sample after the other; then all samples of a turn
+    do a chunk before anyone does the next, so that what all of them read, its weights, comes from far away only once.
+    `bytes` of every report, a multiple of 8, are copied to `results` + index * `bytes`.
     """
     e = Emitter(module, "many", ir.FunctionType(ir.VoidType(), [I64] * 10))
-    program, operations, size, samples, word, source, step, report, length, results = e.arguments
+    arenas, together, operations, alone, size, samples, source, step, length, results = e.arguments
     b = e.builder
-    with e.loop(samples) as index:
-        e.store(b.add(source, b.mul(index, step)), word, 8)
-        b.call(module.globals["run"], [program, operations, size])
-        target = b.add(results, b.mul(index, length))
-        with e.loop(length, 0, 8) as at:
-            e.store(e.load(b.add(report, at), I64, 8), b.add(target, at), 8)
+
+    def of(arena: Any, name: str) -> Any:
+        place = b.add(b.mul(arena, constant(I64, WORD * len(ARENA))), constant(I64, WORD * ARENA.index(name)))
+        return e.load(b.add(arenas, place), I64, 8)
+
+    def chunks_of(number: Any) -> Any:
+        return e.load(b.add(b.add(of(constant(I64, 0), "program"), b.mul(number, size)), constant(I64, WORD)), I64, 8)
+
+    def work(arena: Any, number: Any, chunk: Any) -> None:
+        words = b.add(of(arena, "program"), b.mul(number, size))
+        b.call(e.pointer(e.load(words, I64, 8), OPERATION), [words, chunk])
+
+    with e.loop(samples, 0, together) as first:
+        count = e.least(together, b.sub(samples, first))
+        with e.loop(count) as arena:
+            e.store(b.add(source, b.mul(b.add(first, arena), step)), of(arena, "word"), 8)
+            with e.loop(alone) as number, e.loop(chunks_of(number)) as chunk:
+                work(arena, number, chunk)
+        with e.loop(operations, alone) as number, e.loop(chunks_of(number)) as chunk, e.loop(count) as arena:
+            work(arena, number, chunk)
+        with e.loop(count) as arena:
+            target = b.add(results, b.mul(b.add(first, arena), length))
+            with e.loop(length, 0, 8) as at:
+                e.store(e.load(b.add(of(arena, "report"), at), I64, 8), b.add(target, at), 8)
     e.done()
     return "many"
 
