@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..graph.model import Array
+    from ..graph.model import Array, Graph
     from ..planner import Plan
+    from ..target import Target
 
 AGAINST = ("onnxruntime", "float")
 
@@ -62,12 +63,9 @@ def bench_command(
     """
     from ..bench.bench import measure, pictures
     from ..bench.show import as_json, print_finding
-    from ..control import apply_bits
     from ..executor import check_codes
     from ..graph import load
     from ..picture import read_input
-    from ..planner import plan
-    from ..target import load_target
 
     rivals = _rivals(against)
     if profile and (rivals or threads > 1):
@@ -76,16 +74,8 @@ def bench_command(
         check_writable(Path(str(json_path)), "--json", ".json")
     if profile and (len(policies) > 1 or len(targets) > 1):
         raise InputError("--profile looks at one plan; it takes --bits and --target once.")
-    machines = [load_target(name) for name in targets or ("default",)]
     graph = load(model)
-    chosen = [apply_bits(graph, bits) for bits in policies or (None,)]
-    (policy, target, compiled), *others = [(name, on, plan(made, on)) for made, name in chosen for on in machines]
-    beside = {
-        ", ".join([f"bits {name}"] * (len(chosen) > 1) + [on.name] * (len(machines) > 1)): other
-        for name, on, other in others
-    }
-    if len(beside) < len(others) or (policy, target.name) in [(name, on.name) for name, on, _ in others]:
-        raise InputError("--bits and --target: what is compared must differ; found one of them twice.")
+    (policy, target, compiled), beside = _plans(graph, policies or (None,), targets or ("default",))
     given = None if input_path is None else read_input(input_path, graph)
     codes = pictures(compiled, batch or (1 if given is None else len(given)), seed, given)
     check_codes(compiled, codes)
@@ -104,6 +94,26 @@ def bench_command(
     sizes = f"batch of {counted(len(codes), 'picture')}, {counted(threads, 'thread')}"
     _show(lambda: print_finding(console(), finding, f"{title}, {sizes}"), as_json(finding, **context), json_path)
     sys.exit(1 if finding.different else 0)
+
+
+def _plans(
+    graph: "Graph", policies: Sequence[str | None], targets: Sequence[str]
+) -> tuple[tuple[str, "Target", "Plan"], dict[str, "Plan"]]:
+    """Return the widths' name, the target and the plan of the first of both, and the plans of all others by name."""
+    from ..control import apply_bits
+    from ..planner import plan
+    from ..target import load_target
+
+    machines = [load_target(name) for name in targets]
+    found = {}
+    for nested, policy in [apply_bits(graph, bits) for bits in policies]:
+        for target in machines:
+            parts = [f"bits {policy}"] * (len(policies) > 1) + [target.name] * (len(targets) > 1)
+            found[", ".join(parts)] = (policy, target, plan(nested, target))
+    if len(found) < len(policies) * len(targets):
+        raise InputError("--bits and --target: what is compared must differ; found one of them twice.")
+    first, *others = found.items()
+    return first[1], {name: compiled for name, (_, _, compiled) in others}
 
 
 def _profile(

@@ -79,7 +79,7 @@ def test_another_architecture(command: Command, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_cache_is_told(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.kernels.test_build import emit_add
+    from tests.kernels.adding import emit_add
 
     def said() -> tuple[int, int, str, str]:
         found = as_json(command)["cache"]

@@ -163,6 +163,11 @@ def test_groups_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes.clear()
     list(run(plan, codes, "jit", 1))
     assert sizes == [1] * 7
+    # samples that take turns stay together
+    monkeypatch.setattr(made.program, "together", 4)
+    sizes.clear()
+    list(run(plan, codes, "jit", 1))
+    assert sizes == [4, 3]
 
 
 # ---- threads that share a sample ----

@@ -1,7 +1,6 @@
 """Samples of a batch that go through a program side by side, each in its own arena, give what each gives alone."""
 
 from collections.abc import Iterator
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from dqtsim.executor import Result, run
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan
 from dqtsim.program import engine, native
-from dqtsim.program.native import Ran
 from dqtsim.spec.rules import Overflow
 from dqtsim.structures import build
 from tests import builders
@@ -88,25 +86,6 @@ def test_the_first_sum_that_does_not_fit_is_named(isa: str, monkeypatch: pytest.
     with pytest.raises(AccumulatorError) as raised:
         list(run(plan, codes, "numba"))
     assert sentences == [str(raised.value)] * 3
-
-
-def test_a_group_has_at_least_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large a network is."""
-    plan, sizes = PLANS["small"], []
-    made = native(plan)
-    group = made._group
-
-    def counted(part: Array) -> list[Ran]:
-        sizes.append(len(part))
-        return group(part)
-
-    monkeypatch.setattr(made, "_group", counted)
-    monkeypatch.setattr(import_module("dqtsim.program.native"), "GROUP_MACS", 1)
-    for together, expected in ((1, [1] * 7), (4, [4, 3])):
-        monkeypatch.setattr(made.program, "together", together)
-        sizes.clear()
-        list(run(plan, samples(plan, 7), "jit"))
-        assert sizes == expected
 
 
 def layers(*sizes: tuple[int, int, int]) -> Graph:
