@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_resume_takes_what_is_not_given_from_the_run(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(loop, "train", lambda config, resume: seen.append((config, resume)))
     monkeypatch.setattr("dqtsim.cli.training._keep_memory", lambda: None)
     pairs = ((2, 2), (2, 4), (4, 2), (4, 4))
-    own = TrainConfig(Path("d"), tmp_path, seed=3, candidates=pairs, budget=None, ema=0.5, shared_norm=True)
+    own = TrainConfig(Path("d"), tmp_path, seed=3, candidates=pairs, budget=2.5, ema=0.5, shared_norm=True)
     RunDir(tmp_path).config.write_text(own.to_json())
     words = ["resnet8", "--data", "d", "--out", str(tmp_path), "--resume"]
     file = tmp_path / "run.toml"
@@ -204,7 +205,9 @@ def test_resume_takes_what_is_not_given_from_the_run(monkeypatch: pytest.MonkeyP
         ("--data", "elsewhere"): {"data": Path("elsewhere")},
         ("--seed", "0"): {"seed": 0},
         ("--candidates", "8", "--separately"): {"candidates": ((8, 8),)},
-        ("--candidates", "2,4", "--separately", "--no-budget"): {},
+        ("--candidates", "2,4", "--separately"): {},
+        ("--separately",): {"candidates": tuple(product((2, 4, 8), repeat=2))},
+        ("--no-budget",): {"budget": None},
         ("--budget", "3"): {"budget": 3.0},
         ("--config", str(file)): {"alpha": 0.25},
     }
