@@ -22,7 +22,13 @@ MATRIX_PIXELS = (32, 16)
 # libraries; besides these, every dot product with a name has one
 MAIN, DEPTHWISE, REGISTERS = "main", "depthwise", "registers"
 # by what the names of their functions begin with
-_OWN = {"quads_": DEPTHWISE, "depth_": DEPTHWISE, "narrow": REGISTERS, "each": REGISTERS}
+_LIBRARIES = {
+    "quads_": DEPTHWISE,
+    "depth_": DEPTHWISE,
+    "narrow": REGISTERS,
+    "each": REGISTERS,
+    **{product: product for product in (SMALL, AND, XOR)},
+}
 # lanes of the vectors that depthwise blocks of dot products have, the widest first
 QUAD_LANES = {16: (16, 8, 4), 8: (8, 4)}
 
@@ -69,9 +75,7 @@ def libraries(isa: Isa) -> tuple[str, ...]:
 
 def library_of(name: str) -> str:
     """Return in which library a function of this name would be."""
-    products = (SMALL, AND, XOR)
-    own = next((prefix for prefix in (*products, *_OWN) if name.startswith(prefix)), "")
-    return own if own in products else _OWN.get(own, MAIN)
+    return next((library for start, library in _LIBRARIES.items() if name.startswith(start)), MAIN)
 
 
 def shapes_of(isa: Isa) -> list[tuple[int, int]]:
