@@ -110,7 +110,7 @@ def measure(
     form = f"engine jit, {made.library.isa.name}"
     rows = [
         Row(name, form, timing, right.results[0].macs, right.agreeing(first))
-        for (name, right), timing in zip(expected.items(), timings, strict=False)
+        for (name, right), timing in zip(expected.items(), timings[: len(plans)], strict=True)
     ]
     macs = first.results[0].macs
     for (name, rival), timing in zip(rivals.items(), timings[len(plans) :], strict=True):

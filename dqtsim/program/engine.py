@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import AccumulatorError
 from ..graph.model import Array
+from ..kernels.vector.emit import WORD
 from ..kernels.vector.picture import PICTURE
 from ..kernels.vector.schedule import COUNTER
 from ..ops import Outcome
@@ -70,7 +71,6 @@ class Instance:
                 if native.record is PICTURE:
                     self.picture = row
             self.segments.append((records, int(records.ctypes.data)))
-        self._size = 8 * program.record_words
         # the one segment of a program that is native as a whole
         first = self.segments[0] if program.whole else None
         self._address, self._count = (first[1], len(first[0])) if isinstance(first, tuple) else (0, 0)
@@ -93,16 +93,17 @@ class Instance:
         program = self.program
         self._give(codes)
         if program.whole:
-            program.run(self._address, self._count, self._size)
+            program.run(self._address, self._count, program.record_bytes)
             return
         for segment in self.segments:
             if isinstance(segment, Ordinary):
                 self._ordinary(segment.step)
             else:
-                program.run(segment[1], len(segment[0]), self._size)
+                program.run(segment[1], len(segment[0]), program.record_bytes)
 
     def one_by_one(self, codes: Array, done: Callable[[], None]) -> None:
         """Run one sample as `execute` does, but call `done` before the first operation and after each."""
+        size = self.program.record_bytes
         self._give(codes)
         done()
         for segment in self.segments:
@@ -111,7 +112,7 @@ class Instance:
                 done()
                 continue
             for number in range(len(segment[0])):
-                self.program.run(segment[1] + number * self._size, 1, self._size)
+                self.program.run(segment[1] + number * size, 1, size)
                 done()
 
     @property
@@ -152,7 +153,7 @@ class Instance:
 
             # the instance in the closure keeps its memory until the last thread has left
             def part(_: "Instance" = self, a: int = address, n: int = operations, c: int = at) -> None:
-                program.share(a, n, self._size, c, run)
+                program.share(a, n, program.record_bytes, c, run)
 
             team.together(part)
 
@@ -199,6 +200,7 @@ class Program:
         self.arena_bytes = allocate(self.lowered.buffers) + SLACK
         natives = [op for op in self.lowered.operations if isinstance(op, Native)]
         self.record_words = max((len(op.record.names) for op in natives), default=2)
+        self.record_bytes = WORD * self.record_words
         self.segments: list[list[Native] | Ordinary] = []
         for operation in self.lowered.operations:
             if isinstance(operation, Ordinary):
@@ -211,10 +213,9 @@ class Program:
         self.stops = plan.machine.overflow == Overflow.ERROR and bool(self.lowered.events)
         # one native call does it all
         self.whole = len(self.segments) == 1 and isinstance(self.segments[0], list)
-        self.count = len(self.lowered.operations)
-        # samples that take turns, and how many operations each does alone
+        # samples that take turns
         gains = self.lowered.memory.size > FAR_CONSTANTS and self.arena_bytes <= NEAR_ARENA
-        self.together, self.alone = TOGETHER if gains else 1, self.lowered.alone
+        self.together = TOGETHER if gains else 1
         self.many = MANY(library.functions["many"])
         self.run, self.share = RUN(library.functions["run"]), SHARE(library.functions["share"])
         self.idle: list[Instance] = []
@@ -245,9 +246,9 @@ class Program:
             self.many(
                 arenas.ctypes.data,
                 len(instances),
-                self.count,
-                self.alone,
-                8 * self.record_words,
+                len(self.lowered.operations),
+                self.lowered.alone,
+                self.record_bytes,
                 len(codes),
                 codes.ctypes.data,
                 codes[0].size,

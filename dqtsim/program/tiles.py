@@ -32,7 +32,7 @@ def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices:
         return 1, most
     if matrices:
         return min(size for size in MATRIX_PIXELS if size >= min(pixels, max(MATRIX_PIXELS))), most
-    if isa.lanes == 16 and pixels in EIGHTS and most == 4 and not isa.matrices:
+    if pixels in EIGHTS and most == 4 and 8 in sizes_of(isa, 2):
         most = 2
     # the tile that wastes the fewest pixels, the larger one first
     sizes = [size for size in sizes_of(isa, most) if size > 1]

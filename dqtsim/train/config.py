@@ -228,6 +228,16 @@ class RunDir:
             raise InputError(f"A run must be a folder with config.json, but {self.path} has none.")
         return TrainConfig.from_json(self.config.read_text())
 
+    def require_config(self, config: TrainConfig) -> None:
+        """Refuse a configuration that is not the run's; data and folder may have moved."""
+        asked, own = (dataclasses.asdict(each) for each in (config, self.read_config()))
+        other = [name for name in own if own[name] != asked[name] and name not in ("data", "out")]
+        if other:
+            raise InputError(
+                f"A run must resume with its own configuration, but {self.config} has "
+                f"{', '.join(f'{name} {own[name]} instead of {asked[name]}' for name in other)}."
+            )
+
     def epochs(self) -> list[dict[str, object]]:
         """The log's rows, oldest first."""
         if not self.log.is_file():

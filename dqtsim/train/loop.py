@@ -104,14 +104,7 @@ def _load_float(run: RunDir, config: TrainConfig, dataset: Dataset) -> nn.Module
 
 def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
     if resume:
-        previous = run.read_config()
-        asked, own = (dataclasses.asdict(each) for each in (config, previous))
-        other = [name for name in own if own[name] != asked[name] and name not in ("data", "out")]
-        if other:
-            raise InputError(
-                f"A run must resume with its own configuration, but {run.config} has "
-                f"{', '.join(f'{name} {own[name]} instead of {asked[name]}' for name in other)}."
-            )
+        run.require_config(config)
         return
     if run.checkpoint.exists():
         raise InputError(f"A new run needs a folder without one, but {run.path} has a checkpoint.")

@@ -61,8 +61,9 @@ def test_turns(
     program = native(plan).program
     codes = samples(plan, max(COUNTS))
     monkeypatch.setattr(program, "together", together)
-    for alone in (0, 1, program.count // 2, program.count):
-        monkeypatch.setattr(program, "alone", alone)
+    operations = len(program.lowered.operations)
+    for alone in (0, 1, operations // 2, operations):
+        monkeypatch.setattr(program.lowered, "alone", alone)
         for count in COUNTS:
             for threads in (1, 2):
                 found = list(run(plan, codes[:count], "jit", threads))
@@ -77,9 +78,9 @@ def test_the_first_sum_that_does_not_fit_is_named(isa: str, monkeypatch: pytest.
     codes[[0, 1, 3, 4]] = codes[0] // 64
     program = native(plan).program
     sentences = []
-    for together, alone in ((1, 0), (4, 0), (4, program.count)):
+    for together, alone in ((1, 0), (4, 0), (4, len(program.lowered.operations))):
         monkeypatch.setattr(program, "together", together)
-        monkeypatch.setattr(program, "alone", alone)
+        monkeypatch.setattr(program.lowered, "alone", alone)
         with pytest.raises(AccumulatorError) as raised:
             list(run(plan, codes, "jit"))
         sentences.append(str(raised.value))
