@@ -1,0 +1,95 @@
+"""Where the pinned things are inside dqtsim: the only file here that imports its modules, to be edited when they move.
+
+Nothing that comes out of these functions may depend on the computer.
+"""
+
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from dqtsim.graph import Arithmetic, load, to_onnx
+from dqtsim.graph.functions import functions as bodies_of
+from dqtsim.kernels.vector import functions
+from dqtsim.kernels.vector.isa import COUNTS, ISAS
+from dqtsim.spec.rules import Nesting, Rounding
+
+ROUNDINGS = tuple(rounding.value for rounding in Rounding)
+MAIN = functions.MAIN
+
+
+def command_line() -> click.Group:
+    """Return the command `dqtsim`."""
+    from dqtsim.cli import main
+
+    return main
+
+
+def target_names() -> list[str]:
+    """Return the names of the built-in targets."""
+    from dqtsim.target import target_names as names
+
+    return names()
+
+
+def tensor_hash(array: Any) -> str:
+    """Return what a manifest of golden vectors says of a tensor."""
+    from dqtsim.golden import hash_tensor
+
+    return hash_tensor(array)
+
+
+def instruction_sets() -> list[str]:
+    """Return the names of the instruction sets, the best first."""
+    return [isa.name for isa in ISAS]
+
+
+def libraries(isa: str, *, counts: bool) -> tuple[str, ...]:
+    """Return the libraries of an instruction set on a CPU that counts bits in vectors, or does not."""
+    with pytest.MonkeyPatch.context() as patch:
+        _computer(patch, counts, "linux")
+        return functions.libraries(_isa(isa))
+
+
+def emit_text(isa: str, rounding: str, library: str, *, counts: bool = False, platform: str = "linux") -> str:
+    """Return the LLVM IR of a library for a CPU that counts bits in vectors, or does not, on an operating system."""
+    from llvmlite import ir
+
+    module = ir.Module("dqtsim")
+    with pytest.MonkeyPatch.context() as patch:
+        _computer(patch, counts, platform)
+        functions.emit_library(module, _isa(isa), Rounding(rounding), library)
+    return str(module)
+
+
+def _isa(name: str) -> Any:
+    return next(isa for isa in ISAS if isa.name == name)
+
+
+def _computer(patch: pytest.MonkeyPatch, counts: bool, platform: str) -> None:
+    """State all that emission asks of the computer."""
+    patch.setattr(functions, "host", lambda: ("generic", {COUNTS: counts}))
+    patch.setattr(sys, "platform", platform)
+
+
+def written(model: Path) -> bytes:
+    """Return the bytes that dqtsim writes for a model that it read."""
+    data: bytes = to_onnx(load(model)).SerializeToString(deterministic=True)
+    return data
+
+
+def bodies() -> dict[str, dict[str, bytes]]:
+    """Return the function bodies that a file carries, by name, for every rule and a master width other than 8."""
+    nestings = (Nesting.TIES_UP, Nesting.FLOOR)
+    rules = [Arithmetic(weight_rule=w, activation_rule=a) for w, a in product(Nesting, nestings)]
+    rules += [Arithmetic(rounding=rounding) for rounding in Rounding]
+    rules += [Arithmetic(master_width=5, weight_rule=Nesting.MIDPOINT)]
+    return {
+        f"n{rule.master_width} weights {rule.weight_rule} activations {rule.activation_rule} {rule.rounding}": {
+            body.name: body.SerializeToString(deterministic=True) for body in bodies_of(rule)
+        }
+        for rule in rules
+    }
