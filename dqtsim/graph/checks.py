@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import assert_never
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def _check_arithmetic(graph: Graph) -> None:
     n = graph.arithmetic.master_width
     if not 2 <= n <= 8:
         raise ModelError(f"the master width is 2 to 8; metadata 'dqtsim.master_width' says {n}.")
-    if graph.arithmetic.activation_rule == Nesting.MIDPOINT:
+    if not _nests_activations(graph.arithmetic.activation_rule):
         raise ModelError(
             "MIDPOINT nests weights only; metadata 'dqtsim.activation_rule' must be TIES_UP or FLOOR, found MIDPOINT."
         )
@@ -70,6 +71,16 @@ def _check_arithmetic(graph: Graph) -> None:
             raise ModelError(f"widths lie between 1 and the master width {n}; metadata names the pair {pair}.")
     if not graph.candidates:
         raise ModelError("a model names its candidate widths; metadata 'dqtsim.candidates' is empty.")
+
+
+def _nests_activations(rule: Nesting) -> bool:
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return True
+        case Nesting.MIDPOINT:
+            return False
+        case _:
+            assert_never(rule)
 
 
 def _check_input(graph: Graph) -> None:

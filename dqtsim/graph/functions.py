@@ -8,9 +8,8 @@ The bodies state the law with an unbounded accumulator for one picture. They are
 two statements. The text is the syntax of `onnx.parser`; equation numbers refer to spec/README.md.
 """
 
-from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from ..spec.rules import Nesting, Rounding
 from .model import Arithmetic
@@ -139,21 +138,20 @@ Requantize <low, high> (total, multiplier, shift, zero_point) => (y)
   y = Cast <to: int = 2> (clipped)
 }
 """
-_ROUND: Mapping[Rounding, str] = {
-    Rounding.TIES_UP: """
+_ROUND_TIES_UP = """
   half = Div (divisor, two)
   moved = Add (product, half)
   rest = Mod (moved, divisor)
   multiple = Sub (moved, rest)
   quotient = Div (multiple, divisor)
-""",
-    Rounding.FLOOR: """
+"""
+_ROUND_FLOOR = """
   rest = Mod (product, divisor)
   multiple = Sub (product, rest)
   quotient = Div (multiple, divisor)
-""",
-    # floor + [2 rest + t > divisor], where t = 1 if a tie must go up and else 0
-    Rounding.TIES_AWAY: """
+"""
+# floor + [2 rest + t > divisor], where t = 1 if a tie must go up and else 0
+_ROUND_TIES_AWAY = """
   zero = Constant <value = int64 {0}> ()
   rest = Mod (product, divisor)
   multiple = Sub (product, rest)
@@ -165,8 +163,8 @@ _ROUND: Mapping[Rounding, str] = {
   above = Greater (scale, divisor)
   increment = Cast <to: int = 7> (above)
   quotient = Add (floor, increment)
-""",
-    Rounding.TIES_EVEN: """
+"""
+_ROUND_TIES_EVEN = """
   rest = Mod (product, divisor)
   multiple = Sub (product, rest)
   floor = Div (multiple, divisor)
@@ -176,8 +174,7 @@ _ROUND: Mapping[Rounding, str] = {
   above = Greater (scale, divisor)
   increment = Cast <to: int = 7> (above)
   quotient = Add (floor, increment)
-""",
-}
+"""
 
 _NESTED_CONV = """
 NestedConv <strides, pads, dilations, group, row_widths, low, high>
@@ -292,12 +289,8 @@ def function_texts(arithmetic: Arithmetic) -> list[str]:
     n = arithmetic.master_width
     codes = _NEST_CODES.replace("@nest", _nesting(arithmetic.activation_rule).strip("\n"))
     texts = [codes, _NEST_ACTIVATION]
-    if arithmetic.weight_rule == Nesting.MIDPOINT:
-        texts.append(_NEST_WEIGHT_MIDPOINT)
-    else:
-        nesting = _nesting(arithmetic.weight_rule).strip("\n")
-        texts += [_NEST_CODES.replace("NestCodes", "NestWeightCodes").replace("@nest", nesting), _NEST_WEIGHT]
-    texts += [_ALIGN, _SELECT_ROW, _REQUANTIZE.replace("@round", _ROUND[arithmetic.rounding].strip("\n"))]
+    texts += _nest_weight(arithmetic.weight_rule)
+    texts += [_ALIGN, _SELECT_ROW, _REQUANTIZE.replace("@round", _round(arithmetic.rounding).strip("\n"))]
     texts += [
         _NESTED_CONV,
         _NESTED_GEMM,
@@ -310,7 +303,41 @@ def function_texts(arithmetic: Arithmetic) -> list[str]:
 
 
 def _nesting(rule: Nesting) -> str:
-    return _NEST_TIES_UP if rule == Nesting.TIES_UP else _NEST_FLOOR
+    """Return the nodes that nest codes; MIDPOINT differs from FLOOR in the operand only."""
+    match rule:
+        case Nesting.TIES_UP:
+            return _NEST_TIES_UP
+        case Nesting.FLOOR | Nesting.MIDPOINT:
+            return _NEST_FLOOR
+        case _:
+            assert_never(rule)
+
+
+def _nest_weight(rule: Nesting) -> list[str]:
+    """Return the bodies that make operands of weights, helpers first."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            nesting = _nesting(rule).strip("\n")
+            return [_NEST_CODES.replace("NestCodes", "NestWeightCodes").replace("@nest", nesting), _NEST_WEIGHT]
+        case Nesting.MIDPOINT:
+            return [_NEST_WEIGHT_MIDPOINT]
+        case _:
+            assert_never(rule)
+
+
+def _round(rounding: Rounding) -> str:
+    """Return the nodes that shift and round."""
+    match rounding:
+        case Rounding.TIES_UP:
+            return _ROUND_TIES_UP
+        case Rounding.FLOOR:
+            return _ROUND_FLOOR
+        case Rounding.TIES_AWAY:
+            return _ROUND_TIES_AWAY
+        case Rounding.TIES_EVEN:
+            return _ROUND_TIES_EVEN
+        case _:
+            assert_never(rounding)
 
 
 @cache

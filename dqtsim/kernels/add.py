@@ -1,6 +1,7 @@
 """Residual addition (B5)."""
 
 from ..graph.model import Array
+from ..numbers import RoundingNumber
 from .compile import kernel
 from .requantize import shift_right
 
@@ -14,7 +15,7 @@ def add(
     s: int,
     low: int,
     high: int,
-    rounding: int,
+    rounding: RoundingNumber,
     out: Array,
 ) -> None:
     """Write the codes of a + b into `out`, all flat uint8; `zeros` are the zero points of a, b and out."""

@@ -1,6 +1,18 @@
 """Multiply-accumulate and the accumulator register (B1)."""
 
+from typing import assert_never
+
 from ..graph.model import Array
+from ..numbers import (
+    CHANNEL_ROW_COLUMN,
+    ERROR,
+    ROW_COLUMN_CHANNEL,
+    SATURATE,
+    SATURATE_EACH,
+    WRAP,
+    OverflowNumber,
+    TapOrderNumber,
+)
 from .compile import kernel
 
 
@@ -55,12 +67,15 @@ def extremes(p: Array) -> tuple[int, int]:
 
 
 @kernel
-def narrow(p: Array, width: int, overflow: int) -> tuple[int, int]:
+def narrow(p: Array, width: int, overflow: OverflowNumber) -> tuple[int, int]:
     """Put the exact sums `p` int64 (O, M) into registers of `width` bits, in place.
 
-    Returns (events, where): how many sums did not fit, and, for overflow code 0 (ERROR), the flat index m * O + o of
-    the first of them in the order of positions, else -1.
+    `overflow` is the number of ERROR, WRAP or SATURATE; SATURATE_EACH narrows elsewhere and raises ValueError here.
+    Returns (events, where): how many sums did not fit, and for ERROR the flat index m * O + o of the first of them in
+    the order of positions, else -1.
     """
+    if overflow == SATURATE_EACH:
+        raise ValueError("SATURATE_EACH narrows after every product, not at the end of a window")
     outputs, positions = p.shape
     half = 1 << (width - 1)
     events = 0
@@ -69,13 +84,15 @@ def narrow(p: Array, width: int, overflow: int) -> tuple[int, int]:
             value = p[o, m]
             if -half <= value < half:
                 continue
-            if overflow == 0:
+            if overflow == ERROR:
                 return 1, m * outputs + o
             events += 1
-            if overflow == 1:
+            if overflow == WRAP:
                 p[o, m] = ((value + half) & ((half << 1) - 1)) - half
-            else:
+            elif overflow == SATURATE:
                 p[o, m] = half - 1 if value > 0 else -half
+            else:
+                assert_never(overflow)
     return events, -1
 
 
@@ -86,14 +103,14 @@ def conv_saturate_each(
     strides: tuple[int, int],
     dilations: tuple[int, int],
     group: int,
-    channels_innermost: bool,
+    tap_order: TapOrderNumber,
     width: int,
     which: Array,
     out: Array,
 ) -> int:
     """Overwrite the rows of `out` int64 (O, OH, OW) named by `which` with sums clamped after every product.
 
-    Arguments as for `conv`. Returns how many additions were clamped.
+    Other arguments as for `conv`. Returns how many additions were clamped.
     """
     rows, columns = out.shape[1], out.shape[2]
     channels, kernel_rows, kernel_columns = w.shape[1], w.shape[2], w.shape[3]
@@ -108,7 +125,12 @@ def conv_saturate_each(
             for x in range(columns):
                 register = 0
                 for i in range(channels * taps):
-                    c, tap = (i % channels, i // channels) if channels_innermost else (i // taps, i % taps)
+                    if tap_order == CHANNEL_ROW_COLUMN:
+                        c, tap = i // taps, i % taps
+                    elif tap_order == ROW_COLUMN_CHANNEL:
+                        c, tap = i % channels, i // channels
+                    else:
+                        assert_never(tap_order)
                     ky, kx = tap // kernel_columns, tap % kernel_columns
                     row = y * strides[0] + ky * dilations[0]
                     column = x * strides[1] + kx * dilations[1]

@@ -1,5 +1,7 @@
 """Operands of activations and weights (A1-A5), one table look-up a code."""
 
+from typing import assert_never
+
 import numpy as np
 
 from ..graph.model import Array
@@ -12,19 +14,29 @@ def operand_table(z: int, b: int, n: int, rule: Nesting) -> Array:
     codes = np.arange(1 << n, dtype=np.int32)
     both = np.append(codes, np.int32(z))
     k = n - b
-    if k > 0 and rule == Nesting.TIES_UP:
-        both = np.minimum((both + (1 << (k - 1))) >> k, (1 << b) - 1).astype(np.int32)
-    else:
-        both = both >> k
-    operands: Array = both[:-1] - both[-1]
-    if k > 0 and rule == Nesting.MIDPOINT:
-        operands = 2 * operands + 1
+    odd = 0
+    match rule:
+        case Nesting.TIES_UP:
+            both = np.minimum((both + ((1 << k) >> 1)) >> k, (1 << b) - 1).astype(np.int32)
+        case Nesting.FLOOR:
+            both = both >> k
+        case Nesting.MIDPOINT:
+            both, odd = both >> k, int(k > 0)
+        case _:
+            assert_never(rule)
+    operands: Array = ((both[:-1] - both[-1]) << odd) + odd
     return operands
 
 
 def exponent(b: int, n: int, rule: Nesting) -> int:
     """Return how many places an operand of width `b` is short of the master steps (A5)."""
-    return max(n - b - (rule == Nesting.MIDPOINT), 0)
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return n - b
+        case Nesting.MIDPOINT:
+            return max(n - b - 1, 0)
+        case _:
+            assert_never(rule)
 
 
 @kernel

@@ -1,6 +1,7 @@
 """Pools (B6)."""
 
 from ..graph.model import Array
+from ..numbers import RoundingNumber
 from .compile import kernel
 from .requantize import shift_right
 
@@ -16,7 +17,7 @@ def average_pool(
     s: int,
     low: int,
     high: int,
-    rounding: int,
+    rounding: RoundingNumber,
     out: Array,
 ) -> None:
     """Write the pooled codes of `x` uint8 (C, H, W) into `out` (C, OH, OW); `pads` are top and left."""

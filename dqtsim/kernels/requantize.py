@@ -1,6 +1,9 @@
 """Alignment, bias and requantization (B2-B4)."""
 
+from typing import assert_never
+
 from ..graph.model import Array
+from ..numbers import FLOOR, TIES_AWAY, TIES_EVEN, TIES_UP, RoundingNumber
 from .compile import kernel
 
 
@@ -10,17 +13,19 @@ def select_row(b_w: int, b_a: int, row_widths: tuple[int, ...]) -> int:
 
 
 @kernel
-def shift_right(x: int, s: int, rounding: int) -> int:
-    """Return x / 2^s; `rounding` is 0 TIES_UP, 1 FLOOR, 2 TIES_AWAY, 3 TIES_EVEN."""
-    if s == 0 or rounding == 1:
+def shift_right(x: int, s: int, rounding: RoundingNumber) -> int:
+    """Return x / 2^s, rounded."""
+    if s == 0 or rounding == FLOOR:
         return x >> s
     half = 1 << (s - 1)
-    if rounding == 0:
+    if rounding == TIES_UP:
         return (x + half) >> s
-    if rounding == 2:
+    if rounding == TIES_AWAY:
         # ties leave zero: round the magnitude and put the sign back
         return (x + half) >> s if x >= 0 else -((half - x) >> s)
-    # ties to even: half - 1 moves a tie up only when the last kept bit is odd
+    if rounding != TIES_EVEN:
+        assert_never(rounding)
+    # half - 1 moves a tie up only when the last kept bit is odd
     return (x + half - 1 + ((x >> s) & 1)) >> s
 
 
@@ -34,7 +39,7 @@ def requantize(
     z: int,
     low: int,
     high: int,
-    rounding: int,
+    rounding: RoundingNumber,
     out: Array,
 ) -> None:
     """Write the codes of `p` (O, M) into `out` uint8 (O, M); bias, multiplier, shift int64 (O) (B2-B4)."""
@@ -56,7 +61,7 @@ def add_bias(p: Array, exponent: int, bias: Array, out: Array) -> None:
 
 @kernel
 def requantize_codes(
-    codes: Array, z_x: int, multiplier: int, s: int, z_y: int, low: int, high: int, rounding: int, out: Array
+    codes: Array, z_x: int, multiplier: int, s: int, z_y: int, low: int, high: int, rounding: RoundingNumber, out: Array
 ) -> None:
     """Write the codes of the flat uint8 `codes` on another grid into `out` (B4)."""
     for i in range(codes.size):

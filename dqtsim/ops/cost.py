@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
+from typing import assert_never
 
 from ..graph.model import Node, Widths
 from ..spec.rules import Nesting, Rounding
@@ -124,12 +125,28 @@ def nesting(elements: int, b: int, n: int, rule: Nesting, *, weights: bool) -> C
     if b == n:
         return counts
     counts[Primitive.WEIGHT_SHIFT if weights else Primitive.ACTIVATION_SHIFT] = elements
-    if rule == Nesting.TIES_UP:
-        counts[Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT] = elements
-        counts[Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP] = elements
-    elif rule == Nesting.MIDPOINT:
-        counts[Primitive.WEIGHT_OR] = elements
+    match rule:
+        case Nesting.TIES_UP:
+            counts[Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT] = elements
+            counts[Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP] = elements
+        case Nesting.FLOOR:
+            pass
+        case Nesting.MIDPOINT:
+            counts[Primitive.WEIGHT_OR] = elements
+        case _:
+            assert_never(rule)
     return counts
+
+
+def _exponent(b: int, n: int, rule: Nesting) -> int:
+    """Return how many places an operand is short of the master steps; an odd MIDPOINT operand one less (A5)."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return n - b
+        case Nesting.MIDPOINT:
+            return n - b - (b < n)
+        case _:
+            assert_never(rule)
 
 
 def _until_bias(inputs: Sequence[TensorType], output: TensorType, machine: Machine, widths: Widths) -> Cost:
@@ -139,9 +156,8 @@ def _until_bias(inputs: Sequence[TensorType], output: TensorType, machine: Machi
     cost = Cost(Counter({widths: outputs * prod(w[1:])}))
     cost.primitives.update(nesting(prod(w), b_w, machine.n, machine.weight_rule, weights=True))
     cost.primitives.update(nesting(prod(inputs[0].shape), b_a, machine.n, machine.activation_rule, weights=False))
-    # a MIDPOINT operand carries one bit more than its code, so it is one place less short (A5)
-    exponent_w = machine.n - b_w - (machine.weight_rule == Nesting.MIDPOINT and b_w < machine.n)
-    if exponent_w + machine.n - b_a > 0:
+    n = machine.n
+    if _exponent(b_w, n, machine.weight_rule) + _exponent(b_a, n, machine.activation_rule) > 0:
         cost.primitives[Primitive.ALIGN_SHIFT] = outputs
     cost.primitives[Primitive.BIAS_ADD] = outputs
     return cost
@@ -149,10 +165,17 @@ def _until_bias(inputs: Sequence[TensorType], output: TensorType, machine: Machi
 
 def _requantized(elements: int, machine: Machine) -> Counter[Primitive]:
     """Return the cost of B4: a multiplication, the half (not under FLOOR) and the zero point added, a shift, a clip."""
+    match machine.rounding:
+        case Rounding.FLOOR:
+            added = 1
+        case Rounding.TIES_UP | Rounding.TIES_AWAY | Rounding.TIES_EVEN:
+            added = 2
+        case _:
+            assert_never(machine.rounding)
     return Counter(
         {
             Primitive.REQUANTIZE_MULTIPLY: elements,
-            Primitive.REQUANTIZE_ADD: elements * (1 if machine.rounding == Rounding.FLOOR else 2),
+            Primitive.REQUANTIZE_ADD: elements * added,
             Primitive.REQUANTIZE_SHIFT: elements,
             Primitive.REQUANTIZE_CLIP: elements,
         }

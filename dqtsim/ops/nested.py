@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import assert_never
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from .. import spec
 from ..errors import ModelError, WidthError
 from ..graph.functions import DOMAIN
 from ..graph.model import Array, Node
+from ..numbers import of_overflow
 from ..spec.rules import Nesting, Overflow
 from .operator import Bound, Call, Machine, TensorType, overflow_error
 
@@ -81,29 +83,42 @@ def kernel_register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> t
 
     Where the plan has proven that no channel can leave the register, nothing is looked at but the extremes.
     """
-    from ..kernels import OVERFLOW_CODES, mac
+    from ..kernels import mac
 
     machine = call.machine
     lowest, highest = mac.extremes(p)
     flags = spec.Flags(0, 0, int(lowest), int(highest))
-    if (
-        machine.overflow == Overflow.SATURATE_EACH
-        or not call.bounds[row.b_w, row.b_a].unproven(machine.accumulator_width).size
-    ):
+    if clamps_each_product(machine) or not call.bounds[row.b_w, row.b_a].unproven(machine.accumulator_width).size:
         return p, flags
     if p.dtype != np.int64:
         p = p.astype(np.int64)
-    exact = p.copy() if machine.overflow == Overflow.ERROR else p
-    events, where = mac.narrow(p, machine.accumulator_width, OVERFLOW_CODES[machine.overflow])
+    # `narrow` stops at the first sum that ERROR refuses, and leaves it as it is
+    events, where = mac.narrow(p, machine.accumulator_width, of_overflow(machine.overflow))
     if where >= 0:
         position, channel = divmod(int(where), p.shape[0])
         at = tuple(int(i) for i in np.unravel_index(position, shape)) if shape else ()
-        raise overflow_error(call, int(exact[channel, position]), channel, at)
-    if machine.overflow == Overflow.WRAP:
-        flags.wraps = int(events)
-    else:
-        flags.saturations = int(events)
+        raise overflow_error(call, int(p[channel, position]), channel, at)
+    match machine.overflow:
+        case Overflow.ERROR:
+            pass
+        case Overflow.WRAP:
+            flags.wraps = int(events)
+        case Overflow.SATURATE | Overflow.SATURATE_EACH:
+            flags.saturations = int(events)
+        case _:
+            assert_never(machine.overflow)
     return p, flags
+
+
+def clamps_each_product(machine: Machine) -> bool:
+    """Return whether the register is narrowed after every product, not at the end of a window (B1)."""
+    match machine.overflow:
+        case Overflow.ERROR | Overflow.WRAP | Overflow.SATURATE:
+            return False
+        case Overflow.SATURATE_EACH:
+            return True
+        case _:
+            assert_never(machine.overflow)
 
 
 def accumulator_dtype(bound: Bound) -> type[np.int32] | type[np.int64]:
@@ -166,6 +181,7 @@ __all__ = [
     "Row",
     "accumulator_dtype",
     "check_rows",
+    "clamps_each_product",
     "kernel_alignment",
     "kernel_register",
     "kernel_row",

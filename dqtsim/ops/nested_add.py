@@ -7,6 +7,7 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
+from ..numbers import of_rounding
 from . import cost
 from .nested import DOMAIN
 from .operator import Call, Operator, Outcome, TensorType, integers
@@ -28,13 +29,13 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import ROUNDING_CODES, add
+    from ..kernels import add
 
     a, b = (x.reshape(-1) for x in inputs[:2])
     z_a, z_b, z_y, m_a, m_b, s = (int(x) for x in inputs[2:])
     low, high = call.node.integer("low"), call.node.integer("high")
     y = np.empty(a.size, np.uint8)
-    add.add(a, b, (z_a, z_b, z_y), (m_a, m_b), s, low, high, ROUNDING_CODES[call.machine.rounding], y)
+    add.add(a, b, (z_a, z_b, z_y), (m_a, m_b), s, low, high, of_rounding(call.machine.rounding), y)
     return Outcome(y.reshape(call.type.shape))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
+from ..numbers import of_rounding
 from ..spec.window import Window
 from . import cost
 from .nested import DOMAIN
@@ -70,7 +71,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import ROUNDING_CODES, pool
+    from ..kernels import pool
 
     z_x, z_y, m, s = (int(x) for x in inputs[1:])
     node, window = call.node, pool_window(call.node)
@@ -85,7 +86,7 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
         s,
         node.integer("low"),
         node.integer("high"),
-        ROUNDING_CODES[call.machine.rounding],
+        of_rounding(call.machine.rounding),
         y[0],
     )
     return Outcome(y)

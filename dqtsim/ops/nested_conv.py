@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import product
+from typing import assert_never
 
 import numpy as np
 
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
-from ..spec.rules import Overflow, TapOrder
+from ..numbers import of_rounding, of_tap_order
+from ..spec.rules import TapOrder
 from ..spec.window import Window
 from . import cost
 from .nested import (
@@ -16,6 +18,7 @@ from .nested import (
     Row,
     accumulator_dtype,
     check_rows,
+    clamps_each_product,
     kernel_alignment,
     kernel_register,
     kernel_row,
@@ -84,14 +87,20 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 def _spec_weights(call: Call, w: Array, row: Row) -> list[list[int]]:
     """Return the operands of each output channel in the target's tap order."""
     machine = call.machine
-    ordered = w if machine.tap_order == TapOrder.CHANNEL_ROW_COLUMN else w.transpose(0, 2, 3, 1)
+    match machine.tap_order:
+        case TapOrder.CHANNEL_ROW_COLUMN:
+            ordered = w
+        case TapOrder.ROW_COLUMN_CHANNEL:
+            ordered = w.transpose(0, 2, 3, 1)
+        case _:
+            assert_never(machine.tap_order)
     z_w = spec.master_zero_point_of_weights(machine.n)
     channels = integers(ordered.reshape(w.shape[0], -1))
     return [spec_operands(channel, z_w, row.b_w, machine, weights=True) for channel in channels]
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import ROUNDING_CODES, mac, nest, requantize
+    from ..kernels import mac, nest, requantize
 
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
     node, machine, row = call.node, call.machine, kernel_row(call, widths)
@@ -108,11 +117,10 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     mac.conv(operands, weights, *geometry, p)
     saturations = 0
     unproven = bound.unproven(machine.accumulator_width)
-    if machine.overflow == Overflow.SATURATE_EACH and unproven.size:
+    if clamps_each_product(machine) and unproven.size:
         p = p.astype(np.int64)
-        innermost = machine.tap_order == TapOrder.ROW_COLUMN_CHANNEL
         saturations = mac.conv_saturate_each(
-            operands, weights, *geometry, innermost, machine.accumulator_width, unproven, p
+            operands, weights, *geometry, of_tap_order(machine.tap_order), machine.accumulator_width, unproven, p
         )
     sums, flags = kernel_register(call, p.reshape(outputs, -1), row, (rows, columns))
     flags.saturations += int(saturations)
@@ -126,7 +134,7 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
         int(z_y),
         node.integer("low"),
         node.integer("high"),
-        ROUNDING_CODES[machine.rounding],
+        of_rounding(machine.rounding),
         y.reshape(outputs, -1),
     )
     return Outcome(y, sums.reshape(1, outputs, rows, columns), flags)

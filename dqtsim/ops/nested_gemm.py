@@ -7,13 +7,14 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
-from ..spec.rules import Overflow
+from ..numbers import CHANNEL_ROW_COLUMN, of_rounding
 from . import cost
 from .nested import (
     DOMAIN,
     Row,
     accumulator_dtype,
     check_rows,
+    clamps_each_product,
     kernel_alignment,
     kernel_register,
     kernel_row,
@@ -68,7 +69,7 @@ def _kernel_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[
     mac.gemm(operands, weights, p)
     saturations = 0
     unproven = bound.unproven(machine.accumulator_width)
-    if machine.overflow == Overflow.SATURATE_EACH and unproven.size:
+    if clamps_each_product(machine) and unproven.size:
         # a fully connected layer is the convolution of a 1 x 1 picture; both tap orders are the same
         wide = p.astype(np.int64).reshape(-1, 1, 1)
         saturations = mac.conv_saturate_each(
@@ -77,7 +78,7 @@ def _kernel_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[
             (1, 1),
             (1, 1),
             1,
-            False,
+            CHANNEL_ROW_COLUMN,
             machine.accumulator_width,
             unproven,
             wide,
@@ -101,7 +102,7 @@ def _spec_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import ROUNDING_CODES, requantize
+    from ..kernels import requantize
 
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
     node, machine, row = call.node, call.machine, kernel_row(call, widths)
@@ -116,7 +117,7 @@ def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
         int(z_y),
         node.integer("low"),
         node.integer("high"),
-        ROUNDING_CODES[machine.rounding],
+        of_rounding(machine.rounding),
         y,
     )
     return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import spec
 from ..graph.model import Array, Node
+from ..numbers import of_rounding
 from . import cost
 from .nested import DOMAIN
 from .operator import Call, Operator, Outcome, TensorType, integers
@@ -24,12 +25,12 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import ROUNDING_CODES, requantize
+    from ..kernels import requantize
 
     z_x, z_y, m, s = (int(x) for x in inputs[1:])
     low, high = call.node.integer("low"), call.node.integer("high")
     y = np.empty(inputs[0].size, np.uint8)
-    rounding = ROUNDING_CODES[call.machine.rounding]
+    rounding = of_rounding(call.machine.rounding)
     requantize.requantize_codes(inputs[0].reshape(-1), z_x, m, s, z_y, low, high, rounding, y)
     return Outcome(y.reshape(call.type.shape))
 

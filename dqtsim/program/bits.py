@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import assert_never
 
 import numpy as np
 
@@ -11,11 +12,11 @@ from ..kernels.vector.functions import can_count
 from ..kernels.vector.isa import AND, XOR
 from ..ops import Machine
 from ..planner import Step
-from ..spec.rules import Nesting, Overflow
+from ..spec.rules import Nesting
 from . import tables
 from .layout import Address, Planes, Spot
 from .lower import Lowering, spread
-from .variants import can_overflow
+from .variants import clamps_products
 
 ONE = (1, 1)
 WORD_BYTES = 4
@@ -33,11 +34,21 @@ def counts_bits(state: Lowering, step: Step, place: Planes) -> bool:
     machine, outputs = step.call.machine, step.call.type.shape[1]
     if not can_count(state.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
         return False
-    if machine.weight_rule == Nesting.MIDPOINT and outputs % state.isa.lanes:
+    if _is_odd(machine.weight_rule) and outputs % state.isa.lanes:
         return False
-    each = can_overflow(step) and machine.overflow == Overflow.SATURATE_EACH
     taps = math.prod(state.out.constants[step.node.inputs[1]].shape[1:])
-    return not each and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS
+    return not clamps_products(step) and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS
+
+
+def _is_odd(rule: Nesting) -> bool:
+    """Return whether operands of width 1 are -1 and 1, not -1 and 0 (A5)."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return False
+        case Nesting.MIDPOINT:
+            return True
+        case _:
+            assert_never(rule)
 
 
 def pixel_bytes(channels: int) -> int:
@@ -108,7 +119,7 @@ def packed_bits(
 
     operands: (O, taps), of width 1: -1 or 0, MIDPOINT's -1 or 1. Bits are those of -1, MIDPOINT's those of 1.
     """
-    middle = rule == Nesting.MIDPOINT
+    middle = _is_odd(rule)
     marks = operands == (1 if middle else -1)
     parts = []
     for part in tables.packed_weights(marks.astype(np.int8), runs, blocks):

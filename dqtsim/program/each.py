@@ -1,7 +1,7 @@
 """Layers whose register clamps after every product, and in some channels can (B1): what follows "conv"."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
@@ -103,6 +103,12 @@ def _taps(shape: "Shape", codes: Array, tap_order: TapOrder, *, depthwise: bool)
     offsets = np.zeros(int(there.sum()), np.int64)
     offsets[shape.runs[there]] = starts[there]
     numbers = np.arange(len(offsets))
-    if tap_order == TapOrder.ROW_COLUMN_CHANNEL and codes.ndim == 4:
-        numbers = numbers.reshape(shape.dense.channels, -1).T.reshape(-1)
+    match tap_order:
+        case TapOrder.CHANNEL_ROW_COLUMN:
+            pass
+        case TapOrder.ROW_COLUMN_CHANNEL:
+            if codes.ndim == 4:
+                numbers = numbers.reshape(shape.dense.channels, -1).T.reshape(-1)
+        case _:
+            assert_never(tap_order)
     return offsets[numbers], numbers

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
@@ -192,7 +192,6 @@ class Program:
         from .handlers import HANDLERS
 
         self.plan, self.library = plan, library
-        self.wraps = plan.machine.overflow == Overflow.WRAP
         self.lowered: Lowered = lower(plan, library.isa, library.functions, HANDLERS, keep=keep)
         last = len(self.lowered.operations)
         for buffer in self.lowered.buffers:
@@ -209,8 +208,17 @@ class Program:
                 self.segments[-1].append(operation)
             else:
                 self.segments.append([operation])
-        # an event of any layer stops the run
-        self.stops = plan.machine.overflow == Overflow.ERROR and bool(self.lowered.events)
+        # whether an event of any layer stops the run, and whether events are wraps
+        self.stops = self.wraps = False
+        match plan.machine.overflow:
+            case Overflow.ERROR:
+                self.stops = bool(self.lowered.events)
+            case Overflow.WRAP:
+                self.wraps = True
+            case Overflow.SATURATE | Overflow.SATURATE_EACH:
+                pass
+            case _:
+                assert_never(plan.machine.overflow)
         # one native call does it all
         self.whole = len(self.segments) == 1 and isinstance(self.segments[0], list)
         # samples that take turns

@@ -10,8 +10,8 @@ from ..kernels.vector import matrix
 from ..kernels.vector.bits import ALWAYS, ONES, OTHERS
 from ..kernels.vector.nest import NEST
 from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
+from ..numbers import of_nesting
 from ..planner import Step
-from ..spec.rules import Overflow
 from . import tables
 from .bits import ONE, bits, bits_row, counts_bits, pixel_bytes, taps_of_bits
 from .each import each
@@ -21,7 +21,7 @@ from .narrowing import narrow
 from .packing import block_table, pack_weights
 from .residual import residual_of
 from .tiles import DEPTH_BYTES, apart, by_matrices, distance, grouping, panel_row, tile_of, whole_tiles
-from .variants import Variants, can_overflow, choices, held, row_index, variants_of
+from .variants import Variants, can_overflow, choices, clamps_products, held, row_index, variants_of
 
 # one chunk is worth at least so many multiply-accumulates
 CHUNK_MACS = 1_000_000
@@ -96,7 +96,7 @@ def nest(
             when=when,
             widths=widths_of(state, step),
             n=machine.n,
-            rule=tables.RULES[machine.activation_rule],
+            rule=of_nesting(machine.activation_rule),
             zero=int(state.out.constants[node.inputs[2]]),
             **place.words(),
             target=target,
@@ -282,7 +282,7 @@ def layer(
     def to_tiles(offsets: Array) -> int:
         return memory.add(offsets[order])
 
-    by_product = can_overflow(step) and machine.overflow == Overflow.SATURATE_EACH
+    by_product = clamps_products(step)
     sums: Address = 0
     if state.keep or can_overflow(step):
         sums = Spot(state.buffer(pixels * channels * 4))

@@ -1,6 +1,7 @@
 """Layers whose sums fit 32 bits but, in some channels, not the register: what follows the convolution (B1, C2, C3)."""
 
 from collections.abc import Mapping
+from typing import assert_never
 
 import numpy as np
 
@@ -56,12 +57,25 @@ def narrow(
         target_offsets=target_offsets,
         pixels=pixels,
         events=state.out.events[node.name].start,
-        wraps=int(machine.overflow == Overflow.WRAP),
+        wraps=int(_wraps(machine.overflow)),
         unused=32 - machine.accumulator_width,
         zero=0 if logits else int(state.out.constants[node.inputs[3]]),
         low=words["low"],
         high=words["high"],
     )
+
+
+def _wraps(overflow: Overflow) -> bool:
+    """Return whether sums that do not fit are wrapped, not clamped; after an ERROR nobody looks at them."""
+    match overflow:
+        case Overflow.WRAP:
+            return True
+        case Overflow.ERROR | Overflow.SATURATE:
+            return False
+        case Overflow.SATURATE_EACH:
+            raise ValueError("SATURATE_EACH clamps product by product; see each.py")
+        case _:
+            assert_never(overflow)
 
 
 def finishing(state: Lowering, step: Step, pair: Widths, variant: "tables.Scaling | int") -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ..graph.model import Array
 from ..planner import Step
-from ..spec.rules import Rounding
+from . import tables
 from .layout import Address, Planes
 from .lower import Lowering
 
@@ -50,8 +50,7 @@ def residual_of(state: Lowering, step: Step) -> Residual | None:
     """Return the addition that may be done with a convolution: its only consumer, all in 32 bits."""
     name = step.node.outputs[0]
     readers = state.uses.get(name, [])
-    rounding = step.call.machine.rounding
-    if state.keep or name in state.outputs or len(readers) != 1 or rounding not in (Rounding.TIES_UP, Rounding.FLOOR):
+    if state.keep or name in state.outputs or len(readers) != 1:
         return None
     add = readers[0]
     if add.node.operator != "NestedAdd":
@@ -61,9 +60,10 @@ def residual_of(state: Lowering, step: Step) -> Residual | None:
     if not isinstance(other, Planes):
         return None
     z_a, z_b, z_y, m_a, m_b, s = (int(state.out.constants[i]) for i in add.node.inputs[2:])
-    if s > 30:
+    half = tables.folded_half(s, step.call.machine.rounding)
+    if s > 30 or half is None:
         return None
-    addend = -z_a * m_a - z_b * m_b + (z_y << s) + ((1 << s) >> 1 if rounding == Rounding.TIES_UP else 0)
+    addend = -z_a * m_a - z_b * m_b + (z_y << s) + half
     if state.isa.packs and max(m_a, m_b) > MOST_HALVED:
         return None
     if abs(addend) + 255 * (m_a + m_b) >= 1 << 31:

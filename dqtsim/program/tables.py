@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -17,8 +17,6 @@ I32_MOST = (1 << 31) - 1
 I64_SAFE = 1 << 62
 # beyond every code, with any zero point added
 FAR = 1 << 16
-RULES = {Nesting.TIES_UP: 0, Nesting.FLOOR: 1, Nesting.MIDPOINT: 2}
-FOLDED = (Rounding.TIES_UP, Rounding.FLOOR)
 
 
 def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
@@ -30,17 +28,27 @@ def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
     k = n - b
     if k == 0:
         return wide
-    if rule == Nesting.TIES_UP:
-        limited: Array = np.minimum((wide + (1 << (k - 1))) >> k, (1 << b) - 1)
-        return limited
-    return 2 * (wide >> k) + 1 if rule == Nesting.MIDPOINT else wide >> k
+    match rule:
+        case Nesting.TIES_UP:
+            limited: Array = np.minimum((wide + (1 << (k - 1))) >> k, (1 << b) - 1)
+            return limited
+        case Nesting.FLOOR:
+            return wide >> k
+        case Nesting.MIDPOINT:
+            return 2 * (wide >> k) + 1
+        case _:
+            assert_never(rule)
 
 
 def zeta(z: int, b: int, n: int, rule: Nesting) -> int:
     """Return what an operand lacks of `nested`: the nested zero point (A4, A5)."""
-    if b < n and rule == Nesting.MIDPOINT:
-        return 2 * (z >> (n - b))
-    return int(nested(np.array(z), b, n, rule))
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return int(nested(np.array(z), b, n, rule))
+        case Nesting.MIDPOINT:
+            return 2 * (z >> (n - b)) if b < n else z
+        case _:
+            assert_never(rule)
 
 
 def greatest(z: int, b: int, n: int, rule: Nesting) -> int:
@@ -50,7 +58,13 @@ def greatest(z: int, b: int, n: int, rule: Nesting) -> int:
 
 def dropped(b: int, n: int, rule: Nesting) -> int:
     """Return the exponent that puts an operand of width `b` into master steps (A5)."""
-    return 0 if b == n else n - b - int(rule == Nesting.MIDPOINT)
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return n - b
+        case Nesting.MIDPOINT:
+            return n - b - int(b < n)
+        case _:
+            assert_never(rule)
 
 
 def weight_operands(codes: Array, b: int, machine: Machine) -> Array:
@@ -89,8 +103,9 @@ def scaling(
     s = np.where(same, 0, s)
     addend = np.where(same, np.minimum(np.maximum(first, -FAR), FAR), b * m)
     half = (1 << s) >> 1
-    if rounding in FOLDED:
-        addend = addend + (zero << s) + (half if rounding == Rounding.TIES_UP else 0)
+    added = folded_half(s, rounding)
+    if added is not None:
+        addend = addend + (zero << s) + added
     ends = np.concatenate([lowest * factor + addend - half, highest * factor + addend + half])
     if factor.max() > I32_MOST or s.max() > 62 or max(abs(addend).max(), abs(ends).max()) >= I64_SAFE:
         return None
@@ -109,12 +124,30 @@ def divided(value: Any, s: Any, rounding: Rounding) -> Any:
     """Return value / 2^s, rounded; of integers or of arrays."""
     whole = value >> s
     twice = 2 * (value - (whole << s)) - (1 << s)
-    if rounding == Rounding.FLOOR:
-        return whole
-    if rounding == Rounding.TIES_UP:
-        return whole + (twice >= 0)
-    up = whole & 1 == 1 if rounding == Rounding.TIES_EVEN else value > 0
-    return whole + ((twice > 0) | ((twice == 0) & up))
+    match rounding:
+        case Rounding.FLOOR:
+            return whole
+        case Rounding.TIES_UP:
+            return whole + (twice >= 0)
+        case Rounding.TIES_AWAY:
+            return whole + ((twice > 0) | ((twice == 0) & (value > 0)))
+        case Rounding.TIES_EVEN:
+            return whole + ((twice > 0) | ((twice == 0) & (whole & 1 == 1)))
+        case _:
+            assert_never(rounding)
+
+
+def folded_half(s: Any, rounding: Rounding) -> Any:
+    """Return what rounding adds to a sum before its shift by `s`, or None where that depends on the sum."""
+    match rounding:
+        case Rounding.TIES_UP:
+            return (1 << s) >> 1
+        case Rounding.FLOOR:
+            return 0
+        case Rounding.TIES_AWAY | Rounding.TIES_EVEN:
+            return None
+        case _:
+            assert_never(rounding)
 
 
 @dataclass(frozen=True)

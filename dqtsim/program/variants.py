@@ -1,6 +1,7 @@
 """What a layer needs at each pair of widths that it may run at, and whether it may run natively at all (B1-B4, C2)."""
 
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 import numpy as np
 
@@ -68,9 +69,26 @@ def registered(bound: Bound, machine: Machine) -> Bound:
     lost = bound.unproven(machine.accumulator_width)
     half = 1 << (machine.accumulator_width - 1)
     lowest, highest = np.maximum(bound.lowest, -half), np.minimum(bound.highest, half - 1)
-    if machine.overflow == Overflow.WRAP:
-        lowest[lost], highest[lost] = -half, half - 1
+    match machine.overflow:
+        case Overflow.ERROR | Overflow.SATURATE | Overflow.SATURATE_EACH:
+            pass
+        case Overflow.WRAP:
+            lowest[lost], highest[lost] = -half, half - 1
+        case _:
+            assert_never(machine.overflow)
     return Bound(lowest, highest)
+
+
+def clamps_products(step: Step) -> bool:
+    """Return whether some register of a layer has to be clamped product by product (SATURATE_EACH)."""
+    overflow = step.call.machine.overflow
+    match overflow:
+        case Overflow.ERROR | Overflow.WRAP | Overflow.SATURATE:
+            return False
+        case Overflow.SATURATE_EACH:
+            return can_overflow(step)
+        case _:
+            assert_never(overflow)
 
 
 def row_index(row_widths: Sequence[int], pair: Widths) -> int:

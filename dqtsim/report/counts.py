@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from ..energy import EnergyTable
 from ..graph.model import Graph, Widths
@@ -122,11 +122,15 @@ def cycles(step: Step, target: Target, pair: Widths) -> int:
     output, weight = step.call.type.shape, step.input_types[1].shape
     group = step.node.integer("group") if "group" in step.node.attributes else 1
     positions, channels, taps = prod(output[2:]), output[1] // group, prod(weight[1:])
-    steps = {
-        ArrayMode.PARALLEL: 1,
-        ArrayMode.ACTIVATION_SERIAL: b_a,
-        ArrayMode.DIGIT_SERIAL: -(-b_a // 2) * -(-b_w // 2),
-    }[target.mode]
+    match target.mode:
+        case ArrayMode.PARALLEL:
+            steps = 1
+        case ArrayMode.ACTIVATION_SERIAL:
+            steps = b_a
+        case ArrayMode.DIGIT_SERIAL:
+            steps = -(-b_a // 2) * -(-b_w // 2)
+        case _:
+            assert_never(target.mode)
     tiles = -(-positions // target.rows) * -(-channels // target.columns)
     return group * tiles * (taps * steps + target.rows + 1)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import assert_never
 
 from .. import spec
 from ..executor import Result, engine
@@ -110,11 +111,17 @@ class _Counter:
             return
         weights = _weights_are_nested(frame)
         self._count(Primitive.WEIGHT_SHIFT if weights else Primitive.ACTIVATION_SHIFT)
-        if values["rule"] == Nesting.TIES_UP:
-            self._count(Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT)
-            self._count(Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP)
-        elif values["rule"] == Nesting.MIDPOINT:
-            self._count(Primitive.WEIGHT_OR)
+        rule: Nesting = values["rule"]
+        match rule:
+            case Nesting.TIES_UP:
+                self._count(Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT)
+                self._count(Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP)
+            case Nesting.FLOOR:
+                pass
+            case Nesting.MIDPOINT:
+                self._count(Primitive.WEIGHT_OR)
+            case _:
+                assert_never(rule)
 
     def _dot(self, frame: FrameType) -> None:
         self._cost.macs[self._widths] += len(frame.f_locals["taps"])
@@ -132,8 +139,14 @@ class _Counter:
 
     def _shift_right(self, frame: FrameType) -> None:
         self._count(Primitive.REQUANTIZE_SHIFT)
-        if frame.f_locals["rounding"] != Rounding.FLOOR:
-            self._count(Primitive.REQUANTIZE_ADD)  # of the half
+        rounding: Rounding = frame.f_locals["rounding"]
+        match rounding:
+            case Rounding.FLOOR:
+                pass
+            case Rounding.TIES_UP | Rounding.TIES_AWAY | Rounding.TIES_EVEN:
+                self._count(Primitive.REQUANTIZE_ADD)  # of the half
+            case _:
+                assert_never(rounding)
 
     def _clip(self, _frame: FrameType) -> None:
         self._count(Primitive.REQUANTIZE_CLIP)

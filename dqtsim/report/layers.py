@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import assert_never
 
 from ..target import ArrayMode
 from . import charts
@@ -14,11 +15,18 @@ from .study import OWN, Record, Study
 
 PARTS = {"macs": "MACs", "nesting": "nesting", "requantize": "after the accumulator", "memory": "memory"}
 MOVED = {"weights": "weights", "inputs": "activations in", "outputs": "activations out", "tables": "tables"}
-_STEPS = {
-    ArrayMode.PARALLEL: "a MAC a cycle whatever the widths, so cycles do not depend on them",
-    ArrayMode.ACTIVATION_SERIAL: "a MAC takes as many cycles as its activation has bits",
-    ArrayMode.DIGIT_SERIAL: "a MAC takes a cycle for each pair of 2-bit digits of weight and activation",
-}
+
+
+def _steps(mode: ArrayMode) -> str:
+    match mode:
+        case ArrayMode.PARALLEL:
+            return "a MAC a cycle whatever the widths, so cycles do not depend on them"
+        case ArrayMode.ACTIVATION_SERIAL:
+            return "a MAC takes as many cycles as its activation has bits"
+        case ArrayMode.DIGIT_SERIAL:
+            return "a MAC takes a cycle for each pair of 2-bit digits of weight and activation"
+        case _:
+            assert_never(mode)
 
 
 def layers(study: Study) -> Markup:
@@ -166,7 +174,7 @@ def _cycles_figure(study: Study, rows: Sequence[RowSpread], how: str) -> Markup:
     lanes = study.target.rows * study.target.columns
     caption = (
         f"Cycles of a picture, {total:,.0f} ({how}), on {array_text(study.target)} of target {study.target.name}; "
-        f"{_STEPS[study.target.mode]}. {macs / total:,.0f} MACs a cycle on average, {percent(macs / total, lanes)} "
+        f"{_steps(study.target.mode)}. {macs / total:,.0f} MACs a cycle on average, {percent(macs / total, lanes)} "
         "of what "
         "the array could do in single steps. Additions and pools are not counted."
     )

@@ -1,6 +1,7 @@
 """The first parts of the page: what all parts are made of, the summary, and the settings compared."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from ..target import ArrayMode, Target
 from . import charts
@@ -110,10 +111,14 @@ def _against(value: float, base: float, reference: Record) -> str:
 
 def _cycles_note(study: Study, cycles: float, base: float) -> str:
     """Return how cycles stand to those of the widest setting, or that widths do not matter to them."""
-    if study.target.mode == ArrayMode.PARALLEL:
-        extra = f", {percent(cycles - base, cycles)} of them for the controller" if cycles > base else ""
-        return f"the same at all widths{extra}"
-    return _against(cycles, base, study.uniform[0])
+    match study.target.mode:
+        case ArrayMode.PARALLEL:
+            extra = f", {percent(cycles - base, cycles)} of them for the controller" if cycles > base else ""
+            return f"the same at all widths{extra}"
+        case ArrayMode.ACTIVATION_SERIAL | ArrayMode.DIGIT_SERIAL:
+            return _against(cycles, base, study.uniform[0])
+        case _:
+            assert_never(study.target.mode)
 
 
 def array_text(target: Target) -> str:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from ..errors import ToolError
+from ..numbers import NEST_MIDPOINT, of_mode
 from ..target import ArrayMode
 from .cosim import FOLDER, SOURCES
 
@@ -56,12 +58,34 @@ MAPPINGS: dict[str, Technology] = {
         {f"LUT{inputs}": 1 for inputs in range(1, 7)},
     ),
 }
-MODES = {
-    ArrayMode.PARALLEL: "parallel",
-    ArrayMode.ACTIVATION_SERIAL: "activation bits",
-    ArrayMode.DIGIT_SERIAL: "2-bit digits",
-}
-_OPERANDS = {ArrayMode.PARALLEL: (9, 8), ArrayMode.ACTIVATION_SERIAL: (2, 8), ArrayMode.DIGIT_SERIAL: (3, 4)}
+
+
+def _name(mode: ArrayMode) -> str:
+    match mode:
+        case ArrayMode.PARALLEL:
+            return "parallel"
+        case ArrayMode.ACTIVATION_SERIAL:
+            return "activation bits"
+        case ArrayMode.DIGIT_SERIAL:
+            return "2-bit digits"
+        case _:
+            assert_never(mode)
+
+
+def _operands(mode: ArrayMode) -> dict[str, int]:
+    """Return the widths of what an element multiplies, of activations and of weights."""
+    match mode:
+        case ArrayMode.PARALLEL:
+            return {"A_W": 9, "W_W": 8}
+        case ArrayMode.ACTIVATION_SERIAL:
+            return {"A_W": 2, "W_W": 8}
+        case ArrayMode.DIGIT_SERIAL:
+            return {"A_W": 3, "W_W": 4}
+        case _:
+            assert_never(mode)
+
+
+MODES = {mode: _name(mode) for mode in ArrayMode}
 COLUMN_END = "column end, 32"
 
 
@@ -70,17 +94,16 @@ def _circuits() -> dict[str, tuple[str, dict[str, int]]]:
     found: dict[str, tuple[str, dict[str, int]]] = {}
     for width in ACCUMULATORS:
         found[f"plain 8-bit MAC, {width}"] = "area_mac", {"SUM_W": width}
-        for index, (mode, name) in enumerate(MODES.items()):
-            a, w = _OPERANDS[mode]
-            shape = {"A_W": a, "W_W": w, "SUM_W": width, "SERIAL": int(index > 0)}
+        for mode, name in MODES.items():
+            shape = {**_operands(mode), "SUM_W": width, "SERIAL": int(mode is not ArrayMode.PARALLEL)}
             found[f"{name}, {width}"] = "dqt_pe", shape
-            found[f"{name}, nesting inside, {width}"] = "area_nesting_pe", {**shape, "MODE": index}
+            found[f"{name}, nesting inside, {width}"] = "area_nesting_pe", {**shape, "MODE": of_mode(mode)}
             if width == 24:
                 found[f"{name}, clamp each, {width}"] = "dqt_pe", {**shape, "EACH": 1}
-    for index, (mode, name) in enumerate(MODES.items()):
-        a, w = _OPERANDS[mode]
-        found[f"{name}, row edge"] = "dqt_row_edge", {"MODE": index, "A_W": a}
-        found[f"{name}, column edge"] = "dqt_column_edge", {"MODE": index, "W_W": w, "RULE": 2}
+    for mode, name in MODES.items():
+        widths, own = _operands(mode), {"MODE": of_mode(mode)}
+        found[f"{name}, row edge"] = "dqt_row_edge", {**own, "A_W": widths["A_W"]}
+        found[f"{name}, column edge"] = "dqt_column_edge", {**own, "W_W": widths["W_W"], "RULE": NEST_MIDPOINT}
     found[COLUMN_END] = "dqt_requant", {"ACC_W": 32}
     return found
 

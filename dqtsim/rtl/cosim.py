@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
 from ..errors import ToolError
+from ..numbers import of_overflow
 from ..spec.rules import Overflow
 from .vectors import Vector, parameters, write
 
@@ -144,10 +146,14 @@ def check(output: str, hardware: Mapping[str, int], vector: Vector) -> Finding:
 
 def _overflows(hardware: Mapping[str, int], vector: Vector, seen: int) -> int:
     """Return how many sums the engine saw leave the register, where the circuit keeps the exact sum to tell."""
-    policy = list(Overflow)[hardware["OVERFLOW"]]
-    if vector.flags is None or policy not in (Overflow.ERROR, Overflow.SATURATE):
-        return seen
-    return vector.flags.saturations
+    policy = next(policy for policy in Overflow if of_overflow(policy) == hardware["OVERFLOW"])
+    match policy:
+        case Overflow.ERROR | Overflow.SATURATE:
+            return seen if vector.flags is None else vector.flags.saturations
+        case Overflow.WRAP | Overflow.SATURATE_EACH:
+            return seen
+        case _:
+            assert_never(policy)
 
 
 def _first(output: str, vector: Vector) -> str:

@@ -49,10 +49,12 @@ module dqt_address #(
     assign step_kx = 1'b1;
     assign step_ky = last_kx;
     assign step_channel = last_kx && last_ky;
-  end else begin : g_channel_innermost
+  end else if (TAP_ORDER == dqt::ROW_COLUMN_CHANNEL) begin : g_channel_innermost
     assign step_channel = 1'b1;
     assign step_kx = last_channel;
     assign step_ky = last_channel && last_kx;
+  end else begin : g_unknown
+    dqt_unknown_tap_order refused ();
   end
   always_ff @(posedge clk) begin
     if (start) begin

@@ -13,9 +13,11 @@ module dqt_narrow #(
   assign overflow = sum != SUM_W'($signed(sum[ACC_W-1:0]));
   if (OVERFLOW == dqt::SATURATE) begin : g_saturate
     assign acc = !overflow ? sum[ACC_W-1:0] : sum[SUM_W-1] ? ~MOST : MOST;
-  end else begin : g_low_bits
+  end else if (OVERFLOW == dqt::ERROR || OVERFLOW == dqt::WRAP || OVERFLOW == dqt::SATURATE_EACH) begin : g_low_bits
     assign acc = sum[ACC_W-1:0];
     logic unused;
     assign unused = &{1'b0, MOST};
+  end else begin : g_unknown
+    dqt_unknown_overflow refused ();
   end
 endmodule

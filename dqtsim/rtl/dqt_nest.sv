@@ -16,7 +16,9 @@ module dqt_nest #(
     assign shifted = {q, 1'b0} >> k;
     assign top = {N{1'b1}} >> k;
     assign code = shifted[N:1] == top ? top : shifted[N:1] + N'(shifted[0]);
-  end else begin : g_floor
+  end else if (RULE == dqt::NEST_FLOOR || RULE == dqt::NEST_MIDPOINT) begin : g_floor
     assign code = q >> k;
+  end else begin : g_unknown
+    dqt_unknown_nesting refused ();
   end
 endmodule

@@ -44,8 +44,10 @@ module dqt_requant #(
     assign unused = &{1'b0, above, tie};
   end else if (ROUNDING == dqt::TIES_AWAY) begin : g_ties_away
     assign up = above || (tie && !x[X_W-1]);
-  end else begin : g_ties_even
+  end else if (ROUNDING == dqt::TIES_EVEN) begin : g_ties_even
     assign up = above || (tie && whole[0]);
+  end else begin : g_unknown
+    dqt_unknown_rounding refused ();
   end
 
   assign code = whole + X_W'($signed({1'b0, up})) + X_W'($signed({1'b0, zero}));

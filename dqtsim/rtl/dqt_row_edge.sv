@@ -24,7 +24,9 @@ module dqt_row_edge #(
     assign unused = &{1'b0, digit};
   end else if (MODE == dqt::ACTIVATION_SERIAL) begin : g_bit
     assign a = $signed({1'b0, 1'(code >> digit)}) - $signed({1'b0, 1'(zero >> digit)});
-  end else begin : g_digit
+  end else if (MODE == dqt::DIGIT_SERIAL) begin : g_digit
     assign a = $signed({1'b0, 2'(code >> {digit, 1'b0})}) - $signed({1'b0, 2'(zero >> {digit, 1'b0})});
+  end else begin : g_unknown
+    dqt_unknown_mode refused ();
   end
 endmodule

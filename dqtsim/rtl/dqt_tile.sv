@@ -49,6 +49,17 @@ module dqt_tile #(
   localparam int SUM_W = EXACT && ACC_W < 32 ? 32 : ACC_W;
   localparam bit WEIGHT_MIDDLE = WEIGHT_RULE == dqt::NEST_MIDPOINT;
 
+  // the constants above have no answer for other numbers
+  if (MODE != dqt::PARALLEL && !BITS && !DIGITS) begin : g_no_mode
+    dqt_unknown_mode refused ();
+  end
+  if (OVERFLOW != dqt::WRAP && !EACH && !EXACT) begin : g_no_overflow
+    dqt_unknown_overflow refused ();
+  end
+  if (WEIGHT_RULE != dqt::NEST_TIES_UP && WEIGHT_RULE != dqt::NEST_FLOOR && !WEIGHT_MIDDLE) begin : g_no_rule
+    dqt_unknown_nesting refused ();
+  end
+
   // exponents and zero points at the widths in use (A4, A5)
   logic [3:0] k_w, e_w, align;
   logic [N-1:0] zero_a, zero_w;

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import spec
+from .. import numbers, spec
 from ..errors import InputError, TargetError
 from ..executor import traced
 from ..graph.model import Array, Node, Widths
@@ -23,8 +23,7 @@ from ..ops.operator import Call, Machine
 from ..planner import Plan, Step
 from ..report.counts import cycles
 from ..spec.mac import Flags
-from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
-from ..target import ArrayMode, Target
+from ..target import Target
 
 MOST_TAPS, MOST_CHANNELS, MOST_ELEMENTS = (1 << 16) - 1, 4096, 4096
 FORMAT = 1
@@ -43,11 +42,6 @@ ORDER = {
     "acc": "output channel, row, column",
     "y": "output channel, row, column",
 }
-_NESTING = {Nesting.TIES_UP: 0, Nesting.FLOOR: 1, Nesting.MIDPOINT: 2}
-_MODE = {ArrayMode.PARALLEL: 0, ArrayMode.ACTIVATION_SERIAL: 1, ArrayMode.DIGIT_SERIAL: 2}
-_OVERFLOW = {Overflow.ERROR: 0, Overflow.WRAP: 1, Overflow.SATURATE: 2, Overflow.SATURATE_EACH: 3}
-_ROUNDING = {Rounding.TIES_UP: 0, Rounding.FLOOR: 1, Rounding.TIES_AWAY: 2, Rounding.TIES_EVEN: 3}
-_TAP_ORDER = {TapOrder.CHANNEL_ROW_COLUMN: 0, TapOrder.ROW_COLUMN_CHANNEL: 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +76,15 @@ def parameters_of(machine: Machine, target: Target) -> dict[str, int]:
         "R": target.rows,
         "C": target.columns,
         "N": machine.n,
-        "WEIGHT_RULE": _NESTING[machine.weight_rule],
-        "ACTIVATION_RULE": _NESTING[machine.activation_rule],
-        "MODE": _MODE[target.mode],
-        "OVERFLOW": _OVERFLOW[machine.overflow],
-        "TAP_ORDER": _TAP_ORDER[machine.tap_order],
+        "WEIGHT_RULE": numbers.of_nesting(machine.weight_rule),
+        "ACTIVATION_RULE": numbers.of_nesting(machine.activation_rule),
+        "MODE": numbers.of_mode(target.mode),
+        "OVERFLOW": numbers.of_overflow(machine.overflow),
+        "TAP_ORDER": numbers.of_tap_order(machine.tap_order),
         "ACC_W": machine.accumulator_width,
         "BIAS_W": machine.bias_width,
         "M_W": target.multiplier_width,
-        "ROUNDING": _ROUNDING[machine.rounding],
+        "ROUNDING": numbers.of_rounding(machine.rounding),
     }
 
 

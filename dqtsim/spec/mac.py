@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import mul
+from typing import Literal, assert_never
 
 from .rules import Overflow
+
+AtTheEnd = Literal[Overflow.ERROR, Overflow.WRAP, Overflow.SATURATE]
 
 
 @dataclass
@@ -48,20 +51,24 @@ def saturate(value: int, width: int) -> int:
     return min(max(value, lowest), highest)
 
 
-def narrow(total: int, width: int, overflow: Overflow, flags: Flags) -> int:
+def narrow(total: int, width: int, overflow: AtTheEnd, flags: Flags) -> int:
     """Put an exact sum into the accumulator at the end of a window (ERROR, WRAP, SATURATE)."""
     flags.lowest = min(flags.lowest, total)
     flags.highest = max(flags.highest, total)
     lowest, highest = limits(width)
     if lowest <= total <= highest:
         return total
-    if overflow == Overflow.WRAP:
-        flags.wraps += 1
-        return wrap(total, width)
-    if overflow == Overflow.SATURATE:
-        flags.saturations += 1
-        return saturate(total, width)
-    raise AccumulatorOverflow(total)
+    match overflow:
+        case Overflow.ERROR:
+            raise AccumulatorOverflow(total)
+        case Overflow.WRAP:
+            flags.wraps += 1
+            return wrap(total, width)
+        case Overflow.SATURATE:
+            flags.saturations += 1
+            return saturate(total, width)
+        case _:
+            assert_never(overflow)
 
 
 def accumulate_saturating(products: Iterable[int], width: int, flags: Flags) -> int:
@@ -81,9 +88,14 @@ def dot(weights: Sequence[int], taps: Sequence[int], width: int, overflow: Overf
 
     `weights` and `taps` are operands in the target's tap order.
     """
-    if overflow == Overflow.SATURATE_EACH:
-        return accumulate_saturating(map(mul, weights, taps), width, flags)
-    return narrow(sum(map(mul, weights, taps)), width, overflow, flags)
+    products = map(mul, weights, taps)
+    match overflow:
+        case Overflow.SATURATE_EACH:
+            return accumulate_saturating(products, width, flags)
+        case Overflow.ERROR | Overflow.WRAP | Overflow.SATURATE:
+            return narrow(sum(products), width, overflow, flags)
+        case _:
+            assert_never(overflow)
 
 
 def align(p: int, e_w: int, e_a: int) -> int:

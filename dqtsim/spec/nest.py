@@ -1,5 +1,7 @@
 """Codes and widths: equations A1 to A5 of spec/README.md."""
 
+from typing import assert_never
+
 from .rules import Nesting
 
 
@@ -12,31 +14,49 @@ def nest(q: int, b: int, n: int, rule: Nesting) -> int:
     k = n - b
     if k == 0:
         return q
-    if rule == Nesting.TIES_UP:
-        epsilon = (q >> (k - 1)) & 1
-        return min((q >> k) + epsilon, (1 << b) - 1)
-    return q >> k
+    match rule:
+        case Nesting.TIES_UP:
+            epsilon = (q >> (k - 1)) & 1
+            return min((q >> k) + epsilon, (1 << b) - 1)
+        case Nesting.FLOOR | Nesting.MIDPOINT:
+            return q >> k
+        case _:
+            assert_never(rule)
 
 
 def nest_zero_point(z: int, b: int, n: int, rule: Nesting) -> int:
     """Return the zero point at width `b` (A4); a MIDPOINT tensor nests its zero point by FLOOR."""
-    return nest(z, b, n, Nesting.FLOOR if rule == Nesting.MIDPOINT else rule)
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return nest(z, b, n, rule)
+        case Nesting.MIDPOINT:
+            return nest(z, b, n, Nesting.FLOOR)
+        case _:
+            assert_never(rule)
 
 
 def operand(q: int, z: int, b: int, n: int, rule: Nesting) -> int:
     """Return the signed operand s of the multiplier for the master code `q` (A5)."""
     s = nest(q, b, n, rule) - nest_zero_point(z, b, n, rule)
-    if rule == Nesting.MIDPOINT and b < n:
-        return 2 * s + 1
-    return s
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return s
+        case Nesting.MIDPOINT:
+            return 2 * s + 1 if b < n else s
+        case _:
+            assert_never(rule)
 
 
 def exponent(b: int, n: int, rule: Nesting) -> int:
     """Return e such that an operand s of width `b` stands for s * 2^e master steps (A5)."""
     k = n - b
-    if rule == Nesting.MIDPOINT and k > 0:
-        return k - 1
-    return k
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return k
+        case Nesting.MIDPOINT:
+            return max(k - 1, 0)
+        case _:
+            assert_never(rule)
 
 
 def master_zero_point_of_weights(n: int) -> int:

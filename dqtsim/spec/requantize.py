@@ -1,6 +1,7 @@
 """Rows per width and requantization: equations B3' and B4 of spec/README.md."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from .rules import Rounding
 
@@ -24,13 +25,19 @@ def shift_right(x: int, s: int, rounding: Rounding) -> int:
     floor = x >> s
     dropped = x - (floor << s)
     half = 1 << (s - 1)
-    if rounding == Rounding.FLOOR or dropped < half:
-        return floor
-    if dropped > half or rounding == Rounding.TIES_UP:
-        return floor + 1
-    if rounding == Rounding.TIES_AWAY:
-        return floor + 1 if x >= 0 else floor
-    return floor + (floor & 1)
+    nearer = floor + (dropped > half)
+    tie = dropped == half
+    match rounding:
+        case Rounding.FLOOR:
+            return floor
+        case Rounding.TIES_UP:
+            return floor + 1 if tie else nearer
+        case Rounding.TIES_AWAY:
+            return floor + 1 if tie and x >= 0 else nearer
+        case Rounding.TIES_EVEN:
+            return floor + (floor & 1) if tie else nearer
+        case _:
+            assert_never(rounding)
 
 
 def clip(x: int, lo: int, hi: int) -> int:

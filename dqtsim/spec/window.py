@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from .rules import TapOrder
 
@@ -39,6 +40,10 @@ def gather(planes: Sequence[Sequence[Sequence[int]]], window: Window, oy: int, o
     """
     height, width = len(planes[0]), len(planes[0][0])
     inside = [(y, x) if 0 <= y < height and 0 <= x < width else None for y, x in window.positions(oy, ox)]
-    if order == TapOrder.CHANNEL_ROW_COLUMN:
-        return [plane[at[0]][at[1]] if at else 0 for plane in planes for at in inside]
-    return [plane[at[0]][at[1]] if at else 0 for at in inside for plane in planes]
+    match order:
+        case TapOrder.CHANNEL_ROW_COLUMN:
+            return [plane[at[0]][at[1]] if at else 0 for plane in planes for at in inside]
+        case TapOrder.ROW_COLUMN_CHANNEL:
+            return [plane[at[0]][at[1]] if at else 0 for at in inside for plane in planes]
+        case _:
+            assert_never(order)

@@ -6,6 +6,7 @@ worth something. Multiply-accumulates run on floats and are exact there, because
 """
 
 from collections.abc import Callable, Mapping
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -131,14 +132,20 @@ def _operand(codes: torch.Tensor, zero_point: int, width: int, n: int, rule: Nes
     """A1-A5: int64 operands and their exponent. The code is divided, where the law shifts."""
     step = 2 ** (n - width)
     both = torch.cat([codes.to(torch.int64).flatten(), torch.tensor([zero_point])])
-    if rule == Nesting.TIES_UP and step > 1:
-        both = torch.div(2 * both + step, 2 * step, rounding_mode="floor").clamp(max=2**width - 1)
-    else:
-        both = torch.div(both, step, rounding_mode="floor")
+    odd = False
+    match rule:
+        case Nesting.TIES_UP:
+            if step > 1:
+                both = torch.div(2 * both + step, 2 * step, rounding_mode="floor").clamp(max=2**width - 1)
+        case Nesting.FLOOR:
+            both = torch.div(both, step, rounding_mode="floor")
+        case Nesting.MIDPOINT:
+            both = torch.div(both, step, rounding_mode="floor")
+            odd = step > 1
+        case _:
+            assert_never(rule)
     operand = (both[:-1] - both[-1]).reshape(codes.shape)
-    if rule == Nesting.MIDPOINT and step > 1:
-        return operand * 2 + 1, n - width - 1
-    return operand, n - width
+    return (operand * 2 + 1, n - width - 1) if odd else (operand, n - width)
 
 
 def _layer(
@@ -185,12 +192,17 @@ def _shift(x: torch.Tensor, shift: torch.Tensor, rounding: Rounding) -> torch.Te
     kept_out = divisor - dropped  # > dropped: below the half; == dropped: a tie
     above = dropped > kept_out
     tie = dropped == kept_out
-    up = {
-        Rounding.FLOOR: torch.zeros_like(tie),
-        Rounding.TIES_UP: above | tie,
-        Rounding.TIES_AWAY: above | (tie & (x >= 0)),
-        Rounding.TIES_EVEN: above | (tie & (floor % 2 == 1)),
-    }[rounding]
+    match rounding:
+        case Rounding.FLOOR:
+            up = torch.zeros_like(tie)
+        case Rounding.TIES_UP:
+            up = above | tie
+        case Rounding.TIES_AWAY:
+            up = above | (tie & (x >= 0))
+        case Rounding.TIES_EVEN:
+            up = above | (tie & (floor % 2 == 1))
+        case _:
+            assert_never(rounding)
     return floor + up.to(torch.int64)
 
 

@@ -7,7 +7,7 @@ simulating anything; scales are applied once, per channel, afterwards.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch.nn import functional
@@ -32,16 +32,23 @@ def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: Weight
     k = MASTER_WIDTH - width
     if k == 0:
         return codes.sub(zero_point) if zero_point else codes
-    if rule == "TIES_UP":
-        # Adding before scaling keeps bfloat16 exact: sums stay below 256 or round within their own interval.
-        nested = codes.add(2 ** (k - 1)).mul_(2.0**-k).floor_().clamp_max_(2**width - 1)
-    else:
-        nested = codes.mul(2.0**-k).floor_()
+    match rule:
+        case "TIES_UP":
+            # Adding before scaling keeps bfloat16 exact: sums stay below 256 or round within their own interval.
+            nested = codes.add(2 ** (k - 1)).mul_(2.0**-k).floor_().clamp_max_(2**width - 1)
+        case "FLOOR" | "MIDPOINT":
+            nested = codes.mul(2.0**-k).floor_()
+        case _:
+            assert_never(rule)
     if zero := nested_zero(zero_point, width, rule):
         nested = nested.sub_(zero)
-    if rule == "MIDPOINT":
-        return nested.mul_(2.0).add_(1.0).mul_(2.0 ** (k - 1))
-    return nested.mul_(2.0**k)
+    match rule:
+        case "TIES_UP" | "FLOOR":
+            return nested.mul_(2.0**k)
+        case "MIDPOINT":
+            return nested.mul_(2.0).add_(1.0).mul_(2.0 ** (k - 1))
+        case _:
+            assert_never(rule)
 
 
 def _operand(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:

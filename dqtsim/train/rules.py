@@ -1,7 +1,7 @@
 """Names and widths that training shares; free of torch, so that a command line can use them."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 from dqtsim.errors import InputError
 
@@ -70,6 +70,10 @@ class NestingRules:
 def nested_zero(zero_point: int, width: int, rule: WeightRule) -> int:
     """A zero point nested to a `width` below that of the master code (A1-A3)."""
     k = MASTER_WIDTH - width
-    if rule == "TIES_UP":
-        return min((zero_point >> k) + ((zero_point >> (k - 1)) & 1), (1 << width) - 1)
-    return zero_point >> k
+    match rule:
+        case "TIES_UP":
+            return min((zero_point >> k) + ((zero_point >> (k - 1)) & 1), (1 << width) - 1)
+        case "FLOOR" | "MIDPOINT":
+            return zero_point >> k
+        case _:
+            assert_never(rule)

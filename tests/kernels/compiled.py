@@ -14,7 +14,8 @@ from llvmlite import ir
 from dqtsim.kernels.vector import add, average_pool, control, copy, max_pool, narrow, nest, picture, planes, table
 from dqtsim.kernels.vector.emit import I32, I64, Emitter, Record, vector
 from dqtsim.kernels.vector.isa import ISAS, Isa
-from dqtsim.kernels.vector.requantize import TIES_UP, rounded_shift
+from dqtsim.kernels.vector.requantize import rounded_shift
+from dqtsim.spec import Rounding
 
 Bytes = np.ndarray[Any, Any]
 GUARD = 67
@@ -46,7 +47,7 @@ def features(isa: Isa) -> tuple[str, ...] | None:
 HERE = [isa for isa in ISAS if features(isa) is not None]
 
 
-def _emit_shifts(module: Any, isa: Isa, rounding: int, kind: Any) -> None:
+def _emit_shifts(module: Any, isa: Isa, rounding: Rounding, kind: Any) -> None:
     e = Emitter(module, f"shifts{kind.width}")
     lanes = vector(kind, isa.lanes)
     values, shifts, target = e.unpack(SHIFTS, e.arguments[0], "values", "shifts", "target")
@@ -54,7 +55,7 @@ def _emit_shifts(module: Any, isa: Isa, rounding: int, kind: Any) -> None:
     e.done()
 
 
-def _emit_scalar_shift(module: Any, rounding: int) -> None:
+def _emit_scalar_shift(module: Any, rounding: Rounding) -> None:
     e = Emitter(module, "shift")
     values, shifts, target = e.unpack(SHIFTS, e.arguments[0], "values", "shifts", "target")
     e.store(rounded_shift(e, e.load(values, I64), e.load(shifts, I64), rounding), target)
@@ -62,13 +63,13 @@ def _emit_scalar_shift(module: Any, rounding: int) -> None:
 
 
 @cache
-def library(isa: Isa, rounding: int = TIES_UP) -> Callable[[str], Callable[[int, int], None]]:
+def library(isa: Isa, rounding: Rounding = Rounding.TIES_UP) -> Callable[[str], Callable[[int, int], None]]:
     """Return what finds a function by its name. Operations without a rounding are there for TIES_UP only."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = ir.Module(isa.name)
     module.triple = llvm.get_process_triple()
-    names = [emit(module, isa) for emit in EMITTERS] if rounding == TIES_UP else []
+    names = [emit(module, isa) for emit in EMITTERS] if rounding == Rounding.TIES_UP else []
     names += [average_pool.emit(module, isa, rounding), add.emit(module, isa, rounding)]
     names += [narrow.emit(module, isa, rounding, logits=logits) for logits in (False, True)]
     names += [add.emit(module, isa, rounding, narrow=True), "shift", "shifts32", "shifts64"]
@@ -121,7 +122,9 @@ def arena(size: int, seed: int = 0) -> tuple[Bytes, Bytes]:
     return whole, whole[GUARD : GUARD + size]
 
 
-def run(isa: Isa, name: str, record: Record, chunks: int, rounding: int = TIES_UP, **values: int) -> None:
+def run(
+    isa: Isa, name: str, record: Record, chunks: int, rounding: Rounding = Rounding.TIES_UP, /, **values: int
+) -> None:
     """Run all chunks, the last one first."""
     function = library(isa, rounding)(name)
     words = np.array(record.words(function=0, chunks=chunks, **values), np.int64)

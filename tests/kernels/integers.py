@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from dqtsim import spec
-from dqtsim.kernels.vector.requantize import FLOOR, TIES_AWAY, TIES_EVEN, TIES_UP
+from dqtsim.spec import Rounding
 
 from .compiled import HERE, Bytes, fenced
 
-ROUNDINGS = (TIES_UP, FLOOR, TIES_AWAY, TIES_EVEN)
+ROUNDINGS = tuple(Rounding)
 CHUNKS = (1, 2, 3, 7)
 SIZES = (1, 15, 16, 17, 63, 64, 65)
 HALF = Fraction(1, 2)
-NESTINGS = (spec.Nesting.TIES_UP, spec.Nesting.FLOOR, spec.Nesting.MIDPOINT)
 
 every_isa = pytest.mark.parametrize("isa", HERE, ids=lambda isa: isa.name)
-every_rounding = pytest.mark.parametrize("rounding", ROUNDINGS, ids=("TIES_UP", "FLOOR", "TIES_AWAY", "TIES_EVEN"))
+every_rounding = pytest.mark.parametrize("rounding", ROUNDINGS)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -27,18 +25,22 @@ def any_codes(*shape: int, seed: int = 0) -> Bytes:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def shifted(x: int, s: int, rounding: int) -> int:
+def shifted(x: int, s: int, rounding: Rounding) -> int:
     """Return x / 2^s, rounded."""
     exact = Fraction(x, 1 << s)
     below, rest = floor(exact), exact - floor(exact)
-    if rounding == FLOOR or rest < HALF:
-        return below
-    if rest > HALF or rounding == TIES_UP:
-        return below + 1
-    return below + (below % 2 if rounding == TIES_EVEN else int(x > 0))
+    if rest != HALF:
+        return below + (rest > HALF and rounding is not Rounding.FLOOR)
+    up = {
+        Rounding.TIES_UP: 1,
+        Rounding.FLOOR: 0,
+        Rounding.TIES_AWAY: int(x > 0),
+        Rounding.TIES_EVEN: below % 2,
+    }
+    return below + up[rounding]
 
 
-def code_of(x: int, s: int, rounding: int, z: int, low: int, high: int) -> int:
+def code_of(x: int, s: int, rounding: Rounding, z: int, low: int, high: int) -> int:
     return max(low, min(high, z + shifted(x, s, rounding)))
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dqtsim.kernels.vector.add import ADD
 from dqtsim.kernels.vector.isa import Isa
 from dqtsim.kernels.vector.table import TABLE
+from dqtsim.spec import Rounding
 
 from .compiled import GUARD, address, arena, run
 from .integers import CHUNKS, SIZES, any_codes, code_of, every_isa, every_rounding, row_views, seeds, strided
@@ -19,7 +20,7 @@ def check_add(
     chunks: int,
     rows: int,
     count: int,
-    rounding: int,
+    rounding: Rounding,
     zeros: tuple[int, int, int],
     multipliers: tuple[int, int],
     shift: int,
@@ -73,7 +74,7 @@ def check_add(
 
 @every_isa
 @every_rounding
-def test_add(isa: Isa, rounding: int) -> None:
+def test_add(isa: Isa, rounding: Rounding) -> None:
     for shift, m_a, m_b in ((0, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 3), (16, 40000, 30000), (30, 3500000, 2500000)):
         for zeros, limits in (((0, 0, 0), (0, 255)), ((255, 255, 255), (0, 255)), ((128, 3, 77), (77, 200))):
             for narrow, in_place in product((False, True), (False, True)):
@@ -102,7 +103,7 @@ def test_add(isa: Isa, rounding: int) -> None:
 @every_isa
 @every_rounding
 @given(st.data())
-def test_add_drawn(isa: Isa, rounding: int, data: st.DataObject) -> None:
+def test_add_drawn(isa: Isa, rounding: Rounding, data: st.DataObject) -> None:
     draw, code = data.draw, st.integers(0, 255)
     narrow = draw(st.booleans())
     top = 2**21 if narrow else 2**31 - 1

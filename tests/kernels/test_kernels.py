@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from itertools import product
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqtsim import kernels, spec
-from dqtsim.kernels import OVERFLOW_CODES, ROUNDING_CODES, add, control, mac, nest, pool, requantize
-from dqtsim.spec import Flags, Nesting, Overflow, Rounding
+from dqtsim.kernels import add, control, mac, nest, pool, requantize
+from dqtsim.numbers import of_overflow, of_rounding, of_tap_order
+from dqtsim.spec import Flags, Nesting, Overflow, Rounding, TapOrder
 
 ROUNDINGS = list(Rounding)
 I32, I64, U8 = np.int32, np.int64, np.uint8
@@ -38,13 +39,6 @@ def test_every_kernel_has_a_test() -> None:
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     assert kernel_functions() - tested == set()
     assert len(kernel_functions()) >= 16
-
-
-def test_codes_of_choices_are_complete() -> None:
-    assert set(ROUNDING_CODES) == set(Rounding)
-    assert set(OVERFLOW_CODES) == set(Overflow) - {Overflow.SATURATE_EACH}
-    assert sorted(ROUNDING_CODES.values()) == [0, 1, 2, 3]
-    assert sorted(OVERFLOW_CODES.values()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("n", range(2, 9))
@@ -136,26 +130,42 @@ def test_mac_narrow(width: int) -> None:
         flags = Flags()
         expected = [spec.narrow(value, width, policy, flags) for value in values]
         p = array([values, values])
-        events, where = mac.narrow(p, width, OVERFLOW_CODES[policy])
+        events, where = mac.narrow(p, width, of_overflow(policy))
         assert p.tolist() == [expected, expected]
         assert (events, where) == (2 * (flags.wraps + flags.saturations), -1)
     half = 1 << (width - 1)
     # outputs are rows, positions columns: the first of position after position is output 1 at position 1
     p = array([[0, -half, half], [half - 1, -half - 1, half]])
-    assert mac.narrow(p, width, OVERFLOW_CODES[Overflow.ERROR]) == (1, 3)
-    assert mac.narrow(array([[half - 1, -half]]), width, OVERFLOW_CODES[Overflow.ERROR]) == (0, -1)
+    assert mac.narrow(p, width, of_overflow(Overflow.ERROR)) == (1, 3)
+    assert mac.narrow(array([[half - 1, -half]]), width, of_overflow(Overflow.ERROR)) == (0, -1)
 
 
 def test_mac_conv_saturate_each() -> None:
     a = array([[[1, 1]], [[1, 1]]], I32)
     w = array([[[[100, -100]], [[100, 50]]], [[[-100, -100]], [[0, 1]]], [[[9, 9]], [[9, 9]]]], I32)
-    for innermost, sums, events in ((False, [127, -127], 2), (True, [77, -127], 2)):
+    for order, sums, events in (
+        (TapOrder.CHANNEL_ROW_COLUMN, [127, -127], 2),
+        (TapOrder.ROW_COLUMN_CHANNEL, [77, -127], 2),
+    ):
         out = np.full((3, 1, 1), 36, I64)
-        found = mac.conv_saturate_each(a, w, (1, 1), (1, 1), 1, innermost, 8, array([0, 1]), out)
+        found = mac.conv_saturate_each(a, w, (1, 1), (1, 1), 1, of_tap_order(order), 8, array([0, 1]), out)
         assert (out.reshape(-1).tolist(), found) == ([*sums, 36], events)  # row 2 was not asked for
 
 
 SHIFTED = st.integers(-(1 << 61), (1 << 61) - 1)
+
+
+def test_numbers_without_a_meaning_stop_kernels() -> None:
+    message = "a kernel was given a number that none of its branches knows"
+    with pytest.raises(AssertionError, match=message):
+        requantize.shift_right(5, 1, cast(Any, 4))
+    with pytest.raises(AssertionError, match=message):
+        mac.narrow(array([[200]]), 8, cast(Any, 4))
+    with pytest.raises(AssertionError, match=message):
+        one = np.ones((1, 1, 1, 1), I32)
+        mac.conv_saturate_each(one[0], one, (1, 1), (1, 1), 1, cast(Any, 2), 8, array([0]), array([[[0]]]))
+    with pytest.raises(ValueError, match="SATURATE_EACH narrows after every product, not at the end of a window"):
+        mac.narrow(array([[0]]), 8, of_overflow(Overflow.SATURATE_EACH))
 
 
 def test_requantize_shift_right() -> None:
@@ -163,12 +173,12 @@ def test_requantize_shift_right() -> None:
         half = 1 << s >> 1
         values = {d + sign * k * half for d in (-1, 0, 1) for sign in (-1, 1) for k in (0, 1, 2, 3, 5)}
         for x in (x for x in values if abs(x) < 1 << 62):
-            assert requantize.shift_right(x, s, ROUNDING_CODES[rounding]) == spec.shift_right(x, s, rounding)
+            assert requantize.shift_right(x, s, of_rounding(rounding)) == spec.shift_right(x, s, rounding)
 
 
 @given(SHIFTED, st.integers(0, 62), st.sampled_from(ROUNDINGS))
 def test_shift_right_anywhere(x: int, s: int, rounding: Rounding) -> None:
-    assert requantize.shift_right(x, s, ROUNDING_CODES[rounding]) == spec.shift_right(x, s, rounding)
+    assert requantize.shift_right(x, s, of_rounding(rounding)) == spec.shift_right(x, s, rounding)
 
 
 @st.composite
@@ -195,7 +205,7 @@ def test_requantize_requantize(dtype: Any, table: Any, grid: tuple[int, int, int
     z, low, high = grid
     out = np.empty(array(sums).shape, U8)
     rows = (array(bias), array(multiplier), array(shift))
-    requantize.requantize(array(sums, dtype), exponent, *rows, z, low, high, ROUNDING_CODES[rounding], out)
+    requantize.requantize(array(sums, dtype), exponent, *rows, z, low, high, of_rounding(rounding), out)
     assert out.tolist() == [
         [spec.requantize((p << exponent) + b, m, s, z, low, high, rounding) for p in row]
         for row, b, m, s in zip(sums, bias, multiplier, shift, strict=True)
@@ -216,7 +226,7 @@ def test_requantize_requantize_codes() -> None:
         [(128, 1, 1, 128, 0, 255), (0, 40000, 16, 7, 5, 100), (7, 65535, 14, 0, 0, 255), (255, 3, 0, 255, 9, 9)],
     ):
         out = np.empty(256, U8)
-        requantize.requantize_codes(array(codes, U8), z_x, m, s, z_y, low, high, ROUNDING_CODES[rounding], out)
+        requantize.requantize_codes(array(codes, U8), z_x, m, s, z_y, low, high, of_rounding(rounding), out)
         assert out.tolist() == [spec.requantize(q - z_x, m, s, z_y, low, high, rounding) for q in codes]
 
 
@@ -239,7 +249,7 @@ def test_add_add(
     z_y, low, high = grid
     a, b = (array(side, U8) for side in zip(*pairs, strict=True))
     out = np.empty(len(pairs), U8)
-    add.add(a, b, (*zeros, z_y), factors, s, low, high, ROUNDING_CODES[rounding], out)
+    add.add(a, b, (*zeros, z_y), factors, s, low, high, of_rounding(rounding), out)
     assert out.tolist() == [
         spec.add(q_a, zeros[0], factors[0], q_b, zeros[1], factors[1], s, z_y, low, high, rounding)
         for q_a, q_b in pairs
@@ -250,7 +260,7 @@ def test_pool_average_pool() -> None:
     x = array([[[1, 2, 3], [4, 5, 6]], [[10, 20, 30], [40, 50, 60]]], U8)
     out = np.empty((2, 2, 2), U8)
     # windows of 2 x 2, stride (1, 2), pads top 1 and left 1; sums of q - 2, halved, around 10
-    pool.average_pool(x, (2, 2), (1, 2), (1, 1), (2, 10), 1, 1, 0, 255, ROUNDING_CODES[Rounding.FLOOR], out)
+    pool.average_pool(x, (2, 2), (1, 2), (1, 1), (2, 10), 1, 1, 0, 255, of_rounding(Rounding.FLOOR), out)
     assert out.tolist() == [[[9, 10], [10, 14]], [[14, 33], [33, 86]]]
 
 

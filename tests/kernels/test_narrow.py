@@ -8,7 +8,7 @@ import pytest
 
 from dqtsim.kernels.vector.isa import Isa
 from dqtsim.kernels.vector.narrow import NARROW
-from dqtsim.kernels.vector.requantize import FLOOR, TIES_UP
+from dqtsim.spec import Rounding
 
 from .compiled import address, arena, fenced, run
 from .integers import code_of, every_isa, every_rounding
@@ -33,7 +33,7 @@ def held(p: int, width: int, *, wraps: bool) -> int:
 
 def check(
     isa: Isa,
-    rounding: int,
+    rounding: Rounding,
     width: int,
     *,
     wraps: bool,
@@ -58,11 +58,11 @@ def check(
         m, s = random.integers(0, 1 << 16, channels), random.integers(0, 40, channels)
         s = np.maximum(s, 16 + width - 31)
         extra = random.integers(-(1 << 20), 1 << 20, channels)
-    folded = rounding in (TIES_UP, FLOOR)
+    folded = rounding in (Rounding.TIES_UP, Rounding.FLOOR)
     shift = [int(x) for x in s]
     addend = np.array(
         [
-            int(r) + ((zero << t) + ((1 << t >> 1) if rounding == TIES_UP else 0) if folded else 0)
+            int(r) + ((zero << t) + ((1 << t >> 1) if rounding == Rounding.TIES_UP else 0) if folded else 0)
             for r, t in zip(extra, shift, strict=True)
         ],
         np.int64,
@@ -132,7 +132,7 @@ def check(
 @every_rounding
 @every_register
 @every_width
-def test_codes(isa: Isa, rounding: int, width: int, wraps: bool) -> None:
+def test_codes(isa: Isa, rounding: Rounding, width: int, wraps: bool) -> None:
     for seed, tables in enumerate(("spread", "ties")):
         check(isa, rounding, width, wraps=wraps, logits=False, which=[0, 1, 3], chunks=1, seed=seed, tables=tables)
 
@@ -141,18 +141,18 @@ def test_codes(isa: Isa, rounding: int, width: int, wraps: bool) -> None:
 @every_register
 @every_width
 def test_logits(isa: Isa, width: int, wraps: bool) -> None:
-    check(isa, TIES_UP, width, wraps=wraps, logits=True, which=[1, 2], chunks=1, seed=width)
+    check(isa, Rounding.TIES_UP, width, wraps=wraps, logits=True, which=[1, 2], chunks=1, seed=width)
 
 
 @every_isa
 @pytest.mark.parametrize("logits", [False, True], ids=["codes", "logits"])
 @pytest.mark.parametrize("chunks", [1, 2, 3, 7, 40])
 def test_chunks_share_the_work_and_the_count(isa: Isa, chunks: int, logits: bool) -> None:
-    check(isa, TIES_UP, 12, wraps=True, logits=logits, which=[2], chunks=chunks, seed=chunks)
+    check(isa, Rounding.TIES_UP, 12, wraps=True, logits=logits, which=[2], chunks=chunks, seed=chunks)
 
 
 @every_isa
 @pytest.mark.parametrize("logits", [False, True], ids=["codes", "logits"])
 @pytest.mark.parametrize("pair", WIDTH_PAIRS)
 def test_the_widths_say_which_vectors_are_looked_at(isa: Isa, pair: tuple[int, int], logits: bool) -> None:
-    check(isa, TIES_UP, 12, wraps=False, logits=logits, which=[3, 1], chunks=2, seed=5, pair=pair)
+    check(isa, Rounding.TIES_UP, 12, wraps=False, logits=logits, which=[3, 1], chunks=2, seed=5, pair=pair)

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from dqtsim import spec
 from dqtsim.kernels.vector.isa import Isa
 from dqtsim.kernels.vector.nest import NEST
+from dqtsim.numbers import of_nesting
+from dqtsim.spec import Nesting, Rounding
 
 from .compiled import GUARD, SHIFTS, address, arena, run
-from .integers import CHUNKS, HALF, NESTINGS, SIZES, every_isa, every_rounding, seeds, shifted
+from .integers import CHUNKS, HALF, SIZES, every_isa, every_rounding, seeds, shifted
 
 
 @every_isa
 @every_rounding
-def test_rounded_shift_of_every_lane_is_its_own(isa: Isa, rounding: int) -> None:
+def test_rounded_shift_of_every_lane_is_its_own(isa: Isa, rounding: Rounding) -> None:
     for bits, dtype in ((32, np.int32), (64, np.int64)):
         pairs = [
             (sign * (unit * factor + delta), s)
@@ -43,9 +45,9 @@ def test_rounded_shift_of_every_lane_is_its_own(isa: Isa, rounding: int) -> None
                 assert result[0] == shifted(*part[0], rounding)
 
 
-def nested(q: int, b: int, n: int, rule: int) -> int:
+def nested(q: int, b: int, n: int, rule: Nesting) -> int:
     k = n - b
-    if k and rule == 0:
+    if k and rule is Nesting.TIES_UP:
         return min(floor(Fraction(q, 1 << k) + HALF), (1 << b) - 1)
     return q // (1 << k)
 
@@ -55,7 +57,7 @@ def check_nest(
     chunks: int,
     b: int,
     n: int,
-    rule: int,
+    rule: Nesting,
     z: int,
     shape: tuple[int, int],
     pads: tuple[int, int, int, int],
@@ -73,7 +75,7 @@ def check_nest(
     source &= (1 << n) - 1
     first = top * source_row + left * source_step if direct else 0
     rows = [source[first + y * source_row :][: width * source_step].reshape(width, -1) for y in range(height)]
-    odd = rule == 2 and b < n
+    odd = rule is Nesting.MIDPOINT and b < n
     zeta = nested(z, b, n, rule) * (2 if odd else 1)
     whole, target = arena(tall * broad * step, seed + 1)
     around_then, whole_then = around.copy(), whole.copy()
@@ -104,7 +106,7 @@ def check_nest(
         when=0,
         widths=address(widths),
         n=n,
-        rule=rule,
+        rule=of_nesting(rule),
         zero=z,
         source=address(source) + first,
         source_row=source_row,
@@ -124,8 +126,8 @@ def check_nest(
 
 
 @every_isa
-@pytest.mark.parametrize("rule", range(3), ids=NESTINGS)
-def test_nest_gives_the_operands_of_all_codes(isa: Isa, rule: int) -> None:
+@pytest.mark.parametrize("rule", Nesting)
+def test_nest_gives_the_operands_of_all_codes(isa: Isa, rule: Nesting) -> None:
     for n, z in ((8, 0), (8, 255), (8, 128), (8, 77), (5, 0), (5, 31), (5, 13), (2, 0), (2, 3), (2, 2)):
         for b in range(1, n + 1):
             codes = np.arange(1 << n, dtype=np.uint8)
@@ -140,7 +142,7 @@ def test_nest_gives_the_operands_of_all_codes(isa: Isa, rule: int) -> None:
                 **dict.fromkeys(("height", "step", "source_step", "top", "left", "bottom", "right"), 1),
                 widths=address(widths),
                 n=n,
-                rule=rule,
+                rule=of_nesting(rule),
                 zero=z,
                 source=address(codes),
                 source_row=0,
@@ -149,7 +151,7 @@ def test_nest_gives_the_operands_of_all_codes(isa: Isa, rule: int) -> None:
                 direct=0,
             )
             operands = whole.astype(int) - int(whole[0, 0])
-            assert operands[1, 1:-1].tolist() == [spec.operand(q, z, b, n, NESTINGS[rule]) for q in range(1 << n)]
+            assert operands[1, 1:-1].tolist() == [spec.operand(q, z, b, n, rule) for q in range(1 << n)]
             operands[1, 1:-1] = 0
             assert not operands.any()
 
@@ -158,16 +160,16 @@ def test_nest_gives_the_operands_of_all_codes(isa: Isa, rule: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_nest_sizes_and_borders(isa: Isa, size: int) -> None:
     for chunks, (border, b) in product(CHUNKS, ((0, 8), (1, 3), (3, 1))):
-        check_nest(isa, chunks, b, 8, 0, 128, (3, size), (border,) * 4, (1, 1), gap=border)
-    check_nest(isa, 7, 4, 8, 2, 128, (9, size), (0, 1, 2, 3), (4, 4), gap=5)
-    check_nest(isa, 3, 4, 8, 1, 255, (1, size), (3, 2, 1, 0), (16, 16))
+        check_nest(isa, chunks, b, 8, Nesting.TIES_UP, 128, (3, size), (border,) * 4, (1, 1), gap=border)
+    check_nest(isa, 7, 4, 8, Nesting.MIDPOINT, 128, (9, size), (0, 1, 2, 3), (4, 4), gap=5)
+    check_nest(isa, 3, 4, 8, Nesting.FLOOR, 255, (1, size), (3, 2, 1, 0), (16, 16))
 
 
 @every_isa
 def test_nest_in_place_writes_the_border_only_and_only_at_full_width(isa: Isa) -> None:
     for n, b, chunks, gap in product((8, 6), (1, 6, 8), CHUNKS, (0, 16)):
         if b <= n:
-            for rule in range(3):
+            for rule in Nesting:
                 check_nest(isa, chunks, b, n, rule, 33, (4, 5), (1, 2, 3, 1), (16, 16), gap, direct=True)
                 check_nest(isa, chunks, b, n, rule, 33, (4, 5), (0, 0, 0, 0), (16, 16), gap, direct=True)
 
@@ -175,7 +177,7 @@ def test_nest_in_place_writes_the_border_only_and_only_at_full_width(isa: Isa) -
 @every_isa
 def test_nest_between_pixels_of_unlike_sizes(isa: Isa) -> None:
     for steps, b, chunks in product(((16, 4), (4, 16)), (2, 8), CHUNKS):
-        check_nest(isa, chunks, b, 8, 0, 7, (4, 5), (1, 1, 0, 2), steps, gap=3)
+        check_nest(isa, chunks, b, 8, Nesting.TIES_UP, 7, (4, 5), (1, 1, 0, 2), steps, gap=3)
 
 
 @every_isa
@@ -189,5 +191,5 @@ def test_nest_drawn(isa: Isa, data: st.DataObject) -> None:
     direct = draw(st.booleans())
     same = draw(st.sampled_from((4, 16, 48)))
     steps = (same, same) if direct else draw(st.sampled_from(((same, same), (4, 16), (16, 4))))
-    rest = (draw(st.integers(0, 2)), z, shape, pads, steps, draw(st.sampled_from((0, 16, 33))))
+    rest = (draw(st.sampled_from(Nesting)), z, shape, pads, steps, draw(st.sampled_from((0, 16, 33))))
     check_nest(isa, draw(st.sampled_from(CHUNKS)), b, n, *rest, direct=direct, seed=draw(seeds))

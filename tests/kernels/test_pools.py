@@ -13,7 +13,7 @@ from dqtsim.kernels.vector.average_pool import AVERAGE_POOL
 from dqtsim.kernels.vector.emit import Record
 from dqtsim.kernels.vector.isa import Isa
 from dqtsim.kernels.vector.max_pool import MAX_POOL
-from dqtsim.kernels.vector.requantize import TIES_UP
+from dqtsim.spec import Rounding
 
 from .compiled import GUARD, address, arena, fenced, run
 from .integers import (
@@ -37,7 +37,7 @@ def check_pool(
     reduce: Callable[[list[int]], int],
     name: str,
     record: Record,
-    rounding: int,
+    rounding: Rounding,
     seed: int,
     more: dict[str, int],
 ) -> None:
@@ -95,7 +95,9 @@ def check_pool(
 
 def check_max_pool(isa: Isa, chunks: int, shape: Any, kernel: Any, strides: Any, d: Any, pads: Any, seed: int) -> None:
     dilations = {"dilation_y": d[0], "dilation_x": d[1]}
-    check_pool(isa, chunks, shape, kernel, strides, d, pads, max, "max_pool", MAX_POOL, TIES_UP, seed, dilations)
+    check_pool(
+        isa, chunks, shape, kernel, strides, d, pads, max, "max_pool", MAX_POOL, Rounding.TIES_UP, seed, dilations
+    )
 
 
 def check_average_pool(
@@ -105,7 +107,7 @@ def check_average_pool(
     kernel: Any,
     strides: Any,
     pads: Any,
-    rounding: int,
+    rounding: Rounding,
     seed: int,
     z_x: int,
     multiplier: int,
@@ -149,7 +151,7 @@ def test_max_pool_drawn(isa: Isa, window: Any, dilations: Any, pads: Any, chunks
 
 @every_isa
 @every_rounding
-def test_average_pool(isa: Isa, rounding: int) -> None:
+def test_average_pool(isa: Isa, rounding: Rounding) -> None:
     for shift, multiplier in (
         (0, 1),
         (1, 1),
@@ -170,14 +172,26 @@ def test_average_pool(isa: Isa, rounding: int) -> None:
 
 @every_isa
 def test_average_pool_of_a_large_window(isa: Isa) -> None:
-    check_average_pool(isa, 1, (61, 70, 4), (61, 70), (1, 1), (0, 0, 0, 0), TIES_UP, 0, 200, 65535, 28, 128, 0, 255)
+    check_average_pool(
+        isa, 1, (61, 70, 4), (61, 70), (1, 1), (0, 0, 0, 0), Rounding.TIES_UP, 0, 200, 65535, 28, 128, 0, 255
+    )
 
 
 @every_isa
 @every_rounding
 @given(windows, borders, st.sampled_from(CHUNKS), seeds, *[st.integers(0, 255)] * 4, st.integers(1, 65535))
 def test_average_pool_drawn(
-    isa: Isa, rounding: int, window: Any, pads: Any, chunks: int, seed: int, z_x: int, z_y: int, p: int, q: int, m: int
+    isa: Isa,
+    rounding: Rounding,
+    window: Any,
+    pads: Any,
+    chunks: int,
+    seed: int,
+    z_x: int,
+    z_y: int,
+    p: int,
+    q: int,
+    m: int,
 ) -> None:
     last = (z_x, m, seed % 22, z_y, min(p, q), max(p, q))
     shape, kernel, strides = window

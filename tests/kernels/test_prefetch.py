@@ -12,8 +12,8 @@ from dqtsim.kernels.vector import build, codes
 from dqtsim.kernels.vector.emit import I64, Emitter, Record
 from dqtsim.kernels.vector.functions import shapes_of
 from dqtsim.kernels.vector.isa import ISAS, Isa
-from dqtsim.kernels.vector.requantize import TIES_UP
 from dqtsim.kernels.vector.tile import CODES, LOGITS
+from dqtsim.spec import Rounding
 
 HERE = [isa for isa in ISAS if not build.missing(isa, build.host()[1])]
 ASKS = re.compile(r"call void @\"?llvm\.prefetch\.p0\"?\(i8\* %\S+, i32 0, i32 3, i32 1\)")
@@ -25,7 +25,7 @@ PLACE = Record("at", "out")
 def test_a_step_asks_for_each_line_of_weights_once(isa: Isa, kind: str) -> None:
     for pixels, vectors in shapes_of(isa):
         module: Any = ir.Module()
-        codes.emit_tile(module, isa, TIES_UP, pixels, vectors, kind)
+        codes.emit_tile(module, isa, Rounding.TIES_UP, pixels, vectors, kind)
         text = str(module)
         assert len(ASKS.findall(text)) == (vectors if isa.ahead else 0)
         assert text.count('call void @"llvm.prefetch') == len(ASKS.findall(text))

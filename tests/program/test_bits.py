@@ -305,7 +305,7 @@ def test_kernels_that_count() -> None:
     for prefix in (AND, XOR):
         assert {name for name in names if name.startswith(prefix)} == {prefix + name for name in shapes}
         module = ir.Module()
-        codes.emit_tile(module, VNNI512, 0, 6, 4, product=prefix)
+        codes.emit_tile(module, VNNI512, Rounding.TIES_UP, 6, 4, product=prefix)
         parsed, machine = build.optimized(module, VNNI512)
         lines = machine.emit_assembly(parsed).splitlines()
         counted = [line for line in lines if "vpopcnt" in line]

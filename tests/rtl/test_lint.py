@@ -1,5 +1,6 @@
 """The circuit is clean in Verilator with every warning on, and in slang."""
 
+import os
 import subprocess
 from itertools import product
 
@@ -38,3 +39,28 @@ def test_slang(top: str) -> None:
     assert driver.processOptions()
     assert driver.parseAllSources()
     assert driver.runFullCompilation(True)
+
+
+UNKNOWN = [
+    ("WEIGHT_RULE", 3, "nesting"),
+    ("ACTIVATION_RULE", 3, "nesting"),
+    ("MODE", 3, "mode"),
+    ("OVERFLOW", 4, "overflow"),
+    ("ROUNDING", 4, "rounding"),
+    ("TAP_ORDER", 2, "tap_order"),
+]
+
+
+@pytest.mark.parametrize(("parameter", "number", "choice"), UNKNOWN)
+@pytest.mark.usefixtures("icarus")
+def test_no_simulator_builds_a_circuit_of_an_unknown_number(
+    parameter: str, number: int, choice: str, verilator: str
+) -> None:
+    setting = f"{parameter}={number}"
+    for command in (
+        [verilator, "--lint-only", "-Wno-fatal", "--top-module", "dqt_layer", f"-G{setting}", *FILES[:-1]],
+        ["iverilog", "-g2012", "-s", "dqt_layer", f"-Pdqt_layer.{setting}", "-o", os.devnull, *FILES[:-1]],
+    ):
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode != 0
+        assert f"dqt_unknown_{choice}" in run.stderr

@@ -7,6 +7,7 @@ one of the inputs.
 
 from typing import Any
 
+from ...spec.rules import Rounding
 from .emit import I8, I32, I64, Emitter, Record, vector
 from .isa import Isa
 from .requantize import Codes
@@ -32,7 +33,7 @@ ADD = Record(
 )
 
 
-def emit(module: Any, isa: Isa, rounding: int, *, narrow: bool = False) -> str:
+def emit(module: Any, isa: Isa, rounding: Rounding, *, narrow: bool = False) -> str:
     """Add the operation "add" or "add.narrow" of ADD records to `module`; return its name. Chunks split rows."""
     name = "add.narrow" if narrow else "add"
     e = Emitter(module, name)

@@ -6,6 +6,7 @@ there were taps. The product is of int64 lanes.
 
 from typing import Any
 
+from ...spec.rules import Rounding
 from .emit import I8, I32, I64, Emitter, Record, constant, vector
 from .isa import Isa
 from .requantize import Codes
@@ -15,7 +16,7 @@ from .window import WINDOW, taps
 AVERAGE_POOL = Record(*WINDOW, "z_x", "multiplier", "shift", "z_y", "low", "high")
 
 
-def emit(module: Any, isa: Isa, rounding: int) -> str:
+def emit(module: Any, isa: Isa, rounding: Rounding) -> str:
     """Add the operation "average_pool" of AVERAGE_POOL records to `module`; return its name.
 
     Chunks split output rows.

@@ -4,16 +4,17 @@ from typing import Any
 
 from llvmlite import ir
 
+from ...spec.rules import Rounding
 from .emit import I8, I16, I32, I64, Emitter, constant, vector
 from .isa import Isa
-from .requantize import FLOOR, TIES_UP, rounded_shift
+from .requantize import is_folded, rounded_shift
 from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, Tile
 
 
 def emit_tile(
     module: Any,
     isa: Isa,
-    rounding: int,
+    rounding: Rounding,
     pixels: int,
     vectors: int,
     kind: str = CODES,
@@ -48,7 +49,7 @@ def emit_tile(
 class Codes(Tile):
     """A kernel's way out."""
 
-    def __init__(self, e: Emitter, isa: Isa, rounding: int, pixels: int, vectors: int, lanes: int) -> None:
+    def __init__(self, e: Emitter, isa: Isa, rounding: Rounding, pixels: int, vectors: int, lanes: int) -> None:
         super().__init__(e, isa, pixels, vectors, lanes)
         self.rounding = rounding
 
@@ -76,7 +77,7 @@ class Codes(Tile):
         places = self.places("target", "target_offsets", 1)
         others = self.places("residual", "residual_offsets", 1) if residual else []
         low, high = self.splat8("low"), self.splat8("high")
-        zero = None if self.rounding in (TIES_UP, FLOOR) else self.splat32("zero")
+        zero = None if is_folded(self.rounding) else self.splat32("zero")
         addition = Addition(self) if residual else None
         codes: list[list[Any]] = [[] for _ in range(self.pixels)]
         # a vector of channels for all pixels first: its constants stay in registers, and codes take the place of sums
@@ -107,7 +108,7 @@ class Codes(Tile):
         places = self.places("target", "target_offsets", 1)
         others = self.places("residual", "residual_offsets", 1) if residual else []
         low, high = self.splat32("low"), self.splat32("high")
-        zero = None if self.rounding in (TIES_UP, FLOOR) else self.splat32("zero")
+        zero = None if is_folded(self.rounding) else self.splat32("zero")
         sides = {name: self.splat32(name) for name in _ADD} if residual else {}
         for j in range(self.vectors):
             constants = self.load_constants(j)
@@ -150,7 +151,7 @@ class Codes(Tile):
 
     def shift(self, value: Any, s: Any) -> Any:
         """Return value / 2^s; TIES_UP has its half in R already."""
-        if self.rounding in (TIES_UP, FLOOR):
+        if is_folded(self.rounding):
             return self.e.builder.ashr(value, s)
         return rounded_shift(self.e, value, s, self.rounding)
 

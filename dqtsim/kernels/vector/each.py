@@ -11,6 +11,7 @@ in 32 bits: the register has fewer, and a product has 16. An addition that is cl
 
 from typing import Any
 
+from ...spec.rules import Rounding
 from .conv import variant_of
 from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
@@ -46,7 +47,7 @@ PIXELS = 4
 PLAIN, LOGITS, DEPTH = "each", "each_logits", "each_depth"
 
 
-def emit(module: Any, isa: Isa, rounding: int, kind: str) -> str:
+def emit(module: Any, isa: Isa, rounding: Rounding, kind: str) -> str:
     """Add the operation of EACH records called `kind`; return its name. Chunks split pixels.
 
     DEPTH is depthwise: each channel meets its own codes. LOGITS has int32 outputs.

@@ -8,7 +8,6 @@ from ...spec.rules import Rounding
 from .build import host
 from .isa import AND, COUNTS, SMALL, XOR, Isa
 
-ROUNDINGS = {Rounding.TIES_UP: 0, Rounding.FLOOR: 1, Rounding.TIES_AWAY: 2, Rounding.TIES_EVEN: 3}
 # sums that a tile may keep in registers: pixels by vectors of channels, for each number of lanes
 SHAPES: Mapping[int, Mapping[int, tuple[int, ...]]] = {
     16: {4: (6, 5, 1), 3: (8, 6, 5, 1), 2: (8, 6, 5, 1), 1: (8, 6, 5, 1)},
@@ -95,59 +94,58 @@ def can_count(isa: Isa) -> bool:
 
 def emit_library(module: Any, isa: Isa, rounding: Rounding, library: str) -> None:
     """Add the functions of a library to `module`."""
-    code = ROUNDINGS[rounding]
     if library == MAIN:
-        _emit_tiles(module, isa, code)
-        _emit_rest(module, isa, code)
+        _emit_tiles(module, isa, rounding)
+        _emit_rest(module, isa, rounding)
     elif library == DEPTHWISE:
-        _emit_depthwise(module, isa, code)
+        _emit_depthwise(module, isa, rounding)
     elif library == REGISTERS:
-        _emit_registers(module, isa, code)
+        _emit_registers(module, isa, rounding)
     else:
-        _emit_tiles(module, isa, code, library)
+        _emit_tiles(module, isa, rounding, library)
 
 
-def _emit_tiles(module: Any, isa: Isa, code: int, product: str = "") -> None:
+def _emit_tiles(module: Any, isa: Isa, rounding: Rounding, product: str = "") -> None:
     """Add the kernels that multiply by one of the instruction set's dot products, and with the usual one matrices."""
     from . import codes, matrix, tile
 
     for pixels, vectors in shapes_of(isa):
-        codes.emit_tile(module, isa, code, pixels, vectors, product=product)
+        codes.emit_tile(module, isa, rounding, pixels, vectors, product=product)
         if pixels == 1 and product not in (AND, XOR):
-            codes.emit_tile(module, isa, code, pixels, vectors, tile.LOGITS, product=product)
+            codes.emit_tile(module, isa, rounding, pixels, vectors, tile.LOGITS, product=product)
     if isa.matrices and not product:
         matrix.emit_gather(module)
         for vectors in SHAPES[isa.lanes]:
-            matrix.emit_out(module, isa, code, vectors)
+            matrix.emit_out(module, isa, rounding, vectors)
             for pixels in MATRIX_PIXELS:
                 matrix.emit_tile(module, isa, pixels, vectors)
 
 
-def _emit_depthwise(module: Any, isa: Isa, code: int) -> None:
+def _emit_depthwise(module: Any, isa: Isa, rounding: Rounding) -> None:
     """Add the kernels of layers whose channels each have taps of their own."""
     from . import codes, tile
 
     pixels = DEPTH_PIXELS[isa.lanes]
     if isa.packs:
         for lanes in QUAD_LANES[isa.lanes]:
-            codes.emit_tile(module, isa, code, pixels, tile.PACKED, tile.QUADS, lanes)
+            codes.emit_tile(module, isa, rounding, pixels, tile.PACKED, tile.QUADS, lanes)
     else:
         for vectors in SHAPES[isa.lanes]:
-            codes.emit_tile(module, isa, code, pixels, vectors, tile.DEPTH)
+            codes.emit_tile(module, isa, rounding, pixels, vectors, tile.DEPTH)
 
 
-def _emit_registers(module: Any, isa: Isa, code: int) -> None:
+def _emit_registers(module: Any, isa: Isa, rounding: Rounding) -> None:
     """Add the operations of accumulators that a sum can leave."""
     from . import each
     from .narrow import emit
 
     for logits in (False, True):
-        emit(module, isa, code, logits=logits)
+        emit(module, isa, rounding, logits=logits)
     for kind in (each.PLAIN, each.LOGITS, each.DEPTH):
-        each.emit(module, isa, code, kind)
+        each.emit(module, isa, rounding, kind)
 
 
-def _emit_rest(module: Any, isa: Isa, code: int) -> None:
+def _emit_rest(module: Any, isa: Isa, rounding: Rounding) -> None:
     """Add all other operations, and what runs them."""
     from . import add, average_pool, bits, clear, control, conv, copy, max_pool, nest, picture, planes, schedule, table
 
@@ -159,8 +157,8 @@ def _emit_rest(module: Any, isa: Isa, code: int) -> None:
     for operation in (copy, max_pool, nest, picture, planes, table):
         operation.emit(module, isa)
     for rounded in (add, average_pool):
-        rounded.emit(module, isa, code)
-    add.emit(module, isa, code, narrow=True)
+        rounded.emit(module, isa, rounding)
+    add.emit(module, isa, rounding, narrow=True)
     control.emit_argmax(module, isa)
     control.emit_gather_rows(module, isa)
     clear.emit_clear(module)

@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from ...spec.rules import Rounding
 from .codes import Codes
 from .emit import I8, I64, Emitter, constant, vector
 from .isa import Isa
@@ -31,7 +32,7 @@ GATHER_NAME = "gather"
 VECTORS, DIRECT, PANELS, ALL_PANELS = range(4)
 
 
-def emit_out(module: Any, isa: Isa, rounding: int, vectors: int) -> None:
+def emit_out(module: Any, isa: Isa, rounding: Rounding, vectors: int) -> None:
     """Add the way out of TOGETHER pixels of tiles of so many vectors, which all sizes of tiles share.
 
     Its arguments are those of a kernel; the input is their sums, and weights are not looked at.

@@ -14,10 +14,11 @@ so are the proofs: the product is that of what the register can hold.
 
 from typing import Any
 
+from ...spec.rules import Rounding
 from .conv import variant_of
 from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
-from .requantize import FLOOR, TIES_UP, rounded_shift
+from .requantize import is_folded, rounded_shift
 from .rows import fields, share
 
 NARROW = Record(
@@ -42,7 +43,7 @@ NARROWED = ("count", "channels", "parameters")
 CODE_BYTES, LOGIT_BYTES = 20, 8
 
 
-def emit(module: Any, isa: Isa, rounding: int, *, logits: bool = False) -> str:
+def emit(module: Any, isa: Isa, rounding: Rounding, *, logits: bool = False) -> str:
     """Add the operation "narrow" or "narrow_logits" of NARROW records; return its name. Chunks split pixels.
 
     Where pixels lie closer than a vector of codes there may be one chunk only: a store reaches into the next pixels.
@@ -102,9 +103,9 @@ class _Register:
 class Codes:
     """From what the register holds to codes (B2-B4); `own`: address of the vector's constants."""
 
-    def __init__(self, e: Emitter, isa: Isa, rounding: int, own: Any, r: Any) -> None:
+    def __init__(self, e: Emitter, isa: Isa, rounding: Rounding, own: Any, r: Any) -> None:
         b, lanes = e.builder, isa.lanes
-        self.e, self.folded = e, rounding in (TIES_UP, FLOOR)
+        self.e, self.folded = e, is_folded(rounding)
         self.rounding = rounding
         self.narrow, self.wide, self.codes = vector(I32, lanes), vector(I64, lanes), vector(I8, lanes)
         self.multiplier = b.sext(e.load(own, self.narrow, 4), self.wide)

@@ -10,8 +10,10 @@ no limit. t is 1 for MIDPOINT with k > 0, whose operands are odd. The border of 
 operand 0 and then is a byte that no code gives.
 """
 
-from typing import Any
+from typing import Any, assert_never
 
+from ...numbers import of_nesting
+from ...spec.rules import Nesting
 from .bits import skip
 from .emit import I8, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
@@ -21,7 +23,7 @@ NEST = Record(
     "when",  # at which widths there is anything to do, see `bits.py`
     "widths",  # address of two int64: of weights, of activations
     "n",  # master width
-    "rule",  # 0 TIES_UP, 1 FLOOR, 2 MIDPOINT
+    "rule",  # its number
     "zero",  # master zero point
     "source",  # pixel (0, 0)
     "source_row",  # bytes to the next row
@@ -36,7 +38,6 @@ NEST = Record(
     "right",
     "direct",  # 1: at full width the consumer reads around the source, where only the border is then written
 )
-TIES_UP, FLOOR, MIDPOINT = range(3)
 
 
 def emit(module: Any, isa: Isa) -> str:
@@ -94,8 +95,16 @@ class _Nesting:
         none, one = constant(I64, 0), constant(I64, 1)
         self.e, self.k = e, b.sub(n, width)
         self.exact = b.icmp_signed("==", self.k, none)
-        ties = b.and_(b.not_(self.exact), b.icmp_signed("==", rule, constant(I64, TIES_UP)))
-        middle = b.and_(b.not_(self.exact), b.icmp_signed("==", rule, constant(I64, MIDPOINT)))
+        for each in Nesting:
+            match each:
+                case Nesting.TIES_UP:
+                    ties = b.and_(b.not_(self.exact), b.icmp_signed("==", rule, constant(I64, of_nesting(each))))
+                case Nesting.FLOOR:
+                    pass  # neither add nor t
+                case Nesting.MIDPOINT:
+                    middle = b.and_(b.not_(self.exact), b.icmp_signed("==", rule, constant(I64, of_nesting(each))))
+                case _:
+                    assert_never(each)
         self.add = b.select(ties, b.lshr(b.shl(one, self.k), one), none)
         self.cap = b.select(ties, b.sub(b.shl(one, width), one), constant(I64, 255))
         self.t = b.zext(middle, I64)

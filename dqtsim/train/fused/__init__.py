@@ -8,7 +8,7 @@ Sums may be added in another order, and batch norm's codes depend on them; none 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +84,13 @@ def nest(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule)
     from dqtsim.train.fused import kernels
 
     k = MASTER_WIDTH - width
-    half, top = (2.0 ** (k - 1), 2.0**width - 1) if rule == "TIES_UP" else (0.0, np.inf)
+    match rule:
+        case "TIES_UP":
+            half, top = 2.0 ** (k - 1), 2.0**width - 1
+        case "FLOOR":
+            half, top = 0.0, np.inf
+        case _:
+            assert_never(rule)
     out = torch.empty_like(codes)
     source = _bits(codes)
     numbers = (half, 2.0**-k, top, nested_zero(zero_point, width, rule), 2.0**k)
