@@ -33,5 +33,9 @@ class GoldenError(DqtsimError):
     """Golden vectors are missing, corrupt or belong to another model."""
 
 
+class OutputError(DqtsimError):
+    """A file or folder cannot be written, or holds what dqtsim did not make and will not delete."""
+
+
 class ToolError(DqtsimError):
     """A program that dqtsim starts is not installed, or failed."""

@@ -15,7 +15,7 @@ LONGEST = 450
 
 # from left to right: a part imports parts of its own column or of columns to its left, never to its right
 COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("spec", "errors"),
+    ("spec", "errors", "outputs"),
     ("target", "graph", "energy", "dataset", "numbers"),
     ("kernels", "structures"),
     ("ops",),
@@ -27,7 +27,7 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
 )
 COLUMN = {part: index for index, parts in enumerate(COLUMNS) for part in parts}
 # the trainer stands outside: it meets the rest in the model file, and one of its files in what that file costs
-TRAIN_SEES = {"spec", "errors", "target", "graph", "structures", "dataset", "train"}
+TRAIN_SEES = {"spec", "errors", "outputs", "target", "graph", "structures", "dataset", "train"}
 PRICING_SEES = TRAIN_SEES | {"budget", "energy"}
 TRAIN_SEEN_BY = {"train", "cli", "oracle"}
 TORCH = {"torch", "torchvision"}

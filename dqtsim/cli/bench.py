@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from ..outputs import write_file
 from .common import (
     check_writable,
     console,
     counted,
     model_argument,
     progress,
-    written_aside,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _show(table: Callable[[], None], report: Mapping[str, Any], json_path: str |
         return
     table()
     if json_path is not None:
-        with written_aside(Path(json_path)) as aside:
+        with write_file(Path(json_path)) as aside:
             aside.write_text(json.dumps(report) + "\n", encoding="utf-8")
 
 

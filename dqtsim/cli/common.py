@@ -1,4 +1,4 @@
-"""What the commands share: options, the one-sentence errors, progress, and writing aside."""
+"""What the commands share: options, the one-sentence errors, progress, and where files go."""
 
 import os
 import sys
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DqtsimError
+from ..errors import DqtsimError, OutputError
+from ..outputs import check_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,36 +129,28 @@ def _bar() -> "Progress":
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path`; rename it to `path` at the end, or leave nothing if anything fails."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield aside
-        aside.replace(path)
-    except OSError as error:
-        raise DqtsimError(f"'{path}' cannot be written: {(error.strerror or str(error)).lower()}.") from None
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def counted(count: int, noun: str) -> str:
     """Return '1 picture' or '2 pictures'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def check_writable(path: Path, option: str, suffix: str) -> None:
-    """Raise before long work if `path` could not be written after it."""
+    """Raise before long work if `path` could not be written after it, or is what the command reads."""
     if not path.parent.is_dir():
-        raise DqtsimError(f"{option} writes into an existing folder; '{path.parent}' is none.")
+        raise OutputError(f"{option} writes into an existing folder; '{path.parent}' is none.")
     if path.suffix != suffix:
-        raise DqtsimError(f"{option} writes a {suffix} file; found '{path}'.")
+        raise OutputError(f"{option} writes a {suffix} file; found '{path}'.")
+    check_file(path)
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.params.get(str(parameter.name))
+        for other in given if isinstance(given, tuple) else (given,):
+            if option not in parameter.opts and isinstance(other, str | Path) and _same_file(path, Path(other)):
+                raise OutputError(f"{option} would overwrite '{path}', which the command reads.")
 
 
-def new_folder(path: Path, option: str) -> None:
-    """Make the folder that an option names, where there is none; raise if something else is there."""
-    if path.exists() and not path.is_dir():
-        raise DqtsimError(f"{option} is a folder; '{path}' is none.")
-    if not path.parent.is_dir():
-        raise DqtsimError(f"{option} is made in an existing folder; '{path.parent}' is none.")
-    path.mkdir(exist_ok=True)
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one of them is no file at all
+        return False

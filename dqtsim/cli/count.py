@@ -16,7 +16,6 @@ from .common import (
     progress,
     target_option,
     threads_option,
-    written_aside,
 )
 
 if TYPE_CHECKING:
@@ -231,6 +230,5 @@ def new_command(
 
     check_writable(output, "-o", ".onnx")
     graph = build(structure, input_size=input_size, classes=classes, seed=seed, dynamic=dynamic)
-    with written_aside(output) as aside:
-        save(graph, aside)
+    save(graph, output)
     click.echo(f"{output}: {structure}, {len(graph.layers)} layers, {output.stat().st_size:,} bytes")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
-from .common import check_writable, model_argument, progress, target_option, threads_option, written_aside
+from ..outputs import write_file
+from .common import check_writable, model_argument, progress, target_option, threads_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def plan_command(
         f"best static plan for {model.name} within {budget} per picture: {cost}",
         f"sensitivities from {len(images)} training pictures; on these, top-1 {100 * accuracy:.2f} %, loss {loss:.4f}",
     ]
-    with written_aside(output) as aside:
+    with write_file(output) as aside:
         aside.write_text(search.as_toml(graph, choice, notes), encoding="utf-8")
     click.echo(f"{output}: {notes[0]}")
     click.echo(notes[1])

@@ -1,10 +1,15 @@
 """`dqtsim report`: one page about a model."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from .common import check_writable, model_argument, new_folder, progress, target_option, threads_option, written_aside
+from ..outputs import MANIFEST, Kind, check_apart, check_folder, write_file, write_folder
+from .common import check_writable, model_argument, progress, target_option, threads_option
+
+PLOTS = Kind(("model", "model_sha256", "plots"), lambda manifest: [f"{name}.svg" for name in manifest["plots"]])
 
 
 @click.command("report")
@@ -21,7 +26,10 @@ from .common import check_writable, model_argument, new_folder, progress, target
 @threads_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The page, .html.")
 @click.option(
-    "--figures", "folder", type=click.Path(path_type=Path), help="Folder for the page's plots, an .svg file each."
+    "--figures",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder for the page's plots, .svg; it is replaced whole.",
 )
 def report_command(
     model: Path,
@@ -45,7 +53,8 @@ def report_command(
 
     check_writable(output, "-o", ".html")
     if folder is not None:
-        new_folder(folder, "--figures")
+        check_folder(folder, PLOTS)
+        check_apart(output, folder)
     study = prepare(load(model), load_target(target_name), load_energy(energy_name), plans)
     if data is None:
         count_widest(study)
@@ -55,11 +64,19 @@ def report_command(
         with progress(len(study.records) * len(split), "pictures") as count:
             run_over(study, split, threads, count)
     text = page(study, model)
-    with written_aside(output) as aside:
+    with write_file(output) as aside:
         aside.write_text(text, encoding="utf-8", newline="\n")
     if folder is not None:
-        for name, figure in figures(text).items():
-            with written_aside(folder / f"{name}.svg") as aside:
-                aside.write_text(figure, encoding="utf-8", newline="\n")
+        _write_plots(folder, figures(text), model)
     settings = f"{len(study.records)} settings" + (f", {len(study.labels):,} pictures" if data else "")
     click.echo(f"{output}: {settings}, {output.stat().st_size:,} bytes")
+
+
+def _write_plots(folder: Path, plots: Mapping[str, str], model: Path) -> None:
+    from ..golden import hash_file
+
+    manifest = {"model": model.name, "model_sha256": hash_file(model), "plots": sorted(plots)}
+    with write_folder(folder, PLOTS) as aside:
+        for name, plot in plots.items():
+            (aside / f"{name}.svg").write_text(plot, encoding="utf-8", newline="\n")
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")

@@ -7,7 +7,8 @@ from time import perf_counter
 
 import click
 
-from ..errors import DqtsimError, InputError
+from ..errors import InputError
+from ..outputs import MANIFEST, check_folder, write_folder
 from .common import (
     ErrorGroup,
     bits_option,
@@ -26,7 +27,13 @@ from .common import (
 @input_option
 @bits_option
 @target_option
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder; a subfolder a layer.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder, replaced whole.",
+)
 @click.option("--layer", "layers", multiple=True, help="Only this layer; may be repeated.")
 @click.option("--seed", type=int, help="Corner cases from this seed in place of the model's codes and tables.")
 def vectors_command(
@@ -42,22 +49,23 @@ def vectors_command(
     from ..golden import hash_file
     from ..rtl import vectors
 
+    check_folder(output, vectors.FOLDER)
     compiled, codes, policy = planned_input(model, input_path, bits, target_name)
     if len(codes) != 1:
         raise InputError(f"vectors are made from one picture; found {len(codes)}.")
     hardware = vectors.parameters(compiled)
     recorded = vectors.record(compiled, codes, layers)
+    order = [step.node.name for step in compiled.layer_steps()]
     names = []
-    try:
-        for index, vector in enumerate(recorded):
+    with write_folder(output, vectors.FOLDER) as aside:
+        for vector in recorded:
+            index = order.index(vector.name)
             names.append(vectors.folder_name(index, vector))
             made = vector if seed is None else vectors.corner(compiled, vector, seed + index)
-            vectors.write(made, hardware, output / names[-1])
+            vectors.write(made, hardware, aside / names[-1])
         manifest = {"format": vectors.FORMAT, "model": model.name, "model_sha256": hash_file(model), "bits": policy}
         manifest |= {"target": compiled.target.name, "seed": seed, "layers": names}
-        (output / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DqtsimError(f"'{output}' cannot be written: {(error.strerror or str(error)).lower()}.") from None
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     click.echo(
         f"{counted(len(names), 'layer')} of '{compiled.graph.name}' on target {compiled.target.name}, "
         f"bits {policy}: {output}"

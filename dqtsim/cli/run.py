@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..outputs import write_file
 from .common import (
     bits_option,
     check_writable,
@@ -19,7 +20,6 @@ from .common import (
     progress,
     target_option,
     threads_option,
-    written_aside,
 )
 
 if TYPE_CHECKING:
@@ -92,5 +92,5 @@ def _results(
 def _write(path: Path, tensors: dict[str, Any]) -> None:
     import numpy as np
 
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with write_file(path) as aside, aside.open("wb") as file:
         np.savez_compressed(file, **tensors)

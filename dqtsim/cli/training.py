@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from ..errors import InputError
 from ..train.config import COSTS, DEVICES, PRECISIONS, RELAXATIONS, TEACHERS, RunDir, TrainConfig
 from ..train.rules import ACTIVATION_RULES, NETWORK_NAMES, WEIGHT_RULES
-from .common import Decorator
+from .common import Decorator, check_writable
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _DEFAULTS: dict[str, Any] = {
@@ -189,7 +189,7 @@ def train_command(resume: bool, separately: bool, no_budget: bool, **options: An
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--model", type=click.Path(path_type=Path), required=True, help="The model file, .onnx.")
-@click.option("--golden", type=click.Path(path_type=Path), help="Folder for golden vectors.")
+@click.option("--golden", type=click.Path(path_type=Path), help="Folder for golden vectors, replaced whole.")
 @click.option("--golden-pictures", type=click.IntRange(1), default=12, show_default=True, help="Pictures, dynamic.")
 @click.option("--pictures", type=click.IntRange(1), help="Test pictures for the accuracies.  [default: all]")
 @click.option("--data", type=click.Path(path_type=Path), help="Where the pictures are now.")
@@ -200,4 +200,5 @@ def export_command(**options: Any) -> None:
     _keep_memory()
     from ..train.commands import ExportConfig, export_run
 
+    check_writable(options["model"], "-o", ".onnx")
     click.echo(json.dumps(export_run(ExportConfig(**options)), indent=2))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..outputs import write_file
 from .checks import check_graph
 from .functions import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, functions
 from .model import Attribute, Graph, Value
@@ -85,15 +86,13 @@ def to_onnx(graph: Graph) -> "onnx.ModelProto":
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
-    """Write `graph` as an ONNX file: aside first, then renamed, so that no half-written file is ever seen."""
-    target = Path(path)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    """Write `graph` as an ONNX file, whole or not at all.
+
+    Raises ModelError if the graph breaks the format, OutputError if the file cannot be written.
+    """
     data = to_onnx(graph).SerializeToString(deterministic=True)
-    try:
+    with write_file(Path(path)) as aside:
         aside.write_bytes(data)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _plain(value: Attribute) -> Any:

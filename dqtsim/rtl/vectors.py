@@ -20,6 +20,7 @@ from ..executor import traced
 from ..graph.model import Array, Node, Widths
 from ..ops.nested import layer_bound, saturated
 from ..ops.operator import Call, Machine
+from ..outputs import Kind
 from ..planner import Plan, Step
 from ..report.counts import cycles
 from ..spec.mac import Flags
@@ -42,6 +43,12 @@ ORDER = {
     "acc": "output channel, row, column",
     "y": "output channel, row, column",
 }
+_FILES = ("layer.json", "config.hex", *(f"{name}.{ending}" for name in ORDER for ending in ("bin", "hex")))
+# a folder of layers, a subfolder each
+FOLDER = Kind(
+    ("format", "model", "model_sha256", "bits", "target", "seed", "layers"),
+    lambda manifest: [f"{layer}/{name}" for layer in manifest["layers"] for name in _FILES],
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,12 @@ from dqtsim import __version__
 from dqtsim.errors import InputError
 from dqtsim.graph import save
 from dqtsim.graph.model import Graph
+from dqtsim.outputs import check_apart, check_file, check_folder
 from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.controller import Controller
 from dqtsim.train.data import read_dataset
 from dqtsim.train.folding import fold
-from dqtsim.train.golden import write_golden
+from dqtsim.train.golden import FOLDER, write_golden
 from dqtsim.train.loop import load_networks, train
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.report import measure
@@ -49,15 +50,17 @@ def export(
     """Write `network` as an ONNX model, and golden vectors of the pictures `example` uint8 [N, C, H, W].
 
     Without `controller` the widths are static. Vectors go to the folder `golden`, else to the model's path without its
-    suffix and with `-golden`; one per picture and policy.
+    suffix and with `-golden`; one per picture and policy. That folder must be empty or hold older vectors only, which
+    are replaced: else, or if anything cannot be written, raises OutputError.
     """
     network.eval()
     # Refuses pictures of another shape before anything is written.
     network.features(example[:1])
+    folder = golden or path.with_name(f"{path.stem}-golden")
+    _check_places(path, folder)
     producer = {"name": "dqtsim.train", "version": __version__, "torch": str(torch.__version__)}
     graph = fold(network, controller, name=path.stem, class_names=class_names, producer=producer)
     save(graph, path)
-    folder = golden or path.with_name(f"{path.stem}-golden")
     write_golden(
         graph,
         example.cpu(),
@@ -77,6 +80,7 @@ def export_run(config: ExportConfig) -> dict[str, object]:
     trained = run.read_config()
     if config.golden is not None and config.golden_pictures < 1:
         raise InputError(f"There must be at least one golden picture, but {config.golden_pictures} are wanted.")
+    _check_places(config.model, config.golden)
     dataset = read_dataset(config.data or trained.data, trained.size)
     source = config.data_name or dataset.name
     float_network, network, controller = load_networks(run, dataset)
@@ -93,7 +97,6 @@ def export_run(config: ExportConfig) -> dict[str, object]:
         "measured": json.dumps(report),
     }
     graph = fold(network, controller, name=config.model.stem, class_names=dataset.class_names, producer=producer)
-    config.model.parent.mkdir(parents=True, exist_ok=True)
     save(graph, config.model)
     if config.golden is not None:
         write_golden(
@@ -107,3 +110,11 @@ def export_run(config: ExportConfig) -> dict[str, object]:
             count=config.golden_pictures,
         )
     return report
+
+
+def _check_places(model: Path, golden: Path | None) -> None:
+    """Raise OutputError, before minutes of work, if what these give could not be written."""
+    check_file(model)
+    if golden is not None:
+        check_folder(golden, FOLDER)
+        check_apart(model, golden)

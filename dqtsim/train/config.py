@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from dqtsim.errors import InputError
+from dqtsim.outputs import write_file
 from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, WeightRule, Widths, check_pairs
 
 Cost = Literal["bits", "bitops", "energy", "cycles"]
@@ -220,7 +221,8 @@ class RunDir:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
-        self.table.write_text(text.getvalue())
+        with write_file(self.table) as aside:
+            aside.write_text(text.getvalue())
 
     def read_config(self) -> TrainConfig:
         """The run's configuration."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,15 @@ import torch
 
 from dqtsim.graph import with_bits
 from dqtsim.graph.model import BITS, Graph
+from dqtsim.outputs import MANIFEST, Kind, write_folder
 from dqtsim.train.exact import classify, run_graph
 from dqtsim.train.files import Pictures
 
 _SCANNED = 500
+FOLDER = Kind(
+    ("model", "model_sha256", "producer", "versions", "vectors"),
+    lambda manifest: [entry["file"] for entry in manifest["vectors"]],
+)
 
 
 @dataclass(frozen=True)
@@ -78,41 +82,38 @@ def write_golden(
     graph: Graph, images: Pictures, labels: torch.Tensor | None, folder: Path, *,
     model: Path, source: str, command: str, count: int,
 ) -> list[Path]:  # fmt: skip
-    """Write `<picture>.npz` files and manifest.json into `folder`, replacing it whole.
+    """Write `<picture>.npz` files and manifest.json into `folder`; older vectors in it are replaced whole.
 
     `source` says what the pictures uint8 [N, C, H, W] are, `command` what produced the vectors.
+    Raises OutputError if `folder` holds anything else, or cannot be written.
     """
-    aside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    entries, files = [], []
-    for request in requests(graph, images, count):
-        name = f"test-{request.index:05d}-{request.policy}.npz"
-        arrays = vector(request.graph, images[request.index : request.index + 1])
-        # A plain mapping of arrays: numpy never pickles those.
-        np.savez_compressed(aside / name, **arrays)  # type: ignore[arg-type]
-        hashes = {key: sha256(array) for key, array in arrays.items()}
-        entry: dict[str, object] = {
-            "file": name,
-            "picture": f"{source} index {request.index}",
-            "bits_policy": request.policy,
-            "input_sha256": hashes[graph.input.name],
-            "sha256": hashes,
+    entries, paths = [], []
+    with write_folder(folder, FOLDER) as aside:
+        for request in requests(graph, images, count):
+            name = f"test-{request.index:05d}-{request.policy}.npz"
+            arrays = vector(request.graph, images[request.index : request.index + 1])
+            # A plain mapping of arrays: numpy never pickles those.
+            np.savez_compressed(aside / name, **arrays)  # type: ignore[arg-type]
+            hashes = {key: sha256(array) for key, array in arrays.items()}
+            entry: dict[str, object] = {
+                "file": name,
+                "picture": f"{source} index {request.index}",
+                "bits_policy": request.policy,
+                "input_sha256": hashes[graph.input.name],
+                "sha256": hashes,
+            }
+            entries.append(entry | ({} if labels is None else {"label": int(labels[request.index])}))
+            paths.append(folder / name)
+        manifest = {
+            "model": model.name,
+            "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+            "producer": command,
+            "versions": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "torch": str(torch.__version__),
+            },
+            "vectors": entries,
         }
-        entries.append(entry | ({} if labels is None else {"label": int(labels[request.index])}))
-        files.append(folder / name)
-    manifest = {
-        "model": model.name,
-        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "producer": command,
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "torch": str(torch.__version__),
-        },
-        "vectors": entries,
-    }
-    (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.replace(folder)
-    return files
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return paths

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -11,7 +12,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from dqtsim.errors import InputError
+from dqtsim.errors import InputError, OutputError
+from dqtsim.outputs import write_file
 from dqtsim.train import networks
 from dqtsim.train.board import Board
 from dqtsim.train.config import RunDir, TrainConfig
@@ -108,8 +110,27 @@ def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
         return
     if run.checkpoint.exists():
         raise InputError(f"A new run needs a folder without one, but {run.path} has a checkpoint.")
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.config.write_text(config.to_json())
+    _refuse_foreign(run)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"'{run.path}' cannot be made a folder: {str(error.strerror).lower()}.") from None
+    with write_file(run.config) as aside:
+        aside.write_text(config.to_json())
+
+
+def _refuse_foreign(run: RunDir) -> None:
+    """Raise OutputError if the folder has files, under the names of a run's, that no run has written."""
+    try:
+        run.read_config()
+    except InputError:  # there is none
+        foreign = [path for path in (run.config, run.log, run.table) if os.path.lexists(path)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        foreign = [run.config]
+    else:
+        foreign = []
+    if foreign:
+        raise OutputError(f"A new run would write '{foreign[0]}', but there is one that is of no run.")
 
 
 def _place(module: nn.Module, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from dqtsim.errors import InputError
+from dqtsim.outputs import write_file
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -21,9 +22,8 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write aside, then rename, so that a kill leaves either the old file or the new one."""
-    aside = path.with_suffix(".tmp")
-    torch.save(state, aside)
-    aside.replace(path)
+    with write_file(path) as aside, aside.open("wb") as file:
+        torch.save(state, file)
 
 
 class Phase:

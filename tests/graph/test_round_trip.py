@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import checker
 
-from dqtsim.errors import ModelError
+from dqtsim.errors import ModelError, OutputError
 from dqtsim.graph import Graph, GraphBuilder, from_onnx, load, save, to_onnx
 from dqtsim.graph.functions import function_texts, functions
 from dqtsim.graph.model import Arithmetic
@@ -142,8 +142,9 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError("no")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no"):
+    with pytest.raises(OutputError) as caught:
         save(everything(), path)
+    assert str(caught.value) == f"'{path}' cannot be written: no."
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 

@@ -305,24 +305,32 @@ def test_a_folder_that_refuses_is_named(place: Path, monkeypatch: pytest.MonkeyP
 
 def test_only_the_newest_are_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place.mkdir(parents=True)
-    (place / "notes.txt").touch()
+    foreign = {"notes.txt": b"", ".other.part": b"", ".dqtsim-kernels-x.part": b"mine", "mine.kernels": cache.MAGIC}
+    foreign[f"avx2-{'0' * 16}-{'0' * 64}.kernels"] = b"mine"
+    for name, data in foreign.items():
+        (place / name).write_bytes(data)
+        os.utime(place / name, (1e7, 1e7))
     for number in range(cache.NEWEST + 3):
         cache.library(emit_add, HERE[0], str(number))
         (newest,) = [file for file in files(place) if file.suffix == cache.SUFFIX and file.stat().st_mtime > 1e9]
         os.utime(newest, (1e8 + number, 1e8 + number))
-    stale, young = place / ".old.part", place / ".new.part"
+    stale, begun, young = (place / f".dqtsim-kernels-{name}.part" for name in ("stale", "begun", "young"))
     stale.touch()
+    begun.write_bytes(cache.MAGIC + bytes(9))
     young.touch()
-    os.utime(stale, (1e8, 1e8))
+    for path in (stale, begun):
+        os.utime(path, (1e8, 1e8))
     again(monkeypatch, never, HERE[0], "3")  # the oldest that is left; used, therefore new
     again(monkeypatch, emit_add, HERE[0], "one more")
-    assert sum(file.suffix == cache.SUFFIX for file in files(place)) == cache.NEWEST
+    assert sum(cache._ours(file) for file in place.glob("*.kernels")) == cache.NEWEST
     for name in ("3", "5", "one more"):
         again(monkeypatch, never, HERE[0], name)
     with pytest.raises(AssertionError):
         again(monkeypatch, never, HERE[0], "4")
-    assert (stale.exists(), young.exists(), (place / "notes.txt").exists()) == (False, True, True)
-    young.unlink()
+    assert (stale.exists(), begun.exists(), young.exists()) == (False, False, True)
+    assert {name: (place / name).read_bytes() for name in foreign} == foreign
+    for path in place.glob(".*.part"):
+        path.unlink()
 
 
 def child(start: Any, rounds: int, out: Any) -> None:

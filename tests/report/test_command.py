@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dqtsim.golden import hash_file
 from dqtsim.graph import save
 from dqtsim.report.study import Study
 from dqtsim.target import target_text
@@ -46,8 +47,11 @@ def test_plots_as_files(command: Command, files: Path, tmp_path: Path) -> None:
     out, folder = tmp_path / "r.html", tmp_path / "plots"
     words = ("report", files / "model.onnx", "--data", files / "data", "--limit", 5, "-o", out, "--figures", folder)
     assert command(*words).exit_code == 0
-    page, plots = out.read_text(encoding="utf-8"), sorted(folder.iterdir())
+    page, plots = out.read_text(encoding="utf-8"), sorted(folder.glob("*.svg"))
     assert {"accuracy-against-bitops.svg", "how-often-each-layer-used-which-width.svg"} <= {p.name for p in plots}
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["plots"] == [plot.stem for plot in plots]
+    assert manifest["model_sha256"] == hash_file(files / "model.onnx")
     assert len(plots) == len(re.findall('<svg[^>]*class="plot"', page))
     for plot in plots:
         document = ElementTree.parse(plot)
@@ -59,13 +63,24 @@ def test_plots_as_files(command: Command, files: Path, tmp_path: Path) -> None:
         assert others == keys + shown
         assert "href" not in plot.read_text(encoding="utf-8")
     assert command(*words).exit_code == 0
+    fewer = ("report", files / "model.onnx", "-o", out, "--figures", folder)
+    assert command(*fewer).exit_code == 0
+    # without pictures there is no accuracy to plot, and no plot of older ones is left
+    assert not (folder / "accuracy-against-bitops.svg").exists()
+    assert (folder / "bitops-of-every-setting.svg").exists()
+    (folder / "plan.svg").touch()
+    assert refusal(command, *fewer) == (
+        f"the folder '{folder}' cannot be written: it holds 'plan.svg', which this command did not make; "
+        "name a new or an empty folder."
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--figures", "{out}/no/plots"], "--figures is made in an existing folder; '{out}/no' is none."),
-        (["--figures", "{model}"], "--figures is a folder; '{model}' is none."),
+        (["--figures", "{out}/no/plots"], "the folder '{out}/no/plots' cannot be written: '{out}/no' is no folder."),
+        (["--figures", "{model}"], "the folder '{model}' cannot be written: it is no folder."),
+        (["--figures", "{out}"], "'{out}/r.html' must lie outside the folder '{out}', which is replaced whole."),
         (["-o", "{out}/no/r.html"], "-o writes into an existing folder; '{out}/no' is none."),
         (["-o", "{out}/r.htm"], "-o writes a .html file; found '{out}/r.htm'."),
         (["--data", "{out}/no"], "the data must be a folder, but there is no folder at {out}/no."),

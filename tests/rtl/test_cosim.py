@@ -155,7 +155,7 @@ def test_vectors_are_read_without_dqtsim(command: Command, tmp_path: Path, seed:
     assert result.exit_code == 0, result.output
     assert result.stdout == f"2 layers of 'resnet8-cifar10' on target acc16-wrap, bits w2a4: {tmp_path / 'out'}\n"
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["layers"] == ["00-block2.down", "01-fc"]
+    assert manifest["layers"] == ["05-block2.down", "09-fc"]
     (reader,) = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(reader.splitlines()) <= 40
     (tmp_path / "reader.py").write_text(reader, encoding="utf-8")

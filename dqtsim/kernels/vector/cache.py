@@ -8,6 +8,8 @@ nothing can be stored, nothing is, and nobody is told: `state` is for those who 
 import json
 import os
 import platform
+import re
+import stat
 import struct
 import sys
 import tempfile
@@ -28,13 +30,16 @@ if TYPE_CHECKING:
     from .isa import Isa
 
 VARIABLE = "DQTSIM_CACHE"
-MAGIC = b"dqtsim kernels 1\n"
+_FAMILY = b"dqtsim kernels "
+MAGIC = _FAMILY + b"1\n"
 SUFFIX = ".kernels"
+_ASIDE, _PART = ".dqtsim-kernels-", ".part"
 # an instruction set has up to five libraries for each rounding
 NEWEST = 32
 HOUR = 3600
 _DIGEST = 32
 _LENGTH = struct.Struct("<I")
+_ENTRY = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{64}\.kernels")
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ def _write(path: Path, expected: bytes, names: Iterable[str], code: bytes) -> No
     rest = _LENGTH.pack(len(text)) + text + code
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=_ASIDE, suffix=_PART)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(MAGIC + expected + sha256(rest).digest() + rest)
@@ -186,12 +191,28 @@ def _write(path: Path, expected: bytes, names: Iterable[str], code: bytes) -> No
 
 
 def _tidy(place: Path) -> None:
-    """Delete all but the newest files, and what processes left that were killed while they wrote."""
+    """Delete all but the newest files, and what processes left that were killed while they wrote; nobody else's."""
     with suppress(OSError):
-        dated = sorted(((path.stat().st_mtime, path) for path in place.glob(f"*{SUFFIX}")), reverse=True)
-        left = [(date, path) for path in place.glob(".*.part") if (date := path.stat().st_mtime) < time.time() - HOUR]
+        entries = [path for path in place.glob(f"*{SUFFIX}") if _ours(path)]
+        dated = sorted(((path.stat().st_mtime, path) for path in entries), reverse=True)
+        parts = [path for path in place.glob(f"{_ASIDE}*{_PART}") if _ours(path)]
+        left = [(date, path) for path in parts if (date := path.stat().st_mtime) < time.time() - HOUR]
         for _, path in [*dated[NEWEST:], *left]:
             path.unlink(missing_ok=True)
+
+
+def _ours(path: Path) -> bool:
+    """Return whether a file is one of a cache, of any version of it, or the beginning of one that never got a byte."""
+    named = _ENTRY.fullmatch(path.name) is not None
+    aside = path.name.startswith(_ASIDE) and path.name.endswith(_PART)
+    try:
+        found = path.lstat()
+        if not (named or aside) or not stat.S_ISREG(found.st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_FAMILY)) == _FAMILY or (aside and found.st_size == 0)
+    except OSError:
+        return False
 
 
 def state(isa: "Isa") -> State:
