@@ -145,7 +145,7 @@ def test_export_writes_a_model_and_vectors_that_stock_onnxruntime_reproduces(fin
     from dqtsim import load, load_target
     from dqtsim.golden import verify
 
-    model, folder = tmp_path / "tiny.onnx", tmp_path / "golden" / "tiny"
+    model, folder = tmp_path / "tiny.onnx", tmp_path / "tiny"
     report = export_run(ExportConfig(finished.path, model, folder, data_name="noise", golden_pictures=3))
     assert report["pictures"] == 32
     agreed = {key: found["agree"] for key, found in report.items() if isinstance(found, dict)}
