@@ -9,7 +9,7 @@ import click
 from ..outputs import MANIFEST, Kind, check_apart, check_folder, write_file, write_folder
 from .common import check_writable, model_argument, progress, target_option, threads_option
 
-PLOTS = Kind(("model", "model_sha256", "plots"), lambda manifest: [f"{name}.svg" for name in manifest["plots"]])
+FIGURES = Kind(("model", "model_sha256", "report"), lambda manifest: manifest["report"])
 
 
 @click.command("report")
@@ -52,9 +52,11 @@ def report_command(
     from ..target import load_target
 
     check_writable(output, "-o", ".html")
+    beside = folder is not None and folder.resolve() == output.resolve().parent
     if folder is not None:
-        check_folder(folder, PLOTS)
-        check_apart(output, folder)
+        check_folder(folder, FIGURES)
+        if not beside:
+            check_apart(output, folder)
     study = prepare(load(model), load_target(target_name), load_energy(energy_name), plans)
     if data is None:
         count_widest(study)
@@ -64,19 +66,21 @@ def report_command(
         with progress(len(study.records) * len(split), "pictures") as count:
             run_over(study, split, threads, count)
     text = page(study, model)
-    with write_file(output) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
+    if not beside:
+        with write_file(output) as aside:
+            aside.write_text(text, encoding="utf-8", newline="\n")
     if folder is not None:
-        _write_plots(folder, figures(text), model)
+        plots = {f"{name}.svg": figure for name, figure in figures(text).items()}
+        _write_plots(folder, plots | ({output.name: text} if beside else {}), model)
     settings = f"{len(study.records)} settings" + (f", {len(study.labels):,} pictures" if data else "")
     click.echo(f"{output}: {settings}, {output.stat().st_size:,} bytes")
 
 
-def _write_plots(folder: Path, plots: Mapping[str, str], model: Path) -> None:
+def _write_plots(folder: Path, files: Mapping[str, str], model: Path) -> None:
     from ..golden import hash_file
 
-    manifest = {"model": model.name, "model_sha256": hash_file(model), "plots": sorted(plots)}
-    with write_folder(folder, PLOTS) as aside:
-        for name, plot in plots.items():
-            (aside / f"{name}.svg").write_text(plot, encoding="utf-8", newline="\n")
+    manifest = {"model": model.name, "model_sha256": hash_file(model), "report": sorted(files)}
+    with write_folder(folder, FIGURES) as aside:
+        for name, text in files.items():
+            (aside / name).write_text(text, encoding="utf-8", newline="\n")
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")

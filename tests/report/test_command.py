@@ -50,7 +50,7 @@ def test_plots_as_files(command: Command, files: Path, tmp_path: Path) -> None:
     page, plots = out.read_text(encoding="utf-8"), sorted(folder.glob("*.svg"))
     assert {"accuracy-against-bitops.svg", "how-often-each-layer-used-which-width.svg"} <= {p.name for p in plots}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["plots"] == [plot.stem for plot in plots]
+    assert manifest["report"] == [plot.name for plot in plots]
     assert manifest["model_sha256"] == hash_file(files / "model.onnx")
     assert len(plots) == len(re.findall('<svg[^>]*class="plot"', page))
     for plot in plots:
@@ -75,12 +75,32 @@ def test_plots_as_files(command: Command, files: Path, tmp_path: Path) -> None:
     )
 
 
+def test_page_and_plots_in_one_folder(command: Command, files: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    words = ("report", files / "model.onnx", "-o", folder / "r.html", "--figures", folder)
+    for _ in range(2):
+        assert command(*words).exit_code == 0
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        found = sorted(path.name for path in folder.iterdir())
+        assert found == sorted([*manifest["report"], "manifest.json"])
+        assert "r.html" in found
+    (folder / "in").mkdir()
+    assert refusal(command, *words) == (
+        f"the folder '{folder}' cannot be written: it holds 'in', which this command did not make; "
+        "name a new or an empty folder."
+    )
+    assert refusal(command, *words[:3], folder / "r.html", "--figures", tmp_path) == (
+        f"the folder '{tmp_path}' cannot be written: it holds 'out', which this command did not make; "
+        "name a new or an empty folder."
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--figures", "{out}/no/plots"], "the folder '{out}/no/plots' cannot be written: '{out}/no' is no folder."),
         (["--figures", "{model}"], "the folder '{model}' cannot be written: it is no folder."),
-        (["--figures", "{out}"], "'{out}/r.html' must lie outside the folder '{out}', which is replaced whole."),
         (["-o", "{out}/no/r.html"], "-o writes into an existing folder; '{out}/no' is none."),
         (["-o", "{out}/r.htm"], "-o writes a .html file; found '{out}/r.htm'."),
         (["--data", "{out}/no"], "the data must be a folder, but there is no folder at {out}/no."),
