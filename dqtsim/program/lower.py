@@ -99,8 +99,6 @@ class Lowering:
                 self.uses.setdefault(name, []).append(step)
         self.outputs = {value.name for value in plan.graph.outputs}
         self.borders = borders(plan)
-        # a residual's NestedAdd by the convolution that does its work
-        self.residuals: dict[str, Step] = {}
         self.index = {step.node.outputs[0]: number for number, step in enumerate(plan.steps)}
         # whose operations are being made
         self.step = ""
@@ -163,10 +161,6 @@ class Lowering:
                 self.touch(self.out.places[name].start)
         self.touch(self.new_place(step.node.outputs[0]).start)
         self.out.operations.append(Ordinary(step, bool(step.call.bounds)))
-
-    def function(self, name: str) -> int:
-        """Return the address of a native function."""
-        return self.functions[name]
 
     def table(self, words: Sequence[int]) -> int:
         """Return the address of a constant table of 64-bit words."""

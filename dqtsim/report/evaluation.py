@@ -13,7 +13,7 @@ from .runs import average_width, giga, total_flags, widths_text
 
 
 class Tally:
-    """What running many pictures under one policy gave; all sums are exact."""
+    """What running many pictures under one policy gave: sums over them, exact but for `width`, of floats."""
 
     def __init__(self, policy: str, plan: Plan) -> None:
         self.policy = policy

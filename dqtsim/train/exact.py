@@ -5,7 +5,7 @@ worth something. Multiply-accumulates run on floats and are exact there, because
 2^24 (float32) or far below 2^53 (float64); everything else is int64. Accumulators are unbounded.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import assert_never
 
 import numpy as np
@@ -16,8 +16,6 @@ from dqtsim.errors import ModelError
 from dqtsim.graph.model import BITS, Array, Graph, Node
 from dqtsim.spec.rules import Nesting, Rounding
 from dqtsim.train.files import Pictures, in_parts
-
-Values = Mapping[str, torch.Tensor]
 
 
 def run_graph(graph: Graph, codes: Array) -> dict[str, Array]:

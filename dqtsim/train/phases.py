@@ -15,6 +15,7 @@ from dqtsim.outputs import write_file
 
 
 def load_state(path: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote, on the CPU. Raises InputError where there is no such file."""
     if not path.is_file():
         raise InputError(f"A run must have {path.name}, but {path.parent} has none.")
     return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
@@ -42,10 +43,12 @@ class Phase:
         self.schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
 
     def zero(self) -> None:
+        """Forget all gradients."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
     def step(self) -> None:
+        """Take one step of every optimizer and of its schedule."""
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
             optimizer.step()
             schedule.step()
@@ -54,9 +57,11 @@ class Phase:
         return [*self.optimizers, *self.schedules]
 
     def state(self) -> list[Any]:
+        """Return the states of all optimizers, then of all schedules."""
         return [item.state_dict() for item in self._items()]
 
     def load(self, states: list[Any]) -> None:
+        """Go on from what `state` returned."""
         for item, state in zip(self._items(), states, strict=True):
             item.load_state_dict(state)
 

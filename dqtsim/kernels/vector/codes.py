@@ -47,13 +47,14 @@ def emit_tile(
 
 
 class Codes(Tile):
-    """A kernel's way out."""
+    """A kernel with its epilogue: from sums to what is stored."""
 
     def __init__(self, e: Emitter, isa: Isa, rounding: Rounding, pixels: int, vectors: int, lanes: int) -> None:
         super().__init__(e, isa, pixels, vectors, lanes)
         self.rounding = rounding
 
     def finish_codes(self) -> None:
+        """Emit the epilogue of codes, with or without the addition of a residual."""
         e, b = self.e, self.e.builder
         plain, add, end = (e.function.append_basic_block(name) for name in ("codes", "add", "end"))
         b.cbranch(b.icmp_signed("==", self.word("residual"), constant(I64, 0)), plain, add)
@@ -66,9 +67,11 @@ class Codes(Tile):
         b.position_at_end(end)
 
     def splat32(self, name: str) -> Any:
+        """Return a word of the record in every int32 lane."""
         return self.e.splat(self.e.builder.trunc(self.word(name), I32), self.count)
 
     def splat8(self, name: str) -> Any:
+        """Return the low byte of a word of the record in every byte of a packed pixel."""
         return self.e.splat(self.e.builder.trunc(self.word(name), I8), 4 * self.count)
 
     def store_packed(self, *, residual: bool) -> None:
@@ -101,6 +104,7 @@ class Codes(Tile):
         return e.call(to_bytes, halves, *pairs)
 
     def store_codes(self, *, residual: bool) -> None:
+        """Store the codes uint8 of all pixels, vector by vector where the instruction set has no packing."""
         if self.packed:
             self.store_packed(residual=residual)
             return
@@ -141,6 +145,7 @@ class Codes(Tile):
         return b.ashr(b.shl(both, half), half), b.ashr(both, half)
 
     def requantize(self, total: Any, constants: tuple[Any, ...]) -> Any:
+        """Return (total * M + R) / 2^S of int32 lanes, as int32: even and odd lanes are multiplied in 64 bits (B4)."""
         b, lanes = self.e.builder, self.count
         m_even, m_odd, r_even, r_odd, s_even, s_odd = constants
         even, odd = self.halves(b.bitcast(total, vector(I64, lanes // 2)))
@@ -156,6 +161,7 @@ class Codes(Tile):
         return rounded_shift(self.e, value, s, self.rounding)
 
     def finish_logits(self) -> None:
+        """Emit the epilogue of logits: (P << e) + B, stored as int32 (B7)."""
         e, b, lanes = self.e, self.e.builder, self.count
         places = self.places("target", "target_offsets", 4)
         for j in range(self.vectors):

@@ -1,4 +1,4 @@
-"""Copies of bytes: what Concat, Slice and outputs need."""
+"""Copies of bytes: what Concat and outputs need."""
 
 from typing import Any
 

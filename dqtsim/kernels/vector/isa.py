@@ -21,12 +21,12 @@ COUNTS = "avx512vpopcntdq"
 class Isa:
     """One instruction set.
 
-    lanes: int32 in a vector. registers: vectors that a kernel may keep. needs: the CPU's features, all of them.
-    dot: (emitter, accumulators, pixels, weights) -> accumulators. unpack: (emitter, int32 lanes) -> what `dot` wants
-    of weights, which is kept for all pixels of a tile. packs: it has vpdpbusd and instructions that pack vectors to
-    bytes, 128 bits of each in turn. ahead: how many bytes ahead weights are asked for, 0 where the caches keep up.
-    matrices: convolutions multiply whole matrices, see `matrix.py`; the rest is done as by AVX-512. dots: others
-    of lanes as they are, faster and for some layers only, by what the names of their kernels begin with.
+    says: what people are told of it. lanes: int32 in a vector. needs: the CPU's features, all of them.
+    dot: (emitter, accumulators, pixels, weights) -> accumulators. weights, pixels: (emitter, int32 lanes) -> what `dot`
+    wants of each; that of weights is kept for all pixels of a tile. packs: it has vpdpbusd and instructions that pack
+    vectors to bytes, 128 bits of each in turn. ahead: how many bytes ahead weights are asked for, 0 where the caches
+    keep up. matrices: convolutions multiply whole matrices, see `matrix.py`; the rest is done as by AVX-512. dots:
+    others of lanes as they are, faster and for some layers only, by what the names of their kernels begin with.
 
     SMALL is exact where the products of a lane's bytes 0 and 1, and those of its bytes 2 and 3, have a sum that fits
     int16. AND and XOR are for operands of one bit, 32 in a lane; a CPU that cannot count bits goes without.
@@ -35,7 +35,6 @@ class Isa:
     name: str
     says: str
     lanes: int
-    registers: int
     needs: tuple[str, ...]
     dot: Dot
     weights: Callable[[Emitter, Any], Any]
@@ -123,7 +122,6 @@ ISAS = (
         "amx",
         "AMX, tdpbusd of 16 x 16 x 64, and AVX-512 VNNI",
         16,
-        32,
         (*_AVX512, "amx-tile", "amx-int8"),
         _vpdpbusd(512),
         _as_they_are,
@@ -135,7 +133,6 @@ ISAS = (
         "vnni512",
         "AVX-512 VNNI, vpdpbusd of 512 bits",
         16,
-        32,
         _AVX512,
         _vpdpbusd(512),
         _as_they_are,
@@ -149,7 +146,6 @@ ISAS = (
         "vnni256",
         "AVX-VNNI, vpdpbusd of 256 bits",
         8,
-        16,
         ("avx2", "avxvnni"),
         _vpdpbusd(256),
         _as_they_are,
@@ -160,7 +156,6 @@ ISAS = (
         "avx2",
         "AVX2, two vpmaddwd of 256 bits",
         8,
-        16,
         ("avx2",),
         _vpmaddwd,
         _split_weights,
@@ -171,7 +166,6 @@ ISAS = (
         "portable",
         "32-bit products, four lanes, no particular CPU",
         4,
-        16,
         (),
         _four_products,
         lambda e, lanes: _fours(e, lanes, signed=True),
