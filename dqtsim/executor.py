@@ -15,7 +15,7 @@ import numpy as np
 from .errors import InputError
 from .graph import BITS
 from .graph.model import Array, Widths
-from .ops import Outcome
+from .ops import Outcome, refuse_widths
 from .planner import Plan, Step
 from .spec.mac import Flags
 
@@ -202,9 +202,16 @@ def _execute(plan: Plan, codes: Array, observers: Sequence[Observer], *, by_law:
 
 
 def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags | None]) -> Result:
-    """Return the result of a run whose tensors are `values`; those of the widths must be among them."""
-    widths = {step.node.name: values[step.node.inputs[-1]] for step in plan.layer_steps()}
-    pairs: dict[str, Widths] = {name: (int(pair[0]), int(pair[1])) for name, pair in widths.items()}
+    """Return the result of a run whose tensors are `values`; those of the widths must be among them.
+
+    Raises ModelError where a layer ran at widths that were not planned: then the values mean nothing.
+    """
+    pairs: dict[str, Widths] = {}
+    for step in plan.layer_steps():
+        b_w, b_a = values[step.node.inputs[-1]].tolist()
+        pairs[step.node.name] = (b_w, b_a)
+        if (b_w, b_a) not in step.call.bounds:
+            refuse_widths(step.node, (b_w, b_a))
     outputs = {value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS}
     bits = tuple(map(pairs.__getitem__, plan.graph.layers))
     bitops = sum([count * pairs[name][0] * pairs[name][1] for name, count in plan.macs.items()])

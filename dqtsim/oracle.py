@@ -12,8 +12,8 @@ import numpy as np
 from .errors import InputError, TargetError
 from .executor import Execute, Observer, Result, summarize
 from .graph import to_onnx
-from .graph.model import Array
-from .ops import Outcome
+from .graph.model import Array, Node, Widths
+from .ops import Outcome, refuse_widths
 from .planner import Plan
 from .spec.mac import Flags
 
@@ -47,10 +47,12 @@ def onnxruntime_engine(plan: Plan) -> Execute:
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
         values: dict[str, Array] = dict(plan.graph.initializers)
         values |= dict(zip(names, session.run(names, {plan.graph.input.name: codes}), strict=True))
+        # before anyone sees a value: the bodies compute at any widths
+        result = summarize(plan, values, {step.node.name: None for step in plan.layer_steps()})
         for step in plan.steps:
             for observer in observers:
                 observer(step, Outcome(values[step.node.outputs[0]]))
-        return summarize(plan, values, {step.node.name: None for step in plan.layer_steps()})
+        return result
 
     return execute
 
@@ -63,8 +65,14 @@ def torch_engine(plan: Plan) -> Execute:
     except ImportError:
         raise InputError('the engine torch needs PyTorch; install it with pip install "dqtsim[train]".') from None
 
+    planned = {step.node.name: step.call.bounds for step in plan.layer_steps()}
+
+    def allow(node: Node, pair: Widths) -> None:
+        if pair not in planned[node.name]:
+            refuse_widths(node, pair)
+
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
-        values = {**plan.graph.initializers, **run_graph(plan.graph, codes)}
+        values = {**plan.graph.initializers, **run_graph(plan.graph, codes, allow)}
         flags: dict[str, Flags | None] = {}
         for step in plan.steps:
             accumulator = values.get(f"{step.node.name}.acc")

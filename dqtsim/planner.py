@@ -14,6 +14,7 @@ import numpy as np
 from .errors import ModelError, TargetError
 from .graph.model import Arithmetic, Array, Graph, Node, Widths
 from .graph.schema import NESTED_LAYERS, SCHEMAS
+from .graph.widths import reachable_widths
 from .ops import Bound, Bounds, Call, Machine, Operator, TensorType, operator_of
 from .ops.nested import layer_bound
 from .target import Target
@@ -128,41 +129,19 @@ def machine_of(rules: Arithmetic, target: Target) -> Machine:
 
 
 def planned_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
-    """Return the pairs of widths that each nested layer may run at, by layer name."""
-    planned: dict[str, tuple[Widths, ...]] = {}
-    producers = {node.outputs[0]: node for node in graph.nodes}
-    for node in graph.nodes:
-        if node.operator not in NESTED_LAYERS:
-            continue
-        source = node.inputs[-1]
-        if source in graph.initializers:
-            planned[node.name] = (_pair(graph.initializers[source]),)
-            continue
-        gather = producers[source]
-        table = graph.initializers.get(gather.inputs[0])
-        row = graph.initializers.get(gather.inputs[1]) if gather.operator == "Gather" else None
-        if row is None or row.ndim:
-            raise ModelError(f"{node.title} takes its widths from a row of 'bits'; '{source}' is none.")
-        if table is not None:
-            if table.ndim != 2 or not 0 <= int(row) < table.shape[0]:
-                raise ModelError(f"{node.title} takes row {int(row)} of '{gather.inputs[0]}', shape {table.shape}.")
-            planned[node.name] = (_pair(table[int(row)]),)
-        else:
-            planned[node.name] = graph.candidates
+    """Return the pairs of widths that each nested layer may run at, by layer name: all that can reach it.
+
+    Raises ModelError where something else than the documented nodes makes the widths, or a pair that does not exist.
+    """
+    planned = reachable_widths(graph)
     for name, pairs in planned.items():
         for pair in pairs:
             if not all(1 <= width <= graph.arithmetic.master_width for width in pair):
                 raise ModelError(
                     f"{graph.node(name).title} runs at widths between 1 and {graph.arithmetic.master_width}; "
-                    f"'bits' says {pair}."
+                    f"metadata name the pair {pair}."
                 )
     return planned
-
-
-def _pair(widths: Array) -> Widths:
-    if widths.shape != (2,):
-        raise ModelError(f"widths are a weight width and an activation width; found shape {widths.shape}.")
-    return int(widths[0]), int(widths[1])
 
 
 def _constant(node: Node, role: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from dqtsim.errors import ModelError, TargetError
 from dqtsim.graph import Graph, GraphBuilder, Node, check_graph
 from dqtsim.planner import plan
-from tests.builders import ONE, add, after_logits, constants, conv, dense, node, plain, pooled, target
+from tests.builders import ONE, add, after_logits, constants, conv, dense, network, node, plain, pooled, target
 
 
 def changed(graph: Graph, name: str, **attributes: Any) -> Graph:
@@ -61,6 +61,11 @@ def widths_moved() -> Graph:
     identity = Node("y.widths", "", "Identity", ("row",), gather.outputs)
     pair = {"row": np.array([8, 8], np.int64)}
     return replace(graph, nodes=(identity, graph.nodes[1]), initializers={**graph.initializers, **pair})
+
+
+def candidates_of(second: tuple[int, int]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the arrays of `network` with another second candidate."""
+    return {**network().initializers, "bits.candidates": np.array([(2, 2), second, (8, 8)], np.int64)}
 
 
 def declared(dtype: str, shape: tuple[int, ...]) -> Graph:
@@ -201,27 +206,35 @@ REFUSED: list[tuple[str, Callable[[], Graph], str]] = [
     (
         "widths no row",
         lambda: bits_from(np.array([[8, 8]]), [0]),
-        "node 'y' (dqtsim.NestedGemm) takes its widths from a row of 'bits'; 'y.widths' is none.",
+        "node 'y' (dqtsim.NestedGemm) takes its widths from its own Gather (axis 0) of its row of 'bits'; 'y.widths' "
+        "is none.",
     ),
     (
         "widths no gather",
         widths_moved,
-        "node 'y' (dqtsim.NestedGemm) takes its widths from a row of 'bits'; 'y.widths' is none.",
+        "node 'y' (dqtsim.NestedGemm) takes its widths from its own Gather (axis 0) of its row of 'bits'; 'y.widths' "
+        "is none.",
     ),
     (
         "widths past the table",
         lambda: bits_from(np.array([[8, 8]]), 1),
-        "node 'y' (dqtsim.NestedGemm) takes row 1 of 'bits', shape (1, 2).",
+        "node 'y' (dqtsim.NestedGemm) takes its widths from its own Gather (axis 0) of its row of 'bits'; 'y.widths' "
+        "is none.",
     ),
     (
         "widths of three",
         lambda: bits_from(np.array([[8, 8, 8]]), 0),
-        "widths are a weight width and an activation width; found shape (3,).",
+        "initializer 'bits' is int64 of shape (1, 2); found int64 (1, 3).",
+    ),
+    (
+        "candidate too wide",
+        lambda: replace(network(), candidates=((2, 2), (4, 9), (8, 8)), initializers=candidates_of((4, 9))),
+        "node 'left' (dqtsim.NestedConv) runs at widths between 1 and 8; metadata name the pair (4, 9).",
     ),
     (
         "widths too wide",
         lambda: bits_from(np.array([[8, 9]]), 0),
-        "node 'y' (dqtsim.NestedGemm) runs at widths between 1 and 8; 'bits' says (8, 9).",
+        "initializer 'bits' holds widths of 1 to 8; found 8 to 9.",
     ),
 ]
 

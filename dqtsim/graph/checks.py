@@ -1,6 +1,5 @@
 """What must hold before a graph may be planned. Each violation is one sentence that names the node and the tensor."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import assert_never
@@ -9,8 +8,9 @@ import numpy as np
 
 from ..errors import ModelError
 from ..spec.rules import Nesting
-from .model import BITS, PINNED_BITS, Array, Graph, Node
+from .model import Array, Graph, Node
 from .schema import NESTED_LAYERS, SCHEMAS, Schema, schema_of
+from .widths import reachable_widths
 
 LARGEST = (1 << 63) - 1
 
@@ -40,7 +40,7 @@ def check_graph(graph: Graph) -> None:
                 f"output '{value.name}' is declared as {value.dtype}; the graph makes it {known[value.name]}."
             )
     _check_layers(graph)
-    _check_bits(graph, known)
+    reachable_widths(graph)
     for node in graph.nodes:
         _check_values(graph, node)
 
@@ -143,53 +143,6 @@ def _check_layers(graph: Graph) -> None:
             raise ModelError(f"metadata 'dqtsim.pinned' names entries of 'dqtsim.layers'; '{name}' is none.")
     if len(set(graph.layers)) != len(graph.layers):
         raise ModelError("metadata 'dqtsim.layers' names each layer once; a name occurs twice.")
-
-
-def _check_bits(graph: Graph, known: Mapping[str, str]) -> None:
-    if graph.controller and (graph.controller not in known or BITS in graph.initializers):
-        raise ModelError(
-            f"metadata 'dqtsim.controller' names the tensor from which the nodes compute '{BITS}'; "
-            f"'{graph.controller}' is none."
-        )
-    for name, rows in ((BITS, len(graph.layers)), (PINNED_BITS, len(graph.pinned))):
-        array = graph.initializers.get(name)
-        if array is not None and (array.dtype != np.int64 or array.shape != (rows, 2)):
-            raise ModelError(f"initializer '{name}' is int64 of shape {(rows, 2)}; found {array.dtype} {array.shape}.")
-        if array is not None and array.size:
-            n = graph.arithmetic.master_width
-            lowest, highest = int(array.min()), int(array.max())
-            if not 1 <= lowest <= highest <= n:
-                raise ModelError(f"initializer '{name}' holds widths of 1 to {n}; found {lowest} to {highest}.")
-    readers = Counter(name for node in graph.nodes for name in node.inputs)
-    sources = {node.outputs[0]: node for node in graph.nodes}
-    for node in graph.nodes:
-        if node.operator not in NESTED_LAYERS:
-            continue
-        widths = node.inputs[-1]
-        if node.name not in graph.layers:
-            n = graph.arithmetic.master_width
-            if widths not in graph.initializers or graph.initializers[widths].tolist() != [n, n]:
-                raise ModelError(
-                    f"{node.title} is no entry of metadata 'dqtsim.layers', so its widths are an initializer "
-                    f"[{n}, {n}]; '{widths}' is none."
-                )
-        elif readers[widths] > 1 or not _gathers_row(graph, node.name, sources.get(widths)):
-            raise ModelError(
-                f"{node.title} takes its widths from its own Gather (axis 0) of its row of '{BITS}' or "
-                f"'{PINNED_BITS}'; '{widths}' is none."
-            )
-
-
-def _gathers_row(graph: Graph, layer: str, source: Node | None) -> bool:
-    if source is None or source.operator != "Gather" or source.integer("axis") != 0:
-        return False
-    table, index = source.inputs[0], graph.initializers.get(source.inputs[1])
-    if index is None or index.shape != ():
-        return False
-    if table == PINNED_BITS and layer in graph.pinned and table in graph.initializers:
-        rows = graph.initializers[table].tolist()
-        return 0 <= int(index) < len(rows) and rows[int(index)] == list(graph.pinned[layer])
-    return table == BITS and int(index) == graph.layers.index(layer)
 
 
 def _check_geometry(node: Node) -> None:

@@ -8,9 +8,20 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..graph.model import Node
-from .operator import Bound, Bounds, Call, Machine, Operator, Outcome, TensorType
+from .operator import Bound, Bounds, Call, Machine, Operator, Outcome, TensorType, refuse_widths
 
-__all__ = ["Bound", "Bounds", "Call", "Machine", "Operator", "Outcome", "TensorType", "operator_of", "operators"]
+__all__ = [
+    "Bound",
+    "Bounds",
+    "Call",
+    "Machine",
+    "Operator",
+    "Outcome",
+    "TensorType",
+    "operator_of",
+    "operators",
+    "refuse_widths",
+]
 
 
 @cache

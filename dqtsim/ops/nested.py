@@ -8,12 +8,12 @@ from typing import assert_never
 import numpy as np
 
 from .. import spec
-from ..errors import ModelError, WidthError
+from ..errors import ModelError
 from ..graph.functions import DOMAIN
 from ..graph.model import Array, Node
 from ..numbers import of_overflow
 from ..spec.rules import Nesting, Overflow
-from .operator import Bound, Call, Machine, TensorType, overflow_error
+from .operator import Bound, Call, Machine, TensorType, overflow_error, refuse_widths
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Row:
 
 
 def planned(call: Call, widths: Array) -> tuple[int, int]:
-    """Return the two widths. Raises WidthError for a pair that the plan has not proven."""
+    """Return the two widths. Raises ModelError for a pair that the plan has not proven."""
     pair = int(widths[0]), int(widths[1])
     if pair not in call.bounds:
-        raise WidthError(f"{call.node.title} was not planned for widths {pair}.")
+        refuse_widths(call.node, pair)
     return pair
 
 

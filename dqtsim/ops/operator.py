@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import AccumulatorError
-from ..graph.model import Array, Node
+from ..errors import AccumulatorError, ModelError
+from ..graph.model import Array, Node, Widths
 from ..spec.mac import Flags
 from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
 
@@ -147,6 +147,11 @@ def overflow_error(call: Call, value: int, channel: int, position: tuple[int, ..
         f"the sum {value} of output channel {channel}{place} of {call.node.title} does not fit the "
         f"{machine.accumulator_width}-bit accumulator of target '{machine.target}', whose overflow policy is ERROR."
     )
+
+
+def refuse_widths(node: Node, pair: Widths) -> NoReturn:
+    """Raise the ModelError of a layer that meets widths for which it was not planned, in every engine (B8)."""
+    raise ModelError(f"{node.title} runs only at widths that were planned for it; found {pair}.")
 
 
 def integers(array: Array) -> list[Any]:

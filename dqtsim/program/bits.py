@@ -7,16 +7,16 @@ from typing import assert_never
 import numpy as np
 
 from ..graph.model import Array
-from ..kernels.vector.bits import BITS, CHANNELS, ONES
+from ..kernels.vector.bits import BITS, CHANNELS
 from ..kernels.vector.functions import can_count
 from ..kernels.vector.isa import AND, XOR
 from ..ops import Machine
 from ..planner import Step
 from ..spec.rules import Nesting
 from . import tables
-from .layout import Address, Planes, Spot
+from .layout import Planes, Spot
 from .lower import Lowering, spread
-from .variants import clamps_products
+from .variants import Variants, choose, clamps_products
 
 ONE = (1, 1)
 WORD_BYTES = 4
@@ -67,8 +67,11 @@ def threshold(machine: Machine) -> int:
     return int(np.argmax(codes))
 
 
-def bits(state: Lowering, step: Step, place: Planes, widths: Address) -> Spot:
-    """Append the operation "bits" of a convolution's input; return its first word, which is the border's."""
+def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Spot:
+    """Append the operation "bits" of a convolution's input, at the widths that `variants` has; return its first word.
+
+    The first word is the border's.
+    """
     machine, node = step.call.machine, step.node
     top, left, bottom, right = pads = node.integers("pads")
     target = Spot(state.buffer((top + place.height + bottom) * bits_row(place, pads)))
@@ -76,8 +79,7 @@ def bits(state: Lowering, step: Step, place: Planes, widths: Address) -> Spot:
         "bits",
         BITS,
         spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
-        when=ONES,
-        widths=widths,
+        **choose(state, step, variants),
         threshold=threshold(machine),
         zero=tables.zeta(int(state.out.constants[node.inputs[2]]), 1, machine.n, machine.activation_rule),
         **place.words(),

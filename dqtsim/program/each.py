@@ -16,7 +16,7 @@ from .layout import Address
 from .lower import Lowering, spread
 from .narrowing import finishing
 from .tiles import apart
-from .variants import Variants, choices
+from .variants import Variants, choose
 
 if TYPE_CHECKING:
     from .layers import Shape, Source
@@ -67,8 +67,7 @@ def each(
             at_most=min(MOST_CHUNKS, pixels) if logits or apart(places, lanes) else 1,
             least=CHUNK_PRODUCTS,
         ),
-        widths=state.place_of(node.inputs[-1]).start,
-        choice=memory.add(choices(variants)),
+        **choose(state, step, variants),
         variants=state.table(records),
         direct=source.direct,
         nested=source.nested,

@@ -12,7 +12,7 @@ from ..graph.model import Array
 from ..kernels.vector.emit import WORD
 from ..kernels.vector.picture import PICTURE
 from ..kernels.vector.schedule import COUNTER
-from ..ops import Outcome
+from ..ops import Outcome, refuse_widths
 from ..planner import Plan, Step
 from ..spec.mac import Flags
 from ..spec.rules import Overflow
@@ -269,7 +269,14 @@ class Program:
                 self.release(instance)
 
     def check(self, reports: Array, codes: Array) -> None:
-        """Raise AccumulatorError for the first of the samples `codes` in which a sum did not fit and may not (B1)."""
+        """Raise what the reports of the samples `codes` say is wrong.
+
+        ModelError: a layer met widths for which it has no variant, as no checked graph gives them (B8).
+        AccumulatorError: in the first sample of which it is so, a sum did not fit and may not (B1).
+        """
+        unplanned = self.lowered.report.refused(reports)
+        if unplanned:
+            refuse_widths(self.plan.graph.node(unplanned[0]), unplanned[1])
         if self.stops:
             events = self.lowered.report.events(reports).any(axis=1)
             if events.any():

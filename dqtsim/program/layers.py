@@ -1,13 +1,12 @@
 """Layers that multiply and accumulate, as native operations: NestedConv, NestedGemm, NestedLogits (A1-B4, B7)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..graph.model import Array, Widths
+from ..graph.model import Array
 from ..kernels.vector import matrix
-from ..kernels.vector.bits import ALWAYS, ONES, OTHERS
 from ..kernels.vector.nest import NEST
 from ..kernels.vector.tile import CODES, CONV, DEPTH, LOGITS, QUADS
 from ..numbers import of_nesting
@@ -21,7 +20,7 @@ from .narrowing import narrow
 from .packing import block_table, pack_weights
 from .residual import residual_of
 from .tiles import DEPTH_BYTES, apart, by_matrices, distance, grouping, panel_row, tile_of, whole_tiles
-from .variants import Variants, can_overflow, choices, clamps_products, held, row_index, variants_of
+from .variants import Variants, can_overflow, choose, clamps_products, held, row_index, variants_of
 
 # one chunk is worth at least so many multiply-accumulates
 CHUNK_MACS = 1_000_000
@@ -53,12 +52,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Part:
-    """A layer at those of its widths that `variants` has, which `when` names; ONES counts bits."""
+    """A layer at those of its widths that `variants` has; `counted`: it counts bits instead of multiplying."""
 
     shape: Shape
     source: Source
     variants: Variants
-    when: int = ALWAYS
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,10 @@ class Dense:
         return whole.reshape(outputs, -1)
 
 
-def nest(
-    state: Lowering, step: Step, place: Planes, pairs: Iterable[Widths], *, padded: bool, when: int = ALWAYS
-) -> int | Spot:
-    """Append the nesting of an input where some of `pairs` need it; return the first byte of the nested copy, or 0."""
+def nest(state: Lowering, step: Step, place: Planes, variants: Variants, *, padded: bool) -> int | Spot:
+    """Append the nesting of an input where widths that `variants` has need it; return the copy's first byte, or 0."""
     machine, node = step.call.machine, step.node
-    narrow = any(b_a != machine.n for _, b_a in pairs)
+    narrow = any(b_a != machine.n for _, b_a in variants)
     target: int | Spot = Spot(state.buffer(place.size)) if narrow else 0
     if narrow or padded:
         top, left, bottom, right = place.border
@@ -93,8 +90,7 @@ def nest(
             "nest",
             NEST,
             spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
-            when=when,
-            widths=widths_of(state, step),
+            **choose(state, step, variants),
             n=machine.n,
             rule=of_nesting(machine.activation_rule),
             zero=int(state.out.constants[node.inputs[2]]),
@@ -108,12 +104,6 @@ def nest(
             direct=1,
         )
     return target
-
-
-def widths_of(state: Lowering, step: Step) -> Address:
-    """Return the address of a layer's two widths."""
-    place = state.place_of(step.node.inputs[-1])
-    return place.start
 
 
 def conv(state: Lowering, step: Step) -> bool:
@@ -140,18 +130,18 @@ def conv(state: Lowering, step: Step) -> bool:
     parts: list[Part] = []
     counted = counts_bits(state, step, place)
     plain = {pair: variant for pair, variant in variants.items() if not counted or pair != ONE}
-    when = OTHERS if counted else ALWAYS
     if plain:
-        nested = nest(state, step, place, plain, padded=any(node.integers("pads")), when=when)
+        nested = nest(state, step, place, plain, padded=any(node.integers("pads")))
         first = place.at(-top, -left)
         source = Source(place.start + first, nested + first if isinstance(nested, Spot) else 0)
-        parts.append(Part(shape, source, plain, when))
+        parts.append(Part(shape, source, plain))
     if counted:
-        of_bits = bits(state, step, place, widths_of(state, step))
+        ones = {ONE: variants[ONE]}
+        of_bits = bits(state, step, place, ones)
         row, size = bits_row(place, node.integers("pads")), pixel_bytes(place.channels)
         taps = taps_of_bits(place, row, weights.shape[2:], dilation)
         shape = Shape(y * stride[0] * row + x * stride[1] * size, *taps, outputs, Dense(group, place.channels))
-        parts.append(Part(shape, Source(0, of_bits), {ONE: variants[ONE]}, ONES))
+        parts.append(Part(shape, Source(0, of_bits), ones, counted=True))
     # codes of sums that a register has yet to change are added to nothing
     residual = None if can_overflow(step) else residual_of(state, step)
     target = state.new_place(residual.output if residual else node.outputs[0])
@@ -318,9 +308,6 @@ def layer(
             geometry["segments"] = memory.add(part.shape.segments)
             geometry["segment_count"] = len(part.shape.segments) // (4 if kind == QUADS else 1)
         whole: dict[str, Address] = dict(
-            widths=widths_of(state, step),
-            when=part.when,
-            choice=memory.add(choices(part.variants)),
             variants=memory.add(np.array(records, np.int64)),
             direct=part.source.direct,
             nested=part.source.nested,
@@ -338,6 +325,7 @@ def layer(
             zero=0 if logits else int(state.out.constants[node.inputs[3]]),
             group=group,
             by_blocks=int(by_blocks),
+            **choose(state, step, part.variants),
             **geometry,
             **words,
         )

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..graph.model import Array
+from ..graph.model import Array, Widths
+from ..kernels.vector.choice import REFUSED
 from ..kernels.vector.emit import Record
 from ..kernels.vector.isa import Isa
 from ..planner import Plan, Step
@@ -42,7 +43,7 @@ class Report:
     """What is asked of every sample, in one piece.
 
     Two int32 extremes of each of `layers`; for each of `counted`, whose sums may leave their registers, an int64, how
-    many did; then tensors at their offsets, those of widths, `chosen`, at the end.
+    many did; if there are layers, REFUSED; then tensors at their offsets, those of widths, `chosen`, at the end.
     """
 
     start: Spot
@@ -61,15 +62,24 @@ class Report:
         begin = 8 * len(self.layers)
         return np.ascontiguousarray(reports[:, begin : begin + 8 * len(self.counted)]).view(np.int64)
 
+    def refused(self, reports: Array) -> tuple[str, Widths] | None:
+        """Return the layer and the widths of the first of reports uint8 (N, bytes) in which no variant was found."""
+        begin = 8 * (len(self.layers) + len(self.counted))
+        words = reports[:, begin : begin + 8 * len(REFUSED)]
+        if not self.layers or not np.count_nonzero(words):
+            return None
+        layer, b_w, b_a = next(line for line in np.ascontiguousarray(words).view(np.int64).tolist() if line[0])
+        return self.layers[layer - 1], (b_w, b_a)
+
 
 @dataclass
 class Lowered:
     """A plan as operations.
 
     places: where each tensor lies in the arena; constants: those known beforehand. flags: of the layers that run
-    natively, where their extremes lie. events: where it is counted how many sums did not fit. sums: accumulators by
-    layer, if they are kept. alone: the operations up to the last layer whose weights are fewer bytes than what it reads
-    and writes; samples of a batch gain nothing from doing these together.
+    natively, where their extremes lie. events: where it is counted how many sums did not fit. refused: where REFUSED
+    lies. sums: accumulators by layer, if they are kept. alone: the operations up to the last layer whose weights are
+    fewer bytes than what it reads and writes; samples of a batch gain nothing from doing these together.
     """
 
     plan: Plan
@@ -79,6 +89,7 @@ class Lowered:
     buffers: list[Buffer] = field(default_factory=list)
     flags: dict[str, Flat] = field(default_factory=dict)
     events: dict[str, Flat] = field(default_factory=dict)
+    refused: Spot | int = 0
     sums: dict[str, Flat] = field(default_factory=dict)
     report: Report = field(init=False)
     memory: Constants = field(default_factory=Constants)
@@ -249,7 +260,7 @@ def _report(state: Lowering) -> None:
     widths.sort(key=lambda name: (_position(state, state.out.places[name]), name))
     asked = sorted(state.outputs & state.out.places.keys() - set(widths)) + widths
     flags, counted = list(state.out.flags), list(state.out.events)
-    sizes = [8 * (len(flags) + len(counted))]
+    sizes = [8 * (len(flags) + len(counted) + len(REFUSED)) if flags else 0]
     flat = {name: put_in_order(state, name) for name in asked}
     sizes += [rounded(place.size, 8) for place in flat.values()]
     start = Spot(state.buffer(sum(sizes)))
@@ -299,7 +310,7 @@ def _keep_to_the_end(state: Lowering, name: str) -> None:
 
 
 def _place_flags(state: Lowering) -> None:
-    """Give every layer its two int32, and its count where it needs one; clear them all first."""
+    """Give every layer its two int32, and its count where it needs one, then REFUSED; clear them all first."""
     from ..kernels.vector.clear import CLEAR
     from .variants import can_overflow, is_native
 
@@ -307,12 +318,13 @@ def _place_flags(state: Lowering) -> None:
     if not steps:
         return
     counted = [step.node.name for step in steps if can_overflow(step) and is_native(step)]
-    whole = state.buffer(8 * (len(steps) + len(counted)))
+    whole = state.buffer(8 * (len(steps) + len(counted) + len(REFUSED)))
     whole.last = 1 << 30
     for number, step in enumerate(steps):
         state.out.flags[step.node.name] = Flat(Spot(whole, 8 * number), "int32", (2,))
     for number, layer in enumerate(counted, len(steps)):
         state.out.events[layer] = Flat(Spot(whole, 8 * number), "int64", (1,))
+    state.out.refused = Spot(whole, 8 * (len(steps) + len(counted)))
     state.add("clear", CLEAR, target=Spot(whole), bytes=whole.size)
 
 

@@ -13,7 +13,7 @@ from . import tables
 from .layout import Address
 from .lower import Lowering, spread
 from .tiles import apart
-from .variants import Variants, choices, held, row_index
+from .variants import Variants, choose, held, row_index
 
 # one chunk is worth at least so many sums
 CHUNK_SUMS = 1 << 16
@@ -48,8 +48,7 @@ def narrow(
         "narrow_logits" if logits else "narrow",
         NARROW,
         spread(pixels * most * lanes, at_most=most_chunks, least=CHUNK_SUMS),
-        widths=state.place_of(node.inputs[-1]).start,
-        choice=state.out.memory.add(choices(variants)),
+        **choose(state, step, variants),
         variants=state.table(records),
         sums=sums,
         stride=stride,

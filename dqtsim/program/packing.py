@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..graph.model import Array
-from ..kernels.vector.bits import ONES
 from ..kernels.vector.isa import SMALL
 from ..kernels.vector.tile import CODES, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..planner import Step
@@ -48,7 +47,7 @@ def pack_weights(
         operands = tables.weight_operands(codes, width, machine)
         rows = operands.reshape(len(operands), -1)
         run, product, begin = shape.runs.shape[1], "", None
-        if part.when == ONES:
+        if part.counted:
             product, parts, begin = packed_bits(rows, shape.runs, blocks, machine.weight_rule)
             run //= 8
         elif kind == DEPTH:

@@ -6,22 +6,30 @@ from typing import assert_never
 import numpy as np
 
 from ..graph.model import Array, Widths
-from ..kernels.vector.conv import WIDTHS
+from ..kernels.vector.choice import ELSEWHERE, NONE, WIDTHS
 from ..ops import Bound, Machine
 from ..planner import Step
 from ..spec.rules import Overflow
 from . import tables
+from .layout import Address
 from .lower import Lowering
 
 Variants = Mapping[Widths, "tables.Scaling | int"]
 
 
-def choices(variants: Variants) -> Array:
-    """Return uint8 [9 * 9]: the number of the variant of each pair of widths, as kernels look it up."""
-    table = np.zeros(WIDTHS * WIDTHS, np.uint8)
+def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Address]:
+    """Return the words CHOICE of an operation of a layer that serves those of its widths that `variants` has."""
+    table = np.full((WIDTHS, WIDTHS), NONE, np.uint8)
+    for b_w, b_a in step.call.bounds:
+        table[b_w, b_a] = ELSEWHERE
     for number, (b_w, b_a) in enumerate(variants):
-        table[b_w * WIDTHS + b_a] = number
-    return table
+        table[b_w, b_a] = number
+    return {
+        "widths": state.place_of(step.node.inputs[-1]).start,
+        "choice": state.out.memory.add(table),
+        "refused": state.out.refused,
+        "layer": 1 + list(state.out.flags).index(step.node.name),
+    }
 
 
 def can_overflow(step: Step) -> bool:

@@ -13,14 +13,17 @@ import torch
 from torch.nn import functional
 
 from dqtsim.errors import ModelError
-from dqtsim.graph.model import BITS, Array, Graph, Node
+from dqtsim.graph.model import BITS, Array, Graph, Node, Widths
 from dqtsim.spec.rules import Nesting, Rounding
 from dqtsim.train.files import Pictures, in_parts
 
 
-def run_graph(graph: Graph, codes: Array) -> dict[str, Array]:
+def run_graph(
+    graph: Graph, codes: Array, allow: Callable[[Node, Widths], None] = lambda node, pair: None
+) -> dict[str, Array]:
     """Return every tensor of `graph` for one sample uint8 (1, ...), by name.
 
+    `allow` is asked before each layer runs, and raises where it may not run at these widths.
     Codes are uint8, logits int32; `<layer>.acc` is P (B1), int64. Raises ModelError for an operator unknown here.
     """
     values = {name: torch.from_numpy(np.array(array)) for name, array in graph.initializers.items()}
@@ -30,6 +33,7 @@ def run_graph(graph: Graph, codes: Array) -> dict[str, Array]:
         inputs = [values[name] for name in node.inputs]
         if node.operator in LAYERS:
             b_w, b_a = inputs[-1].tolist()
+            allow(node, (b_w, b_a))
             p, y = _layer(graph, node, inputs, (b_w, b_a))
             named[f"{node.name}.acc"] = p.numpy()
         else:

@@ -304,20 +304,20 @@ CASES: dict[str, tuple[Graph, Change, str]] = {
     "row of another layer": (
         STATIC,
         fill("grouped.row", 0),
-        "node 'grouped' (dqtsim.NestedConv) takes its widths from its own Gather (axis 0) of its row of 'bits' or "
-        "'bits.pinned'; 'grouped.widths' is none.",
+        "node 'grouped' (dqtsim.NestedConv) takes its widths from its own Gather (axis 0) of its row of 'bits'; "
+        "'grouped.widths' is none.",
     ),
     "row shared by two layers": (
         STATIC,
         read("grouped", -1, "stem.widths"),
-        "node 'stem' (dqtsim.NestedConv) takes its widths from its own Gather (axis 0) of its row of 'bits' or "
-        "'bits.pinned'; 'stem.widths' is none.",
+        "node 'stem' (dqtsim.NestedConv) takes its widths from its own Gather (axis 0) of its row of 'bits'; "
+        "'stem.widths' is none.",
     ),
     "widths from nowhere": (
         STATIC,
         together(put("w", np.array([8, 8])), read("stem", -1, "w")),
-        "node 'stem' (dqtsim.NestedConv) takes its widths from its own Gather (axis 0) of its row of 'bits' or "
-        "'bits.pinned'; 'w' is none.",
+        "node 'stem' (dqtsim.NestedConv) takes its widths from its own Gather (axis 0) of its row of 'bits'; "
+        "'w' is none.",
     ),
     "controller below the master width": (
         DYNAMIC,

@@ -3,7 +3,7 @@
 import ctypes
 import mmap
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dqtsim.kernels.vector import add, average_pool, control, copy, max_pool, narrow, nest, picture, planes, table
+from dqtsim.kernels.vector import add, average_pool, bits, control, copy, max_pool, narrow, nest, picture, planes, table
+from dqtsim.kernels.vector.choice import NONE, WIDTHS
 from dqtsim.kernels.vector.emit import I32, I64, Emitter, Record, vector
 from dqtsim.kernels.vector.isa import ISAS, Isa
 from dqtsim.kernels.vector.requantize import rounded_shift
@@ -69,7 +70,9 @@ def library(isa: Isa, rounding: Rounding = Rounding.TIES_UP) -> Callable[[str], 
     llvm.initialize_native_asmprinter()
     module = ir.Module(isa.name)
     module.triple = llvm.get_process_triple()
-    names = [emit(module, isa) for emit in EMITTERS] if rounding == Rounding.TIES_UP else []
+    names = []
+    if rounding == Rounding.TIES_UP:
+        names += [*(emit(module, isa) for emit in EMITTERS), bits.emit(module)]
     names += [average_pool.emit(module, isa, rounding), add.emit(module, isa, rounding)]
     names += [narrow.emit(module, isa, rounding, logits=logits) for logits in (False, True)]
     names += [add.emit(module, isa, rounding, narrow=True), "shift", "shifts32", "shifts64"]
@@ -114,6 +117,27 @@ def fenced(values: Any, dtype: Any = np.uint8) -> Bytes:
     place: Bytes = np.frombuffer(memory, dtype, array.size, pages - array.nbytes).reshape(array.shape)
     place[...] = array
     return place
+
+
+class Chosen:
+    """The words CHOICE of layer 7 at the widths `pair`; numbers: of the variants. The table is fenced."""
+
+    def __init__(self, pair: tuple[int, int], numbers: Mapping[tuple[int, int], int]) -> None:
+        self.widths, self.refused = np.array(pair, np.int64), np.zeros(3, np.int64)
+        table = np.full((WIDTHS, WIDTHS), NONE, np.uint8)
+        for widths, number in numbers.items():
+            table[widths] = number
+        self.table = fenced(table)
+
+    @property
+    def words(self) -> dict[str, int]:
+        """Return the words; this object must live as long as they are used."""
+        return {
+            "widths": address(self.widths),
+            "choice": address(self.table),
+            "refused": address(self.refused),
+            "layer": 7,
+        }
 
 
 def arena(size: int, seed: int = 0) -> tuple[Bytes, Bytes]:

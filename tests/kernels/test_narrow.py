@@ -10,7 +10,7 @@ from dqtsim.kernels.vector.isa import Isa
 from dqtsim.kernels.vector.narrow import NARROW
 from dqtsim.spec import Rounding
 
-from .compiled import address, arena, fenced, run
+from .compiled import Chosen, address, arena, fenced, run
 from .integers import code_of, every_isa, every_rounding
 
 MOST = (1 << 31) - 1
@@ -75,9 +75,9 @@ def check(
         return fenced(np.concatenate(rows) if rows else np.zeros(0, np.uint8))
 
     lists = {(8, 8): which, (1, 8): [0], (8, 1): []}
-    choice, kept, records = np.full(81, 99, np.uint8), [], []
-    for number, (widths, listed) in enumerate(lists.items()):
-        choice[widths[0] * 9 + widths[1]] = number
+    chosen = Chosen(pair, {widths: number for number, widths in enumerate(lists)})
+    kept, records = [], []
+    for listed in lists.values():
         places, constants = fenced(np.array(listed, np.int64) * lanes, np.int64), packed(listed)
         kept += [places, constants]
         records += [len(listed), address(places), address(constants)]
@@ -101,15 +101,14 @@ def check(
             product_ = value * int(m[channel]) + int(extra[channel])
             view[int(offsets[k]) + channel] = code_of(product_, shift[channel], rounding, zero, low, high)
     own, count = fenced(sums, np.int32), np.array([1000], np.int64)
-    variants, chosen = np.array(records, np.int64), np.array(pair, np.int64)
+    variants = np.array(records, np.int64)
     run(
         isa,
         "narrow_logits" if logits else "narrow",
         NARROW,
         chunks,
         rounding,
-        widths=address(chosen),
-        choice=address(choice),
+        **chosen.words,
         variants=address(variants),
         sums=address(own),
         stride=channels * 4,

@@ -15,7 +15,7 @@ from dqtsim.kernels.vector.nest import NEST
 from dqtsim.numbers import of_nesting
 from dqtsim.spec import Nesting, Rounding
 
-from .compiled import GUARD, SHIFTS, address, arena, run
+from .compiled import GUARD, SHIFTS, Chosen, address, arena, run
 from .integers import CHUNKS, HALF, SIZES, every_isa, every_rounding, seeds, shifted
 
 
@@ -97,14 +97,13 @@ def check_nest(
             kept[y, x, c] = 2 * u + 1 if odd else u
         target_then[...] = zeta
         target_then[top : top + height, left : left + width] = kept
-    widths = np.array([99, b], np.int64)
+    chosen = Chosen((1, b), {(1, b): 0})
     run(
         isa,
         "nest",
         NEST,
         chunks,
-        when=0,
-        widths=address(widths),
+        **chosen.words,
         n=n,
         rule=of_nesting(rule),
         zero=z,
@@ -132,15 +131,14 @@ def test_nest_gives_the_operands_of_all_codes(isa: Isa, rule: Nesting) -> None:
         for b in range(1, n + 1):
             codes = np.arange(1 << n, dtype=np.uint8)
             whole = np.zeros((3, codes.size + 2), np.uint8)
-            widths = np.array([1, b], np.int64)
+            chosen = Chosen((1, b), {(1, b): 0})
             run(
                 isa,
                 "nest",
                 NEST,
                 1,
-                when=0,
                 **dict.fromkeys(("height", "step", "source_step", "top", "left", "bottom", "right"), 1),
-                widths=address(widths),
+                **chosen.words,
                 n=n,
                 rule=of_nesting(rule),
                 zero=z,

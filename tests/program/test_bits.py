@@ -13,7 +13,8 @@ from dqtsim import spec
 from dqtsim.executor import run
 from dqtsim.kernels.vector import bits as kernel_bits
 from dqtsim.kernels.vector import build, codes
-from dqtsim.kernels.vector.bits import ALWAYS, BITS, CHANNELS, ONES, OTHERS
+from dqtsim.kernels.vector.bits import BITS, CHANNELS
+from dqtsim.kernels.vector.choice import ELSEWHERE
 from dqtsim.kernels.vector.functions import Functions, can_count
 from dqtsim.kernels.vector.isa import AND, ISAS, XOR
 from dqtsim.ops import Machine
@@ -24,6 +25,7 @@ from dqtsim.program.lower import Native
 from dqtsim.spec import Nesting, Overflow, Rounding
 from tests import builders
 from tests.builders import Array
+from tests.kernels.compiled import Chosen
 from tests.vectorkernels import kernel, kernels
 
 from .matrices import as_many_as_allowed
@@ -82,13 +84,12 @@ def test_words_and_border(channels: int, zero: int, chunks: int) -> None:
     words = -(-channels // CHANNELS)
     guard = 8
     target = np.full(2 * guard + (top + height + bottom) * (left + width + right) * words, 0xA5A5A5A5, np.uint32)
-    widths = np.array([1, 1], np.int64)
+    chosen = Chosen((1, 1), {(1, 1): 0, (1, 2): ELSEWHERE, (2, 1): ELSEWHERE, (8, 8): ELSEWHERE})
     record = np.array(
         BITS.words(
             function=0,
             chunks=chunks,
-            when=ONES,
-            widths=int(widths.ctypes.data),
+            **chosen.words,
             threshold=limit,
             zero=zero,
             source=int(flat.ctypes.data),
@@ -109,10 +110,10 @@ def test_words_and_border(channels: int, zero: int, chunks: int) -> None:
     function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(Functions(VNNI512, Rounding.TIES_UP)["bits"])
     untouched = target.copy()
     for other in ([1, 2], [2, 1], [8, 8]):
-        widths[:] = other
+        chosen.widths[:] = other
         function(int(record.ctypes.data), 0)
     assert np.array_equal(target, untouched)
-    widths[:] = 1
+    chosen.widths[:] = 1
     for chunk in reversed(range(chunks)):
         function(int(record.ctypes.data), chunk)
     codes = np.full((top + height + bottom, left + width + right, channels), zero)
@@ -273,10 +274,8 @@ def test_widths_that_a_controller_chooses(rule: str) -> None:
     plan = builders.compiled(ones(rule))
     with kernel("vnni512"):
         lowered = native(plan).program.lowered
-    found = [(o.name, o.words["when"]) for o in lowered.operations if isinstance(o, Native) and "when" in o.words]
-    layer = [("nest", OTHERS), ("bits", ONES), ("conv", OTHERS), ("conv", ONES)]
-    assert [pair for pair in found if pair[1] != ALWAYS] == 2 * layer
-    assert {name for name, when in found if when == ALWAYS} == {"conv"}
+    names = [o.name for o in lowered.operations if isinstance(o, Native) and o.step in ("left", "right")]
+    assert names == 2 * ["nest", "bits", "conv", "conv"]
     random = np.random.default_rng(12)
     batch = random.integers(0, 256, (60, 32, 6, 6)).astype(np.uint8)
     batch[::2] //= random.integers(1, 9, (30, 1, 1, 1)).astype(np.uint8)
@@ -292,8 +291,7 @@ def test_widths_that_a_controller_chooses(rule: str) -> None:
         assert_native(plan, sample[None], names=["vnni512"], threads=(1, 2))
 
 
-def test_when() -> None:
-    assert len({ALWAYS, ONES, OTHERS}) == 3
+def test_a_word_has_32_channels() -> None:
     assert kernel_bits.CHANNELS == 8 * bits.WORD_BYTES
 
 

@@ -1,4 +1,4 @@
-"""One bit by one bit: the activations of a convolution as bits, and which operations run at which widths (A1, A2, B1).
+"""One bit by one bit: the activations of a convolution as bits (A1, A2, B1).
 
 At width 1 a code says no more than whether its master code reaches a threshold, and an operand of a weight has two
 values, so that a word holds 32 channels, and counting bits takes the place of multiplying. Pixels are words in the
@@ -9,17 +9,15 @@ point, as it is for bytes.
 from collections.abc import Callable
 from typing import Any
 
-from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
+from .choice import CHOICE, number_of
+from .emit import I8, I32, I64, Emitter, Record, constant, vector
 from .rows import fields, share
 
-# "when": at all widths; at one bit by one bit only; at all others
-ALWAYS, ONES, OTHERS = range(3)
 # channels of a word
 CHANNELS = 32
 
 BITS = Record(
-    "when",
-    "widths",  # address of two int64: of weights, of activations
+    *CHOICE,
     "threshold",  # the least master code that is 1
     "zero",  # nested zero point, 0 or 1
     "source",  # pixel (0, 0)
@@ -37,24 +35,12 @@ BITS = Record(
 )
 
 
-def skip(e: Emitter, record: Record, words: Any) -> None:
-    """Return from an operation that is for other widths than this sample's."""
-    b = e.builder
-    when, widths = e.unpack(record, words, "when", "widths")
-    ones = [
-        b.icmp_signed("==", e.load(b.add(widths, constant(I64, WORD * k)), I64, 8), constant(I64, 1)) for k in range(2)
-    ]
-    now = b.select(b.and_(*ones), constant(I64, ONES), constant(I64, OTHERS))
-    always = b.icmp_signed("==", when, constant(I64, ALWAYS))
-    e.leave(b.not_(b.or_(always, b.icmp_signed("==", when, now))))
-
-
 def emit(module: Any) -> str:
     """Add the operation "bits" of BITS records to `module`; return its name. Chunks split rows, border included."""
     e = Emitter(module, "bits")
     b = e.builder
     words, chunk = e.arguments
-    skip(e, BITS, words)
+    number_of(e, BITS, words)
     r = fields(e, BITS, words)
     border = b.neg(b.trunc(r.zero, I32))
     threshold = e.splat(b.trunc(r.threshold, I8), CHANNELS)
@@ -98,6 +84,3 @@ def emit(module: Any) -> str:
                 fill(start, full)
     e.done()
     return "bits"
-
-
-__all__ = ["ALWAYS", "BITS", "CHANNELS", "ONES", "OTHERS", "emit", "skip"]

@@ -5,14 +5,11 @@ from typing import Any
 from llvmlite import ir
 
 from . import matrix
-from .bits import skip
-from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
+from .choice import variant_of
+from .emit import I32, I64, WORD, Emitter, constant, vector
 from .isa import Isa
 from .rows import rows_of
 from .tile import BLOCK, CONV, KIND, VARIANT
-
-# widths are 1 to 8, so that a pair has a place in a table of 9 rows
-WIDTHS = 9
 
 
 def emit_conv(module: Any, isa: Isa) -> str:
@@ -20,7 +17,6 @@ def emit_conv(module: Any, isa: Isa) -> str:
     e = Emitter(module, "conv")
     b = e.builder
     words, chunk = e.arguments
-    skip(e, CONV, words)
     source, weights, parameters, blocks = constants_of(e, words)
     tiles, count, chunks, group, pixels = e.unpack(CONV, words, "tiles", "block_count", "chunks", "group", "pixels")
     by_blocks = b.icmp_signed("!=", e.word(CONV, words, "by_blocks"), constant(I64, 0))
@@ -94,13 +90,3 @@ def constants_of(e: Emitter, words: Any) -> tuple[Any, Any, Any, Any]:
     )
     own, nested = e.unpack(CONV, words, "direct", "nested")
     return b.select(b.icmp_signed("!=", direct, constant(I64, 0)), own, nested), weights, parameters, blocks
-
-
-def variant_of(e: Emitter, record: Record, words: Any, size: int) -> Any:
-    """Return the address of the record, of `size` words, that belongs to this execution's widths."""
-    b = e.builder
-    widths, choice, variants = e.unpack(record, words, "widths", "choice", "variants")
-    b_w, b_a = (e.load(b.add(widths, constant(I64, WORD * k)), I64, 8) for k in range(2))
-    place = b.add(choice, b.add(b.mul(b_w, constant(I64, WIDTHS)), b_a))
-    number = b.zext(e.load(place, I8), I64)
-    return b.add(variants, b.mul(number, constant(I64, WORD * size)))

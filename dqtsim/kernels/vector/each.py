@@ -12,15 +12,14 @@ in 32 bits: the register has fewer, and a product has 16. An addition that is cl
 from typing import Any
 
 from ...spec.rules import Rounding
-from .conv import variant_of
+from .choice import CHOICE, variant_of
 from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
 from .narrow import CODE_BYTES, LOGIT_BYTES, Codes, Logits
 from .rows import fields, share
 
 EACH = Record(
-    "widths",  # as in CONV
-    "choice",
+    *CHOICE,
     "variants",  # address of EACHED records
     "direct",  # address of the first tap of output pixel (0, 0) in the input's own buffer
     "nested",  # the same in the buffer of nested codes

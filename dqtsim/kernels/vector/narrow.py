@@ -15,15 +15,14 @@ so are the proofs: the product is that of what the register can hold.
 from typing import Any
 
 from ...spec.rules import Rounding
-from .conv import variant_of
+from .choice import CHOICE, variant_of
 from .emit import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from .isa import Isa
 from .requantize import is_folded, rounded_shift
 from .rows import fields, share
 
 NARROW = Record(
-    "widths",  # as in CONV
-    "choice",
+    *CHOICE,
     "variants",  # address of NARROWED records
     "sums",  # int32, changed in place
     "stride",  # bytes of a pixel's sums

@@ -14,14 +14,13 @@ from typing import Any, assert_never
 
 from ...numbers import of_nesting
 from ...spec.rules import Nesting
-from .bits import skip
-from .emit import I8, I64, WORD, Emitter, Record, constant, vector
+from .choice import CHOICE, number_of
+from .emit import I8, I64, Emitter, Record, constant, vector
 from .isa import Isa
 from .rows import fields, fill, pieces, share
 
 NEST = Record(
-    "when",  # at which widths there is anything to do, see `bits.py`
-    "widths",  # address of two int64: of weights, of activations
+    *CHOICE,
     "n",  # master width
     "rule",  # its number
     "zero",  # master zero point
@@ -45,9 +44,9 @@ def emit(module: Any, isa: Isa) -> str:
     e = Emitter(module, "nest")
     b = e.builder
     words, chunk = e.arguments
-    skip(e, NEST, words)
+    _, width = number_of(e, NEST, words)
     r = fields(e, NEST, words)
-    nesting = _Nesting(e, e.load(b.add(r.widths, constant(I64, WORD)), I64, 8), r.n, r.rule)
+    nesting = _Nesting(e, width, r.n, r.rule)
     zeta = b.trunc(nesting.zeta(r.zero), I8)
     in_place = b.and_(b.icmp_signed("!=", r.direct, constant(I64, 0)), nesting.exact)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from .choice import CHOICE
 from .emit import I8, I32, I64, Emitter, Record, constant, vector
 from .isa import Isa
 
@@ -22,9 +23,7 @@ from .isa import Isa
 PARAMETER_BYTES = 24
 
 CONV = Record(
-    "when",  # at which widths there is anything to do, see `bits.py`
-    "widths",  # address of two int64
-    "choice",  # address of uint8 [9 * 9]: variant of each pair of widths
+    *CHOICE,
     "variants",  # address of VARIANT records
     "direct",  # address of the first tap of output pixel (0, 0) in the input's own buffer
     "nested",  # the same in the buffer of nested codes
