@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..planner import Plan, Step
 from .standard import Form, Layer, constants_of, mean_ratio, ratio
 
@@ -134,6 +135,8 @@ def _scales(plan: Plan) -> _Scales:
             scales.tie(node.inputs[0], y, mean_ratio(step, constants))
         elif node.operator == "NestedRequantize":
             scales.tie(node.inputs[0], y, ratio(constants))
+        elif node.domain:
+            raise InputError(f"{node.title} has no form in standard operators.")
         else:
             for x in node.inputs:
                 if x in plan.types and plan.types[x].dtype == "uint8":

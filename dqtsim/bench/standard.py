@@ -173,6 +173,8 @@ class Form(ABC):
             case "Flatten" | "Reshape" | "Identity":
                 shape = self.constant(f"{node.name}/shape", np.array(self._shape(node.outputs[0]), np.int64))
                 self.node("Reshape", [node.inputs[0], shape], node.outputs[0])
+            case _ if node.domain:
+                raise InputError(f"{node.title} has no form in standard operators.")
             case _:
                 self._copy(step)
 

@@ -72,15 +72,15 @@ def _name(mode: ArrayMode) -> str:
             assert_never(mode)
 
 
-def _operands(mode: ArrayMode) -> dict[str, int]:
-    """Return the widths of what an element multiplies, of activations and of weights."""
+def _element(mode: ArrayMode) -> tuple[int, int, int]:
+    """Return the widths of what an element multiplies, of activations and of weights, and 1 if it does so in steps."""
     match mode:
         case ArrayMode.PARALLEL:
-            return {"A_W": 9, "W_W": 8}
+            return 9, 8, 0
         case ArrayMode.ACTIVATION_SERIAL:
-            return {"A_W": 2, "W_W": 8}
+            return 2, 8, 1
         case ArrayMode.DIGIT_SERIAL:
-            return {"A_W": 3, "W_W": 4}
+            return 3, 4, 1
         case _:
             assert_never(mode)
 
@@ -95,15 +95,16 @@ def _circuits() -> dict[str, tuple[str, dict[str, int]]]:
     for width in ACCUMULATORS:
         found[f"plain 8-bit MAC, {width}"] = "area_mac", {"SUM_W": width}
         for mode, name in MODES.items():
-            shape = {**_operands(mode), "SUM_W": width, "SERIAL": int(mode is not ArrayMode.PARALLEL)}
+            a, w, serial = _element(mode)
+            shape = {"A_W": a, "W_W": w, "SUM_W": width, "SERIAL": serial}
             found[f"{name}, {width}"] = "dqt_pe", shape
             found[f"{name}, nesting inside, {width}"] = "area_nesting_pe", {**shape, "MODE": of_mode(mode)}
             if width == 24:
                 found[f"{name}, clamp each, {width}"] = "dqt_pe", {**shape, "EACH": 1}
     for mode, name in MODES.items():
-        widths, own = _operands(mode), {"MODE": of_mode(mode)}
-        found[f"{name}, row edge"] = "dqt_row_edge", {**own, "A_W": widths["A_W"]}
-        found[f"{name}, column edge"] = "dqt_column_edge", {**own, "W_W": widths["W_W"], "RULE": NEST_MIDPOINT}
+        a, w, _ = _element(mode)
+        found[f"{name}, row edge"] = "dqt_row_edge", {"MODE": of_mode(mode), "A_W": a}
+        found[f"{name}, column edge"] = "dqt_column_edge", {"MODE": of_mode(mode), "W_W": w, "RULE": NEST_MIDPOINT}
     found[COLUMN_END] = "dqt_requant", {"ACC_W": 32}
     return found
 
