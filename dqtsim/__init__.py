@@ -12,14 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .control import apply_bits
+    from .engines.registry import Result, Trace, engine, run
     from .errors import DqtsimError
-    from .executor import Result, Trace, engine, run
     from .golden import verify
     from .graph import Graph, GraphBuilder, load, save
-    from .picture import read_input
+    from .inputs.picture import read_input
     from .planner import Plan, plan
     from .target import Target, load_target
+    from .widths import apply_bits
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,13 +43,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "control": ("apply_bits",),
+    "widths": ("apply_bits",),
     "errors": ("DqtsimError",),
     "golden": ("verify",),
     "graph": ("Graph", "GraphBuilder", "load", "save"),
-    "picture": ("read_input",),
+    "inputs.picture": ("read_input",),
     "planner": ("Plan", "plan"),
-    "executor": ("Result", "Trace", "engine", "run"),
+    "engines.registry": ("Result", "Trace", "engine", "run"),
     "target": ("Target", "load_target"),
 }
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from .compare import Comparison, compare_tensors
+from .engines.registry import Trace, engine
 from .errors import GoldenError
-from .executor import Trace, engine
 from .graph import BITS, with_bits
 from .graph.model import Array, Graph
 from .planner import Plan, plan

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dqtsim.executor import Result, Trace, engine
+from dqtsim.engines.registry import Result, Trace, engine
 from dqtsim.graph import Arithmetic, Graph, GraphBuilder, Node, Value
 from dqtsim.planner import Plan, plan
 from dqtsim.spec import Rounding

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dqtsim.executor import ENGINES
+from dqtsim.engines.registry import ENGINES
 from dqtsim.golden import MANIFEST, find_vectors, hash_file, read_vector, verify
 from dqtsim.graph import load, load_proto, to_onnx
 from dqtsim.target import load_target

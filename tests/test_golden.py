@@ -13,11 +13,11 @@ import pytest
 from onnx import load as load_onnx
 
 from dqtsim.compare import compare_tensors
+from dqtsim.engines.numba import mac, nest, requantize
 from dqtsim.errors import DqtsimError, GoldenError, InputError, ModelError, TargetError
 from dqtsim.golden import Verdict, hash_file, verify
 from dqtsim.graph import load
 from dqtsim.graph.model import Array
-from dqtsim.kernels import mac, nest, requantize
 from dqtsim.target import load_target
 
 from .builders import compiled, conv, network, picture, run

@@ -12,7 +12,7 @@ import pytest
 
 from dqtsim.errors import InputError
 from dqtsim.graph import Graph, Value
-from dqtsim.picture import PICTURE_SUFFIXES, read_input
+from dqtsim.inputs.picture import PICTURE_SUFFIXES, read_input
 from tests.builders import dense, network, picture
 
 PICTURES = picture(3, count=2)  # (2, 3, 6, 6)

@@ -10,11 +10,7 @@ from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.ops import Bound, TensorType
 from dqtsim.planner import planned_widths
 from dqtsim.spec import Nesting, operand
-from tests.builders import (
-    compiled,
-    dense,
-    network,
-)
+from tests.builders import compiled, dense, network
 
 PAIRS = list(product(range(1, 9), repeat=2))
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from dqtsim.engines.registry import Result, Trace, engine, run
 from dqtsim.errors import AccumulatorError, TargetError
-from dqtsim.executor import Result, Trace, engine, run
 from dqtsim.graph import from_onnx, to_onnx, with_bits
 from dqtsim.planner import Plan, plan
 from dqtsim.spec import Overflow, Rounding, TapOrder

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dqtsim.engines.native import native
+from dqtsim.engines.native.lower.state import Ordinary
+from dqtsim.engines.registry import Result, run, traced
 from dqtsim.errors import AccumulatorError
-from dqtsim.executor import Result, run, traced
 from dqtsim.graph import Graph, GraphBuilder, with_bits
 from dqtsim.planner import Plan, plan
-from dqtsim.program import native
-from dqtsim.program.lower import Ordinary
 from dqtsim.spec import Flags, Overflow, Rounding
 
 from .builders import Array, compiled, conv, dense, network, picture, target

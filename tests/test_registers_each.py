@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqtsim.executor import run, traced
+from dqtsim.engines.native import native
+from dqtsim.engines.registry import run, traced
 from dqtsim.graph import GraphBuilder
-from dqtsim.program import native
 from dqtsim.spec import Flags, Overflow
 from dqtsim.spec.rules import TapOrder
 

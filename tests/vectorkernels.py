@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from dqtsim.engines.native.compile.build import VARIABLE, choose
+from dqtsim.engines.native.isa.base import ISAS
+from dqtsim.engines.native.lower import tiles
 from dqtsim.errors import InputError
-from dqtsim.kernels.vector.build import VARIABLE, choose
-from dqtsim.kernels.vector.isa import ISAS
-from dqtsim.program import tiles
 
 
 @cache

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dqtsim.control import apply_bits
-from dqtsim.executor import traced
+from dqtsim.engines.registry import traced
 from dqtsim.golden import MANIFEST, hash_file, hash_tensor
 from dqtsim.graph import Graph, save
 from dqtsim.planner import plan
 from dqtsim.target import load_target
+from dqtsim.widths import apply_bits
 
 from .builders import Array, network, picture
 

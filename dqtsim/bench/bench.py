@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..engines.native import native
 from ..graph.model import Array
 from ..planner import Plan
-from ..program import native
 from .contenders import Reference, Rival, fastest_int8, float32, ours, reference, require_onnxruntime
 from .measure import BURST, Contender, Timing, interleave
 from .peak import Probe, probe

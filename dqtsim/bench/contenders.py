@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engines.registry import Result, engine, run
 from ..errors import InputError
-from ..executor import Result, engine, run
 from ..graph.model import Array
 from ..planner import Plan
 from .measure import Contender, interleave

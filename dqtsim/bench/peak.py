@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.vector.build import host
-from ..kernels.vector.matrix import CONFIGURATION
+from ..engines.native.compile.build import host
+from ..engines.native.emit.matrix import CONFIGURATION
 
 # enough to hide the latency of a multiplication, and few enough for 16 vector registers
 ACCUMULATORS = 12

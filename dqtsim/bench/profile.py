@@ -13,11 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..engines.native import native
+from ..engines.native.lower.state import Ordinary
+from ..engines.native.run.program import Instance
 from ..graph.model import Array
 from ..planner import Plan
-from ..program import native
-from ..program.engine import Instance
-from ..program.lower import Ordinary
 from .measure import WARM_UP
 from .peak import peak
 

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..report.machine import cpu, versions
+from ..report.text.machine import cpu, versions
 from .bench import Finding
 
 _PACKAGES = ("dqtsim", "numba", "llvmlite", "numpy", "onnxruntime")

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import spec
 from ..errors import InputError
-from ..graph.functions import IR_VERSION, OPSET
+from ..graph.file.bodies import IR_VERSION, OPSET
 from ..graph.model import Array, Graph, Node
 from ..graph.schema import SCHEMAS
 from ..planner import Plan, Step

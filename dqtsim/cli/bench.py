@@ -10,13 +10,7 @@ import click
 
 from ..errors import InputError
 from ..outputs import write_file
-from .common import (
-    check_writable,
-    console,
-    counted,
-    model_argument,
-    progress,
-)
+from .common import check_writable, console, counted, model_argument, progress
 
 if TYPE_CHECKING:
     from ..graph.model import Array, Graph
@@ -63,9 +57,9 @@ def bench_command(
     """
     from ..bench.bench import measure, pictures
     from ..bench.show import as_json, print_finding
-    from ..executor import check_codes
+    from ..engines.registry import check_codes
     from ..graph import load
-    from ..picture import read_input
+    from ..inputs.picture import read_input
 
     rivals = _rivals(against)
     if profile and (rivals or threads > 1):
@@ -100,9 +94,9 @@ def _plans(
     graph: "Graph", policies: Sequence[str | None], targets: Sequence[str]
 ) -> tuple[tuple[str, "Target", "Plan"], dict[str, "Plan"]]:
     """Return the widths' name, the target and the plan of the first of both, and the plans of all others by name."""
-    from ..control import apply_bits
     from ..planner import plan
     from ..target import load_target
+    from ..widths import apply_bits
 
     machines = [load_target(name) for name in targets]
     found = {}

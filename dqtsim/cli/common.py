@@ -86,12 +86,12 @@ threads_option: Decorator = click.option(
 
 def planned_input(model: Path, input_path: Path, bits: str | None, target_name: str) -> "tuple[Plan, Array, str]":
     """Return the plan of MODEL on a target, the samples of `--input` as codes for it, and the policy of its widths."""
-    from ..control import apply_bits
-    from ..executor import check_codes
+    from ..engines.registry import check_codes
     from ..graph import load
-    from ..picture import read_input
+    from ..inputs.picture import read_input
     from ..planner import plan
     from ..target import load_target
+    from ..widths import apply_bits
 
     target = load_target(target_name)
     graph, policy = apply_bits(load(model), bits)

@@ -8,15 +8,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import InputError
-from .common import (
-    bits_option,
-    check_writable,
-    console,
-    model_argument,
-    progress,
-    target_option,
-    threads_option,
-)
+from .common import bits_option, check_writable, console, model_argument, progress, target_option, threads_option
 
 if TYPE_CHECKING:
     import onnx
@@ -56,8 +48,8 @@ def count_command(
 
     Of a standard quantized model (QDQ, QOperator, QONNX): MACs and BitOPs by the widths found there.
     """
+    from ..counting.foreign import is_nested
     from ..graph import load_proto
-    from ..report.foreign import is_nested
 
     if as_json and as_csv:
         raise InputError("--json and --csv exclude each other.")
@@ -85,13 +77,13 @@ def _count_nested(
     energy_name: str,
     output: str,
 ) -> None:
-    from ..control import DYNAMIC, apply_bits, rows_of
+    from ..counting.counts import count
     from ..energy import load_energy
     from ..graph import from_onnx
     from ..planner import plan
-    from ..report import costs
-    from ..report.counts import count
+    from ..report.text import costs
     from ..target import load_target
+    from ..widths import DYNAMIC, apply_bits, rows_of
 
     target, energy = load_target(target_name), load_energy(energy_name)
     graph, policy, rows = from_onnx(proto), bits, None
@@ -136,13 +128,14 @@ def _count_over_pictures(
     energy_name: str,
     output: str,
 ) -> None:
-    from ..control import apply_bits
+    from ..counting.distribution import Distribution, labelled_pictures
     from ..energy import load_energy
-    from ..executor import check_codes, run
+    from ..engines.registry import check_codes, run
     from ..graph import from_onnx
     from ..planner import plan
-    from ..report.distribution import Distribution, distribution_block, labelled_pictures, print_distribution
+    from ..report.text.distribution import distribution_block, print_distribution
     from ..target import load_target
+    from ..widths import apply_bits
 
     if output not in ("layer", "json"):
         raise InputError("--data gives distributions as tables or --json; --csv and --by are for one picture.")
@@ -165,8 +158,8 @@ def _count_over_pictures(
 
 def _widths_of_run(compiled: "Plan", input_path: Path) -> "dict[str, Widths]":
     """Return the widths at which one picture runs."""
-    from ..executor import check_codes, engine
-    from ..picture import read_input
+    from ..engines.registry import check_codes, engine
+    from ..inputs.picture import read_input
 
     codes = read_input(input_path, compiled.graph)
     check_codes(compiled, codes)
@@ -194,8 +187,8 @@ def _refuse_options(*names: str) -> None:
 
 
 def _count_standard(proto: "onnx.ModelProto", model: Path, output: str) -> None:
-    from ..report import macs
-    from ..report.foreign import count_foreign
+    from ..counting import macs
+    from ..counting.foreign import count_foreign
 
     nodes, others = count_foreign(proto)
     if output == "json":

@@ -26,13 +26,13 @@ def evaluate_command(
     engine_name: str,
 ) -> None:
     """Run MODEL on the test pictures of a data set: accuracy, average widths and cost, one row for each --bits."""
-    from ..control import apply_bits
-    from ..dataset import read_split
-    from ..executor import check_codes, run
+    from ..engines.registry import check_codes, run
     from ..graph import load
+    from ..inputs.dataset import read_split
     from ..planner import plan
-    from ..report.evaluation import Tally, print_tallies
+    from ..report.text.evaluation import Tally, print_tallies
     from ..target import load_target
+    from ..widths import apply_bits
 
     graph, target = load(model), load_target(target_name)
     plans = []

@@ -23,7 +23,7 @@ def info_command(model: Path | None, bits: str | None, target_name: str, machine
     if model is not None:
         _show_model(model, bits, target_name)
     if machine:
-        from ..report.machine import facts, print_facts
+        from ..report.text.machine import facts, print_facts
 
         found = facts(available_cores())
         if as_json:
@@ -33,11 +33,11 @@ def info_command(model: Path | None, bits: str | None, target_name: str, machine
 
 
 def _show_model(model: Path, bits: str | None, target_name: str) -> None:
-    from ..control import apply_bits
     from ..graph import load
     from ..planner import plan
-    from ..report.models import print_model
+    from ..report.text.models import print_model
     from ..target import load_target
+    from ..widths import apply_bits
 
     graph, _ = apply_bits(load(model), bits)
     print_model(console(), plan(graph, load_target(target_name)), model)

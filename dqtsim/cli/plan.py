@@ -50,10 +50,10 @@ def plan_command(
     """
     import numpy as np
 
-    from .. import budget as search
-    from ..dataset import read_split
+    from .. import search
     from ..energy import load_energy
     from ..graph import load
+    from ..inputs.dataset import read_split
     from ..target import load_target
 
     check_writable(output, "-o", ".toml")

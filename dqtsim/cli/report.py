@@ -43,12 +43,12 @@ def report_command(
     folder: Path | None,
 ) -> None:
     """Write one self-contained HTML page about MODEL: cost by layer and, with --data, accuracy and chosen widths."""
+    from ..counting.distribution import labelled_pictures
     from ..energy import load_energy
     from ..graph import load
-    from ..report.distribution import labelled_pictures
-    from ..report.figures import figures
-    from ..report.html import page
-    from ..report.study import check_pictures, count_widest, prepare, run_over
+    from ..report.page.figures import figures
+    from ..report.page.html import page
+    from ..report.page.study import check_pictures, count_widest, prepare, run_over
     from ..target import load_target
 
     check_writable(output, "-o", ".html")

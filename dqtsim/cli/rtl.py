@@ -143,7 +143,7 @@ def params_command(target_name: str, model: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the count of every kind of cell.")
 def area_command(mappings: tuple[str, ...], as_json: bool) -> None:
     """Estimate areas: cells of the elements and of tiles after synthesis by Yosys, mapped in several ways."""
-    from ..report.areas import area_block, print_areas
+    from ..report.text.areas import area_block, print_areas
     from ..rtl import area
 
     unknown = [name for name in mappings if name not in area.MAPPINGS]

@@ -23,7 +23,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..executor import Result
+    from ..engines.registry import Result
     from ..graph.model import Array
     from ..planner import Plan
 
@@ -48,7 +48,7 @@ def run_command(
     as_json: bool,
 ) -> None:
     """Run MODEL on a picture or a batch; every bit as the target gives it."""
-    from ..report import runs
+    from ..report.text import runs
 
     if dump is not None:
         check_writable(dump, "--dump", ".npz")
@@ -79,7 +79,7 @@ def _results(
     compiled: "Plan", codes: "Array", engine_name: str, threads: int, trace: bool
 ) -> "Iterator[tuple[Result, dict[str, Array]]]":
     """Yield the result of every sample and, if it is to be traced, all its tensors by name."""
-    from ..executor import engine, run, traced
+    from ..engines.registry import engine, run, traced
 
     if not trace:
         yield from ((result, {}) for result in run(compiled, codes, engine_name, threads))

@@ -77,7 +77,7 @@ def verify_command(
 def compare_command(model: Path, input_path: Path, bits: str | None, target_name: str, engines: str) -> None:
     """Run MODEL by several engines and compare tensors and flags. Exit 0: same; 1: different; 2: wrong use."""
     from ..compare import compare_tensors
-    from ..executor import engine, traced
+    from ..engines.registry import engine, traced
 
     names = engines.split(",")
     if len(names) < 2 or len(set(names)) != len(names) or not set(names) <= set(ENGINE_NAMES):

@@ -1,11 +1,11 @@
 """IN: the model file. Frozen dataclasses inside, ONNX with model-local function bodies outside."""
 
-from .bits import with_bits
 from .builder import GraphBuilder, Tensor
 from .checks import check_graph
+from .file.reader import from_onnx, load, load_proto
+from .file.writer import save, to_onnx
 from .model import BITS, Arithmetic, Graph, Node, Quantization, Value, Widths
-from .reader import from_onnx, load, load_proto
-from .writer import save, to_onnx
+from .static import with_bits
 
 __all__ = [
     "BITS",

@@ -10,22 +10,10 @@ import numpy.typing as npt
 from ..errors import ModelError
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
-from .bits import with_bits
 from .checks import check_graph
-from .functions import DOMAIN
-from .model import (
-    BITS,
-    PINNED_BITS,
-    Arithmetic,
-    Array,
-    Attribute,
-    Graph,
-    Node,
-    Quantization,
-    Value,
-    Widths,
-    freeze,
-)
+from .file.bodies import DOMAIN
+from .model import BITS, PINNED_BITS, Arithmetic, Array, Attribute, Graph, Node, Quantization, Value, Widths, freeze
+from .static import with_bits
 
 Integers = npt.ArrayLike
 

@@ -7,7 +7,7 @@ are the business of `ops`; this says what a node must look like before anyone as
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .functions import DOMAIN
+from .file.bodies import DOMAIN
 from .model import Attribute
 
 CODES = "uint8"

@@ -25,11 +25,11 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import control
+    from ..engines.numba import decision
 
     x = inputs[0]
     best = np.empty(x.size // x.shape[-1], np.int64)
-    control.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
+    decision.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
     return Outcome(best.reshape(call.type.shape))
 
 

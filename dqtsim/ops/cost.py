@@ -1,7 +1,7 @@
 """What one execution of an operator costs, from shapes and widths alone. Everything is a Python int.
 
-The definitions, one sentence each, are the tables in README.md beside this file; `report/instrument.py` counts the same
-primitives while the law executes, and both must agree exactly.
+The definitions, one sentence each, are the tables in README.md beside this file; `counting/by_execution.py` counts the
+same primitives while the law executes, and both must agree exactly.
 """
 
 from collections import Counter

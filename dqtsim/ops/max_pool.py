@@ -39,7 +39,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import pool
+    from ..engines.numba import pool
 
     window = _window(call.node)
     y = np.empty(call.type.shape, np.uint8)

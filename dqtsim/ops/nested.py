@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import spec
 from ..errors import ModelError
-from ..graph.functions import DOMAIN
+from ..graph.file.bodies import DOMAIN
 from ..graph.model import Array, Node
 from ..numbers import of_overflow
 from ..spec.rules import Nesting, Overflow
@@ -41,7 +41,7 @@ def spec_row(call: Call, widths: Array) -> Row:
 
 def kernel_row(call: Call, widths: Array) -> Row:
     """Return the widths and the row that they select, as the kernels do."""
-    from ..kernels import requantize
+    from ..engines.numba import requantize
 
     b_w, b_a = planned(call, widths)
     return Row(b_w, b_a, requantize.select_row(b_w, b_a, call.node.integers("row_widths")))
@@ -49,7 +49,7 @@ def kernel_row(call: Call, widths: Array) -> Row:
 
 def kernel_alignment(machine: Machine, row: Row) -> int:
     """Return e_w + e_a as the kernels do (A5, B2)."""
-    from ..kernels import nest
+    from ..engines.numba import nest
 
     rules = machine.weight_rule, machine.activation_rule
     return sum(nest.exponent(b, machine.n, rule) for b, rule in zip((row.b_w, row.b_a), rules, strict=True))
@@ -83,7 +83,7 @@ def kernel_register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> t
 
     Where the plan has proven that no channel can leave the register, nothing is looked at but the extremes.
     """
-    from ..kernels import mac
+    from ..engines.numba import mac
 
     machine = call.machine
     lowest, highest = mac.extremes(p)
@@ -128,7 +128,7 @@ def accumulator_dtype(bound: Bound) -> type[np.int32] | type[np.int64]:
 
 def kernel_weights(w: Array, row: Row, machine: Machine) -> Array:
     """Return the operands of the master codes `w` as int32 of the same shape."""
-    from ..kernels import nest
+    from ..engines.numba import nest
 
     table = nest.operand_table(1 << (machine.n - 1), row.b_w, machine.n, machine.weight_rule)
     out = np.empty(w.shape, np.int32)

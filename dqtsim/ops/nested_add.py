@@ -29,7 +29,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import add
+    from ..engines.numba import add
 
     a, b = (x.reshape(-1) for x in inputs[:2])
     z_a, z_b, z_y, m_a, m_b, s = (int(x) for x in inputs[2:])

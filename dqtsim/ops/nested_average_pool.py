@@ -71,7 +71,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import pool
+    from ..engines.numba import pool
 
     z_x, z_y, m, s = (int(x) for x in inputs[1:])
     node, window = call.node, pool_window(call.node)

@@ -100,7 +100,7 @@ def _spec_weights(call: Call, w: Array, row: Row) -> list[list[int]]:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import mac, nest, requantize
+    from ..engines.numba import mac, nest, requantize
 
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
     node, machine, row = call.node, call.machine, kernel_row(call, widths)

@@ -58,7 +58,7 @@ def _spec_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[li
 
 def _kernel_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[Array, spec.Flags]:
     """Return P (O, 1) and the flags (B1)."""
-    from ..kernels import mac, nest
+    from ..engines.numba import mac, nest
 
     machine = call.machine
     operands = np.empty(x.size, np.int32)
@@ -102,7 +102,7 @@ def _spec_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import requantize
+    from ..engines.numba import requantize
 
     x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
     node, machine, row = call.node, call.machine, kernel_row(call, widths)
@@ -134,7 +134,7 @@ def _spec_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import requantize
+    from ..engines.numba import requantize
 
     x, w, z_x, bias, widths = inputs
     machine, row = call.machine, kernel_row(call, widths)

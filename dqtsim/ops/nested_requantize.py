@@ -25,7 +25,7 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
 
 
 def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
-    from ..kernels import requantize
+    from ..engines.numba import requantize
 
     z_x, z_y, m, s = (int(x) for x in inputs[1:])
     low, high = call.node.integer("low"), call.node.integer("high")

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from .. import numbers, spec
+from ..counting.counts import cycles
+from ..engines.registry import traced
 from ..errors import InputError, TargetError
-from ..executor import traced
 from ..graph.model import Array, Node, Widths
 from ..ops.nested import layer_bound, saturated
 from ..ops.operator import Call, Machine
 from ..outputs import Kind
 from ..planner import Plan, Step
-from ..report.counts import cycles
 from ..spec.mac import Flags
 from ..target import Target
 

@@ -5,7 +5,7 @@ be handed to a hardware team alone.
 """
 
 from .add import add
-from .control import argmax, choose_widths
+from .decision import argmax, choose_widths
 from .mac import AccumulatorOverflow, Flags, add_bias, align, dot, limits, narrow, saturate, wrap
 from .nest import exponent, master_zero_point_of_weights, nest, nest_zero_point, operand
 from .pool import average_pool, max_pool

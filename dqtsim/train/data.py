@@ -1,4 +1,4 @@
-"""Pictures for training: what `dqtsim.dataset` reads, as uint8 NCHW tensors, and augmentation.
+"""Pictures for training: what `dqtsim.inputs.dataset` reads, as uint8 NCHW tensors, and augmentation.
 
 A picture's bytes are its input codes, so nothing here touches a float.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from dqtsim import dataset
 from dqtsim.errors import InputError
+from dqtsim.inputs import dataset
 from dqtsim.train.files import PictureFiles, Pictures, in_parts
 from dqtsim.train.rewrite import INPUT_ZERO_POINT
 
@@ -81,7 +81,7 @@ class Dataset:
 
 
 def read_dataset(folder: Path, size: int | None = None) -> Dataset:
-    """Both splits of `folder`, in any layout that `dqtsim.dataset` knows.
+    """Both splits of `folder`, in any layout that `dqtsim.inputs.dataset` knows.
 
     With `size`, the pictures of an image folder may have any sizes, and stay in their files until they are needed.
     Without it they are read now. Raises InputError.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from dqtsim import dataset
+from dqtsim.inputs import dataset
 
 if TYPE_CHECKING:
     from PIL import Image

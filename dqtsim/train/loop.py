@@ -20,13 +20,7 @@ from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.controller import Controller, decide, mix, sample
 from dqtsim.train.data import Dataset, read_dataset
 from dqtsim.train.device import autocast, settled, sound_convolutions
-from dqtsim.train.evaluate import (
-    choice_summary,
-    evaluate_dynamic,
-    evaluate_float,
-    evaluate_uniform,
-    float_pictures,
-)
+from dqtsim.train.evaluate import choice_summary, evaluate_dynamic, evaluate_float, evaluate_uniform, float_pictures
 from dqtsim.train.integer import set_exact
 from dqtsim.train.layers import Codes, Mixed, Uniform
 from dqtsim.train.loss import CostModel, information, task_loss

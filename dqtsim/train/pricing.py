@@ -47,8 +47,8 @@ def counted_cost(
     One unit of it is what the controlled layers cost per bit of both widths, on average from 1 bit to 8.
     """
     # Counting loads the engine, which a cost in bits does not need.
-    from dqtsim.budget import costs
     from dqtsim.energy import load_energy
+    from dqtsim.search import costs
     from dqtsim.target import load_target
 
     machine, unit = load_target(target), UNITS[cost]

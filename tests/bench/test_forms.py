@@ -13,13 +13,13 @@ from dqtsim.bench.contenders import AGAINST, TRIALS, fastest_int8, float32, refe
 from dqtsim.bench.plain import Float
 from dqtsim.bench.qlinear import FORMS
 from dqtsim.bench.standard import layer_of
-from dqtsim.control import apply_bits
+from dqtsim.counting.foreign import count_foreign
+from dqtsim.engines.registry import run
 from dqtsim.errors import InputError
-from dqtsim.executor import run
 from dqtsim.graph import Graph
 from dqtsim.planner import Plan
-from dqtsim.report.foreign import count_foreign
 from dqtsim.structures import build
+from dqtsim.widths import apply_bits
 from tests import builders
 from tests.builders import Array, compiled, network, picture
 

@@ -12,11 +12,11 @@ from dqtsim.bench import bench, contenders, peak
 from dqtsim.bench.bench import Finding, Row, measure, memory, pictures
 from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave, order
 from dqtsim.bench.peak import ACCUMULATORS, KERNELS, OPERAND, Kernel, best, compiled, probe
-from dqtsim.control import apply_bits
-from dqtsim.executor import Result, run
+from dqtsim.engines.native.compile.build import host
+from dqtsim.engines.registry import Result, run
 from dqtsim.graph import GraphBuilder
-from dqtsim.kernels.vector.build import host
 from dqtsim.spec.mac import Flags
+from dqtsim.widths import apply_bits
 from tests import builders
 from tests.builders import network, picture
 

@@ -10,18 +10,18 @@ from rich.console import Console
 from dqtsim.bench import peak, profile
 from dqtsim.bench.measure import WARM_UP
 from dqtsim.bench.profile import Part, Profile, as_json, print_profile
-from dqtsim.executor import run
+from dqtsim.engines.native import native
+from dqtsim.engines.native.compile.build import host
+from dqtsim.engines.native.lower.state import Native, Ordinary
+from dqtsim.engines.native.run.program import Instance
+from dqtsim.engines.registry import run
 from dqtsim.graph import Graph, GraphBuilder
-from dqtsim.kernels.vector.build import host
 from dqtsim.planner import Plan
-from dqtsim.program import native
-from dqtsim.program.engine import Instance
-from dqtsim.program.lower import Native, Ordinary
 from dqtsim.spec import Overflow
 from dqtsim.structures import build
 from tests import builders
 from tests.builders import Array, compiled, network
-from tests.program.ones import ones
+from tests.engines.native.ones import ones
 from tests.vectorkernels import kernel, kernels
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dqtsim.bench import bench, peak
 from dqtsim.cli.bench import AGAINST
-from dqtsim.kernels.vector.build import choose
+from dqtsim.engines.native.compile.build import choose
 from dqtsim.target import target_text
 from tests.builders import picture
 
@@ -82,7 +82,7 @@ def test_other_bits_exit_with_1(command: Command, files: Path, monkeypatch: pyte
 
 
 def run_of_another_picture(plan: Any) -> Any:
-    from dqtsim.executor import run
+    from dqtsim.engines.registry import run
 
     return run(plan, picture(9))
 

@@ -9,8 +9,8 @@ import pytest
 
 from dqtsim.cli import main
 from dqtsim.cli.common import ENGINE_NAMES
-from dqtsim.executor import ENGINES
-from dqtsim.kernels import requantize
+from dqtsim.engines.numba import requantize
+from dqtsim.engines.registry import ENGINES
 from dqtsim.target import target_names, target_text
 from tests.builders import picture
 from tests.vectors import Folder
@@ -103,7 +103,7 @@ def test_compare(command: Command, files: Path, engines: str) -> None:
 
 
 def test_compare_sees_flags(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dqtsim.kernels import mac
+    from dqtsim.engines.numba import mac
 
     monkeypatch.setattr(mac, "extremes", lambda _p: (0, 1 << 20))
     result = command("compare", files / "model.onnx", "--input", files / "one.npy", "--engines", "spec,numba")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dqtsim.cli import common, main
-from dqtsim.kernels.vector import build, cache
-from dqtsim.kernels.vector.isa import ISAS
+from dqtsim.engines.native.compile import build, cache
+from dqtsim.engines.native.isa.base import ISAS
 
 from .conftest import Command
 from .test_commands import refusal
@@ -79,7 +79,7 @@ def test_another_architecture(command: Command, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_cache_is_told(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.kernels.adding import emit_add
+    from tests.engines.emit.adding import emit_add
 
     def said() -> tuple[int, int, str, str]:
         found = as_json(command)["cache"]
@@ -147,16 +147,16 @@ def test_threads_are_the_cores_available(command: Command, monkeypatch: pytest.M
 
 
 def test_threads_reach_the_engine(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dqtsim import executor
+    from dqtsim.engines import registry
 
     used: list[int] = []
-    run = executor.run
+    run = registry.run
 
     def spy(*arguments: Any) -> Any:
         used.append(arguments[3])
         return run(*arguments)
 
-    monkeypatch.setattr(executor, "run", spy)
+    monkeypatch.setattr(registry, "run", spy)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(3)), raising=False)
     words = ("run", files / "model.onnx", "--input", files / "three.npy")
     assert command(*words).exit_code == 0

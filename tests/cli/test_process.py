@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_planning_needs_neither_numba_nor_torch() -> None:
-    code = "import dqtsim.planner, dqtsim.golden, dqtsim.executor, dqtsim.picture, dqtsim.control"
+    code = "import dqtsim.planner, dqtsim.golden, dqtsim.engines.registry, dqtsim.inputs.picture, dqtsim.widths"
     assert imported_by(code) & {"numba", "torch", "onnx", "onnxruntime", "matplotlib", "PIL"} == set()
 
 

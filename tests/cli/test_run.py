@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dqtsim.executor import run, traced
+from dqtsim.engines.registry import run, traced
 from dqtsim.graph import Graph, load, save
 from dqtsim.planner import plan
 from dqtsim.target import load_target
@@ -93,7 +93,7 @@ def test_json_counts_events_of_the_target(command: Command, files: Path) -> None
 
 
 def graph_at_8(files: Path) -> Graph:
-    from dqtsim.control import apply_bits
+    from dqtsim.widths import apply_bits
 
     return apply_bits(load(files / "model.onnx"), "8")[0]
 

@@ -11,10 +11,10 @@ from typing import Any
 import click
 import pytest
 
+from dqtsim.engines.native.emit import functions
+from dqtsim.engines.native.isa.base import COUNTS, ISAS
 from dqtsim.graph import Arithmetic, load, to_onnx
-from dqtsim.graph.functions import functions as bodies_of
-from dqtsim.kernels.vector import functions
-from dqtsim.kernels.vector.isa import COUNTS, ISAS
+from dqtsim.graph.file.bodies import functions as bodies_of
 from dqtsim.spec.rules import Nesting, Rounding
 
 ROUNDINGS = tuple(rounding.value for rounding in Rounding)

@@ -8,7 +8,7 @@ import pytest
 
 import dqtsim.graph
 from dqtsim.graph import to_onnx
-from dqtsim.graph.functions import functions
+from dqtsim.graph.file.bodies import functions
 from dqtsim.graph.model import Arithmetic
 from dqtsim.graph.schema import SCHEMAS, Schema
 

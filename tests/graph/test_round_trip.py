@@ -9,7 +9,7 @@ from onnx import checker
 
 from dqtsim.errors import ModelError, OutputError
 from dqtsim.graph import Graph, GraphBuilder, from_onnx, load, save, to_onnx
-from dqtsim.graph.functions import function_texts, functions
+from dqtsim.graph.file.bodies import function_texts, functions
 from dqtsim.graph.model import Arithmetic
 from dqtsim.spec import Nesting, Rounding
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dqtsim.engines.numba import mac
 from dqtsim.errors import AccumulatorError
 from dqtsim.graph import Graph
-from dqtsim.kernels import mac
 from dqtsim.planner import Plan
 from dqtsim.spec import Flags, Overflow, TapOrder
 from tests.builders import Array, compiled, conv, dense, run

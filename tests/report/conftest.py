@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dqtsim.cli import main
-from dqtsim.dataset import CIFAR_CLASSES
 from dqtsim.energy import load_energy
 from dqtsim.graph import Graph, GraphBuilder, save
-from dqtsim.report.study import Study, check_pictures, prepare, run_over
+from dqtsim.inputs.dataset import CIFAR_CLASSES
+from dqtsim.report.page.study import Study, check_pictures, prepare, run_over
 from dqtsim.target import load_target
 from tests.builders import Array, Widths
 
@@ -102,7 +102,7 @@ def study(files: Path) -> Study:
 
 def over_pictures(graph: Graph, data: Path, plans: Sequence[Path] = ()) -> Study:
     """Return a network run over all pictures at every setting."""
-    from dqtsim.report.distribution import labelled_pictures
+    from dqtsim.counting.distribution import labelled_pictures
 
     study = prepare(graph, load_target("default"), load_energy(), plans)
     split = labelled_pictures(study.graph, data, None)

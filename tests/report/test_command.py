@@ -11,7 +11,7 @@ import pytest
 
 from dqtsim.golden import hash_file
 from dqtsim.graph import save
-from dqtsim.report.study import Study
+from dqtsim.report.page.study import Study
 from dqtsim.target import target_text
 from tests.builders import network as small
 from tests.builders import pooled

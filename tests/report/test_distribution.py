@@ -11,20 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dqtsim.executor import run
+from dqtsim.counting.counts import LAYER, WEIGHT_NESTING, NodeCount, count, kept_nesting, totals
+from dqtsim.counting.distribution import PERCENTILES, Distribution, Number, Spread, average_width, spread
+from dqtsim.engines.registry import run
 from dqtsim.ops.cost import Primitive
-from dqtsim.report.counts import LAYER, WEIGHT_NESTING, NodeCount, count, kept_nesting, totals
-from dqtsim.report.distribution import (
-    PERCENTILES,
-    Distribution,
-    Number,
-    Spread,
-    average_width,
-    distribution_block,
-    print_distribution,
-    spread,
-)
-from dqtsim.report.study import Study
+from dqtsim.report.page.study import Study
+from dqtsim.report.text.distribution import distribution_block, print_distribution
 
 from .conftest import PICTURES, network, over_pictures
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dqtsim.executor import run
+from dqtsim.counting.counts import totals
+from dqtsim.engines.registry import run
 from dqtsim.graph import save
-from dqtsim.report import charts, choices, png
-from dqtsim.report.choices import by_width
-from dqtsim.report.counts import totals
-from dqtsim.report.html import page
-from dqtsim.report.markup import Markup, element, energy, metric, percent, short
-from dqtsim.report.study import Study, count_widest, interval, prepare
+from dqtsim.report.page import charts, choices, png
+from dqtsim.report.page.choices import by_width
+from dqtsim.report.page.html import page
+from dqtsim.report.page.markup import Markup, element, energy, metric, percent, short
+from dqtsim.report.page.study import Study, count_widest, interval, prepare
 
 from .conftest import PICTURES, Command, network, over_pictures
 

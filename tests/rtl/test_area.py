@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from dqtsim.cli import main
 from dqtsim.errors import ToolError
-from dqtsim.report.areas import area_block
+from dqtsim.report.text.areas import area_block
 from dqtsim.rtl import area, cosim
 from dqtsim.target import ArrayMode
 from tests.rtl.corners import faults, layers

@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqtsim.spec import (
-    Nesting,
-    exponent,
-    master_zero_point_of_weights,
-    max_pool,
-    nest,
-    nest_zero_point,
-    operand,
-)
+from dqtsim.spec import Nesting, exponent, master_zero_point_of_weights, max_pool, nest, nest_zero_point, operand
 
 RULES = list(Nesting)
 MASTERS = range(1, 9)

@@ -16,9 +16,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from dqtsim import dataset, load
+from dqtsim import load
 from dqtsim.cli import main
 from dqtsim.errors import InputError
+from dqtsim.inputs import dataset
 from dqtsim.train import ExportConfig, export_run, loop, train
 from dqtsim.train.config import TrainConfig
 from dqtsim.train.data import Split, read_dataset

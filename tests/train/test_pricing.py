@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from torch.nn import functional
 
 import dqtsim
-from dqtsim.budget import Costs, costs
 from dqtsim.cli import main
 from dqtsim.energy import load_energy
 from dqtsim.errors import InputError
 from dqtsim.graph.model import Graph
+from dqtsim.search import Costs, costs
 from dqtsim.train import NestedConfig, NestingRules, networks, prepare, train
 from dqtsim.train.config import Cost, TrainConfig
 from dqtsim.train.folding import fold

@@ -1,0 +1,174 @@
+"""The second way to count: watch the law execute.
+
+The `spec` engine runs unchanged under a profiling hook that sees every call of a function of `spec` with its arguments.
+What it counts is what was executed, not what shapes promise; both ways must agree exactly. A function of the law that
+is neither counted here nor known to be part of a counted one stops the count.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import assert_never
+
+from .. import spec
+from ..engines.registry import Result, engine
+from ..graph.model import Array
+from ..ops.cost import Cost, Primitive
+from ..ops.nested import spec_operands
+from ..ops.operator import Outcome
+from ..planner import Plan, Step
+from ..spec.rules import Nesting, Rounding
+
+_LAW = str(Path(spec.__file__).parent)
+# addresses, control and status, and the steps of which the counted functions consist
+_PART_OF_OTHERS = {
+    "nest",
+    "nest_zero_point",
+    "exponent",
+    "master_zero_point_of_weights",
+    "narrow",
+    "limits",
+    "wrap",
+    "saturate",
+    "accumulate_saturating",
+    "gather",
+    "positions",
+    "output_size",
+}
+
+
+class UncountedError(RuntimeError):
+    """The law executed a function that has no count: a fault of dqtsim, never of a model."""
+
+
+def count_by_execution(plan: Plan, sample: Array) -> tuple[Result, dict[str, Cost]]:
+    """Return the result of one sample and the cost of every node of `plan`, counted while the law executes it."""
+    counter = _Counter()
+    costs: dict[str, Cost] = {}
+
+    def observe(step: Step, _outcome: Outcome) -> None:
+        costs[step.node.name] = counter.take()
+
+    execute = engine(plan, "spec")
+    previous = sys.getprofile()
+    sys.setprofile(counter)
+    try:
+        result = execute(sample, [observe])
+    finally:
+        sys.setprofile(previous)
+    return result, costs
+
+
+class _Counter:
+    """A profiling hook that counts calls of the law's functions."""
+
+    def __init__(self) -> None:
+        self._cost = Cost()
+        self._widths = (0, 0)
+        self._hooks: dict[CodeType, Callable[[FrameType], None]] = {
+            function.__code__: hook
+            for function, hook in (
+                (spec.operand, self._operand),
+                (spec.select_row, self._select_row),
+                (spec.dot, self._dot),
+                (spec.align, self._align),
+                (spec.add_bias, self._add_bias),
+                (spec.requantize, self._requantize),
+                (spec.shift_right, self._shift_right),
+                (spec.clip, self._clip),
+                (spec.add, self._add),
+                (spec.average_pool, self._average_pool),
+                (spec.max_pool, self._max_pool),
+                (spec.argmax, self._argmax),
+            )
+        }
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        if event != "call":
+            return
+        code = frame.f_code
+        hook = self._hooks.get(code)
+        if hook is not None:
+            hook(frame)
+        elif code.co_filename.startswith(_LAW) and code.co_name not in _PART_OF_OTHERS and code.co_name[0] not in "<_":
+            raise UncountedError(f"the law executed '{code.co_name}', which has no count.")
+
+    def take(self) -> Cost:
+        """Return what was counted since the last call, and start anew."""
+        cost, self._cost = self._cost, Cost()
+        return cost
+
+    def _count(self, primitive: Primitive, count: int = 1) -> None:
+        self._cost.primitives[primitive] += count
+
+    def _select_row(self, frame: FrameType) -> None:
+        self._widths = (frame.f_locals["b_w"], frame.f_locals["b_a"])
+
+    def _operand(self, frame: FrameType) -> None:
+        values = frame.f_locals
+        if values["b"] == values["n"]:
+            return
+        weights = _weights_are_nested(frame)
+        self._count(Primitive.WEIGHT_SHIFT if weights else Primitive.ACTIVATION_SHIFT)
+        rule: Nesting = values["rule"]
+        match rule:
+            case Nesting.TIES_UP:
+                self._count(Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT)
+                self._count(Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP)
+            case Nesting.FLOOR:
+                pass
+            case Nesting.MIDPOINT:
+                self._count(Primitive.WEIGHT_OR)
+            case _:
+                assert_never(rule)
+
+    def _dot(self, frame: FrameType) -> None:
+        self._cost.macs[self._widths] += len(frame.f_locals["taps"])
+
+    def _align(self, frame: FrameType) -> None:
+        if frame.f_locals["e_w"] + frame.f_locals["e_a"] > 0:
+            self._count(Primitive.ALIGN_SHIFT)
+
+    def _add_bias(self, _frame: FrameType) -> None:
+        self._count(Primitive.BIAS_ADD)
+
+    def _requantize(self, _frame: FrameType) -> None:
+        self._count(Primitive.REQUANTIZE_MULTIPLY)
+        self._count(Primitive.REQUANTIZE_ADD)  # of the zero point
+
+    def _shift_right(self, frame: FrameType) -> None:
+        self._count(Primitive.REQUANTIZE_SHIFT)
+        rounding: Rounding = frame.f_locals["rounding"]
+        match rounding:
+            case Rounding.FLOOR:
+                pass
+            case Rounding.TIES_UP | Rounding.TIES_AWAY | Rounding.TIES_EVEN:
+                self._count(Primitive.REQUANTIZE_ADD)  # of the half
+            case _:
+                assert_never(rounding)
+
+    def _clip(self, _frame: FrameType) -> None:
+        self._count(Primitive.REQUANTIZE_CLIP)
+
+    def _add(self, _frame: FrameType) -> None:
+        self._count(Primitive.RESIDUAL_MULTIPLY, 2)
+        self._count(Primitive.RESIDUAL_ADD)
+        self._count(Primitive.REQUANTIZE_ADD)  # of the zero point
+
+    def _average_pool(self, frame: FrameType) -> None:
+        self._count(Primitive.POOL_ADD, len(frame.f_locals["window"]))
+
+    def _max_pool(self, frame: FrameType) -> None:
+        self._count(Primitive.COMPARE, len(frame.f_locals["window"]) - 1)
+
+    def _argmax(self, frame: FrameType) -> None:
+        self._count(Primitive.COMPARE, len(frame.f_locals["values"]) - 1)
+
+
+def _weights_are_nested(frame: FrameType) -> bool:
+    """Return whether the caller nests weights: the nearest `spec_operands` above says so."""
+    caller = frame.f_back
+    while caller is not None and caller.f_code is not spec_operands.__code__:
+        caller = caller.f_back
+    return caller is not None and bool(caller.f_locals["weights"])

@@ -1,0 +1,1 @@
+"""EXECUTE: what runs a plan: engines, their registry, and what a run gives."""

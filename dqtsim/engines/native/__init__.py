@@ -1,0 +1,12 @@
+"""PROGRAM: a plan as native operations, one call for a whole sample.
+
+The plan's nodes become operations of `emit`, their tensors places in one arena that is reused by liveness,
+their constants tables as the kernels want them. A layer goes this way only where the plan proves that 32 bits hold its
+exact sums at all its widths; every other step is left to its ordinary kernel, between two native stretches. Where sums
+may leave the accumulator's register, a second operation wraps or clamps them, at the end or after every product, and
+counts; it looks only at channels for which there is no proof at the widths of the run.
+"""
+
+from .run.engine import Native, Ran, native
+
+__all__ = ["Native", "Ran", "native"]

@@ -1,0 +1,1 @@
+"""From emitted IR to functions in memory."""

@@ -1,0 +1,132 @@
+"""Convolutions of one bit by one bit: which are counted instead of multiplied, and what they read (A5, B1)."""
+
+import math
+from collections.abc import Sequence
+from typing import assert_never
+
+import numpy as np
+
+from ....graph.model import Array
+from ....ops import Machine
+from ....planner import Step
+from ....spec.rules import Nesting
+from ..emit.functions import can_count
+from ..emit.one_bit import BITS, CHANNELS
+from ..isa.base import AND, XOR
+from ..memory import Planes, Spot
+from ..proofs import tables
+from ..proofs.variants import Variants, choose, clamps_products
+from .state import Lowering, spread
+
+ONE = (1, 1)
+WORD_BYTES = 4
+# words with fewer channels are too empty to win; with fewer taps making bits takes longer than they save
+LEAST_CHANNELS = 16
+LEAST_TAPS = 32
+
+
+def counts_bits(state: Lowering, step: Step, place: Planes) -> bool:
+    """Return whether a convolution over all channels counts bits where both its widths are 1.
+
+    Registers that clamp after each product look at codes as bytes. MIDPOINT has no operand 0 for lanes whose channels
+    do not exist, and their sums must not be among the extremes.
+    """
+    machine, outputs = step.call.machine, step.call.type.shape[1]
+    if not can_count(state.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
+        return False
+    if _is_odd(machine.weight_rule) and outputs % state.isa.lanes:
+        return False
+    taps = math.prod(state.out.constants[step.node.inputs[1]].shape[1:])
+    return not clamps_products(step) and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS
+
+
+def _is_odd(rule: Nesting) -> bool:
+    """Return whether operands of width 1 are -1 and 1, not -1 and 0 (A5)."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return False
+        case Nesting.MIDPOINT:
+            return True
+        case _:
+            assert_never(rule)
+
+
+def pixel_bytes(channels: int) -> int:
+    """Return the bytes of a pixel's words."""
+    return -(-channels // CHANNELS) * WORD_BYTES
+
+
+def bits_row(place: Planes, pads: Sequence[int]) -> int:
+    """Return the bytes of a row of words, border included."""
+    return (pads[1] + place.width + pads[3]) * pixel_bytes(place.channels)
+
+
+def threshold(machine: Machine) -> int:
+    """Return the least master code whose nested code of width 1 is 1; codes only grow with their master codes."""
+    codes = tables.nested(np.arange(1 << machine.n), 1, machine.n, machine.activation_rule)
+    return int(np.argmax(codes))
+
+
+def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Spot:
+    """Append the operation "bits" of a convolution's input, at the widths that `variants` has; return its first word.
+
+    The first word is the border's.
+    """
+    machine, node = step.call.machine, step.node
+    top, left, bottom, right = pads = node.integers("pads")
+    target = Spot(state.buffer((top + place.height + bottom) * bits_row(place, pads)))
+    state.add(
+        "bits",
+        BITS,
+        spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
+        **choose(state, step, variants),
+        threshold=threshold(machine),
+        zero=tables.zeta(int(state.out.constants[node.inputs[2]]), 1, machine.n, machine.activation_rule),
+        **place.words(),
+        target=target,
+        words=pixel_bytes(place.channels) // WORD_BYTES,
+        # bits of channels that exist; a word is full where they are a multiple of its own
+        last=(1 << (place.channels - 1) % CHANNELS + 1) - 1,
+        top=top,
+        left=left,
+        bottom=bottom,
+        right=right,
+    )
+    return target
+
+
+def taps_of_bits(place: Planes, row: int, kernel: Sequence[int], dilation: tuple[int, int]) -> tuple[Array, Array]:
+    """Return (segments, runs) over a buffer of bits whose rows have `row` bytes: which tap each bit of a run meets.
+
+    A whole row of taps is one run where pixels lie side by side.
+    """
+    rows, columns = kernel
+    channels, step = place.channels, pixel_bytes(place.channels)
+    taps = np.arange(channels * rows * columns).reshape(channels, rows, columns)
+    together = columns if dilation[1] == 1 else 1
+    segments, runs = [], []
+    for ky in range(rows):
+        for kx in range(0, columns, together):
+            segments.append(ky * dilation[0] * row + kx * dilation[1] * step)
+            line = np.full((together, 8 * step), -1, np.int64)
+            line[:, :channels] = taps[:, ky, kx : kx + together].T
+            runs.append(line.reshape(-1))
+    return np.array(segments, np.int64), np.array(runs, np.int64)
+
+
+def packed_bits(
+    operands: Array, runs: Array, blocks: Sequence[tables.Block], rule: Nesting
+) -> tuple[str, list[Array], Array]:
+    """Return the kernels' dot product, uint8 [words][channels][4] of every block, and what the sums begin with.
+
+    operands: (O, taps), of width 1: -1 or 0, MIDPOINT's -1 or 1. Bits are those of -1, MIDPOINT's those of 1.
+    """
+    middle = _is_odd(rule)
+    marks = operands == (1 if middle else -1)
+    parts = []
+    for part in tables.packed_weights(marks.astype(np.int8), runs, blocks):
+        # of every channel's bytes, eight times four that follow each other become a word
+        whole = part.reshape(-1, 8, part.shape[1], 4).swapaxes(1, 2).reshape(-1, part.shape[1], 32)
+        parts.append(np.packbits(whole, axis=2, bitorder="little"))
+    begin = marks.sum(1, dtype=np.int64) if middle else np.zeros(len(operands), np.int64)
+    return (XOR if middle else AND), parts, begin

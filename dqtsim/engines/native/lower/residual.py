@@ -1,0 +1,72 @@
+"""NestedAdd in the same pass as the convolution before it (B5)."""
+
+from dataclasses import dataclass
+
+from ....graph.model import Array
+from ....planner import Step
+from ..memory import Address, Planes
+from ..proofs import tables
+from .state import Lowering
+
+# half of it, rounded up, still has 15 bits
+MOST_HALVED = (1 << 16) - 2
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An addition of a convolution's output, whose multiplier is `own`, and another tensor that is there already."""
+
+    step: Step
+    other: Planes
+    own: int
+    others: int
+    addend: int
+
+    @property
+    def output(self) -> str:
+        """Return the name of the sum."""
+        return self.step.node.outputs[0]
+
+    def offsets(self, y: Array, x: Array) -> Array:
+        """Return the offsets of output pixels (y, x) in the other operand."""
+        found: Array = y * self.other.row + x * self.other.step
+        return found
+
+    def words(self, state: Lowering) -> dict[str, Address]:
+        """Return its words, but for the table of offsets."""
+        node = self.step.node
+        return {
+            "residual": self.other.origin,
+            "own_multiplier": self.own,
+            "other_multiplier": self.others,
+            "addend": self.addend,
+            "add_shift": int(state.out.constants[node.inputs[7]]),
+            "add_low": node.integer("low"),
+            "add_high": node.integer("high"),
+        }
+
+
+def residual_of(state: Lowering, step: Step) -> Residual | None:
+    """Return the addition that may be done with a convolution: its only consumer, all in 32 bits."""
+    name = step.node.outputs[0]
+    readers = state.uses.get(name, [])
+    if state.keep or name in state.outputs or len(readers) != 1:
+        return None
+    add = readers[0]
+    if add.node.operator != "NestedAdd":
+        return None
+    first = add.node.inputs[0] == name
+    other = state.out.places.get(add.node.inputs[1 if first else 0])
+    if not isinstance(other, Planes):
+        return None
+    z_a, z_b, z_y, m_a, m_b, s = (int(state.out.constants[i]) for i in add.node.inputs[2:])
+    half = tables.folded_half(s, step.call.machine.rounding)
+    if s > 30 or half is None:
+        return None
+    addend = -z_a * m_a - z_b * m_b + (z_y << s) + half
+    if state.isa.packs and max(m_a, m_b) > MOST_HALVED:
+        return None
+    if abs(addend) + 255 * (m_a + m_b) >= 1 << 31:
+        return None
+    own, others = (m_a, m_b) if first else (m_b, m_a)
+    return Residual(add, other, own, others, addend)

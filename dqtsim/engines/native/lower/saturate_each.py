@@ -1,0 +1,113 @@
+"""Layers whose register clamps after every product, and in some channels can (B1): what follows "conv"."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, assert_never
+
+import numpy as np
+
+from ....graph.model import Array
+from ....planner import Step
+from ....spec.rules import TapOrder
+from ..emit.saturate_each import DEPTH, EACH, LOGITS, PLAIN
+from ..emit.tile import DEPTH as DEPTH_KIND
+from ..emit.tile import QUADS
+from ..memory import Address
+from ..proofs import tables
+from ..proofs.variants import Variants, choose
+from .overflow import finishing
+from .state import Lowering, spread
+from .tiles import apart
+
+if TYPE_CHECKING:
+    from .layers import Shape, Source
+
+# one chunk is worth at least so many products
+CHUNK_PRODUCTS = 1 << 18
+MOST_CHUNKS = 16
+
+
+def each(
+    state: Lowering,
+    step: Step,
+    shape: "Shape",
+    source: "Source",
+    variants: Variants,
+    sums: Address,
+    stride: int,
+    places: Array,
+    words: Mapping[str, Address],
+    kind: str,
+) -> None:
+    """Append the operation "each" of a layer whose exact sums int32 are at `sums`, `stride` bytes a pixel.
+
+    shape, source, kind: of the convolution. places: offsets int64 of the output pixels; words: of the convolution.
+    """
+    machine, node, lanes, memory = step.call.machine, step.node, state.isa.lanes, state.out.memory
+    logits, depthwise = node.operator == "NestedLogits", kind in (DEPTH_KIND, QUADS)
+    codes = state.out.constants[node.inputs[1]]
+    taps, order = _taps(shape, codes, machine.tap_order, depthwise=depthwise)
+    z_x = int(state.out.constants[node.inputs[2]])
+    pixels = len(places)
+    records: list[int] = []
+    most = 0
+    for pair, variant in variants.items():
+        which, parameters = finishing(state, step, pair, variant)
+        operands = tables.weight_operands(codes, pair[0], machine)
+        rows = operands.reshape(len(operands), -1) if depthwise else shape.dense.spread(operands)
+        zeta = tables.zeta(z_x, pair[1], machine.n, machine.activation_rule)
+        packed = tables.packed_taps(rows[:, order], which, lanes)
+        records += [int(pair[1] == machine.n), zeta, memory.add(packed)]
+        records += [len(which), memory.add(which * lanes), memory.add(parameters)]
+        most = max(most, len(which))
+    state.add(
+        LOGITS if logits else DEPTH if depthwise else PLAIN,
+        EACH,
+        spread(
+            pixels * most * lanes * len(taps),
+            at_most=min(MOST_CHUNKS, pixels) if logits or apart(places, lanes) else 1,
+            least=CHUNK_PRODUCTS,
+        ),
+        **choose(state, step, variants),
+        variants=state.table(records),
+        direct=source.direct,
+        nested=source.nested,
+        offsets=memory.add(shape.offsets),
+        taps=memory.add(taps),
+        tap_count=len(taps),
+        sums=sums,
+        stride=stride,
+        vectors=stride // (4 * lanes),
+        target=words["target"],
+        target_offsets=memory.add(places),
+        pixels=pixels,
+        events=state.out.events[node.name].start,
+        flags=state.flags_of(node.name).start,
+        unused=32 - machine.accumulator_width,
+        zero=0 if logits else int(state.out.constants[node.inputs[3]]),
+        low=words["low"],
+        high=words["high"],
+    )
+
+
+def _taps(shape: "Shape", codes: Array, tap_order: TapOrder, *, depthwise: bool) -> tuple[Array, Array]:
+    """Return where the taps lie, int64 offsets from the first, and their numbers, in the order of the target.
+
+    codes: the weights. Numbers count channels, rows and columns of the kernel, the last of these fastest.
+    """
+    if depthwise:
+        count = int(np.prod(codes.shape[2:]))
+        return shape.segments[:count], np.arange(count)
+    there = shape.runs >= 0
+    starts = shape.segments[:, None] + np.arange(shape.runs.shape[1], dtype=np.int64)
+    offsets = np.zeros(int(there.sum()), np.int64)
+    offsets[shape.runs[there]] = starts[there]
+    numbers = np.arange(len(offsets))
+    match tap_order:
+        case TapOrder.CHANNEL_ROW_COLUMN:
+            pass
+        case TapOrder.ROW_COLUMN_CHANNEL:
+            if codes.ndim == 4:
+                numbers = numbers.reshape(shape.dense.channels, -1).T.reshape(-1)
+        case _:
+            assert_never(tap_order)
+    return offsets[numbers], numbers

@@ -1,0 +1,94 @@
+"""Which tile a layer is computed in: pixels times vectors of output channels."""
+
+import numpy as np
+
+from ....graph.model import Array
+from ..emit.functions import DEPTH_PIXELS, MATRIX_PIXELS, SHAPES, sizes_of
+from ..emit.tile import CODES, DEPTH, QUADS
+from ..isa.base import Isa
+
+# maps so small that 8 pixels fit them and 6 do not
+EIGHTS = (16, 64)
+L1_BYTES = 32 << 10
+L2_BYTES = 600 << 10
+TOGETHER = 8
+# pixels and taps of a matrix
+MATRIX_ROWS = 16
+DEPTH_BYTES = 64
+# with fewer taps than these, most of a matrix would be zeros
+LEAST_TAPS = 40
+
+
+def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices: bool = False) -> tuple[int, int]:
+    """Return (pixels of a tile, most vectors of a block) for a layer of `pixels` outputs per channel.
+
+    matrices: see `by_matrices`.
+    """
+    vectors = -(-outputs // isa.lanes)
+    if kind in (DEPTH, QUADS):
+        return DEPTH_PIXELS[isa.lanes], min(max(SHAPES[isa.lanes]), vectors)
+    most = min(max(SHAPES[isa.lanes]), vectors)
+    if pixels == 1:
+        return 1, most
+    if matrices:
+        return min(size for size in MATRIX_PIXELS if size >= min(pixels, max(MATRIX_PIXELS))), most
+    if pixels in EIGHTS and most == 4 and 8 in sizes_of(isa, 2):
+        most = 2
+    # the tile that wastes the fewest pixels, the larger one first
+    sizes = [size for size in sizes_of(isa, most) if size > 1]
+    return min(sizes, key=lambda size: (-(-pixels // size) * size, -size)), most
+
+
+def by_matrices(isa: Isa, pixels: int, taps: int, kind: str) -> bool:
+    """Return whether a layer of so many output pixels, each the sum of `taps` bytes, is multiplied as matrices."""
+    return isa.matrices and kind == CODES and pixels > 1 and taps >= LEAST_TAPS
+
+
+def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:
+    """Return int64 (tiles, size): which pixel each place of a tile holds.
+
+    Where the pixels do not fill whole tiles, the last one repeats its last pixel, or, with `overlap`, begins so early
+    that it is full, and computes some pixels once more.
+    """
+    first = np.arange(-(-pixels // size), dtype=np.int64) * size
+    if overlap:
+        first = np.minimum(first, max(0, pixels - size))
+    order: Array = np.minimum(first[:, None] + np.arange(size), pixels - 1)
+    return order
+
+
+def distance(offsets: Array) -> int:
+    """Return how far apart the pixels of every matrix lie, 0 if that is not one number. offsets: (tiles, size)."""
+    apart = np.diff(offsets.reshape(-1, MATRIX_ROWS), axis=1)
+    return int(apart[0, 0]) if apart.min() == apart.max() else 0
+
+
+def grouping(weights: int, blocks: int, tiles: int, *, matrices: bool = False) -> int:
+    """Return how many tiles take their turn while a block of weights is in the cache, of `weights` bytes in all.
+
+    matrices: their tiles are large, and wait as panels.
+    """
+    if matrices:
+        return 1 if weights <= L2_BYTES else min(TOGETHER, tiles)
+    if blocks == 1:
+        return tiles
+    if weights <= L1_BYTES:
+        return 1
+    return TOGETHER if weights <= L2_BYTES else tiles
+
+
+def panel_row(taps: int) -> int:
+    """Return the bytes between the rows of a panel: an odd number of cache lines, so that no two share a set for long.
+
+    A row has room for the line that the last copy writes too much.
+    """
+    lines = -(-taps // DEPTH_BYTES) + 1
+    return DEPTH_BYTES * (lines | 1)
+
+
+def apart(places: Array, lanes: int) -> bool:
+    """Return whether a vector of codes, stored at one pixel, leaves the pixels behind it alone.
+
+    Where it does not, those must be stored later, so that one chunk has to do it all. places: ascending, in bytes.
+    """
+    return len(places) == 1 or int(np.diff(places).min()) >= lanes

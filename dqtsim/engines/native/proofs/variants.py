@@ -1,0 +1,110 @@
+"""What a layer needs at each pair of widths that it may run at, and whether it may run natively at all (B1-B4, C2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+import numpy as np
+
+from ....graph.model import Array, Widths
+from ....ops import Bound, Machine
+from ....planner import Step
+from ....spec.rules import Overflow
+from ..emit.choice import ELSEWHERE, NONE, WIDTHS
+from ..lower.state import Lowering
+from ..memory import Address
+from . import tables
+
+Variants = Mapping[Widths, "tables.Scaling | int"]
+
+
+def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Address]:
+    """Return the words CHOICE of an operation of a layer that serves those of its widths that `variants` has."""
+    table = np.full((WIDTHS, WIDTHS), NONE, np.uint8)
+    for b_w, b_a in step.call.bounds:
+        table[b_w, b_a] = ELSEWHERE
+    for number, (b_w, b_a) in enumerate(variants):
+        table[b_w, b_a] = number
+    return {
+        "widths": state.place_of(step.node.inputs[-1]).start,
+        "choice": state.out.memory.add(table),
+        "refused": state.out.refused,
+        "layer": 1 + list(state.out.flags).index(step.node.name),
+    }
+
+
+def can_overflow(step: Step) -> bool:
+    """Return whether some sum of a layer could leave its register, at any of its widths."""
+    width = step.call.machine.accumulator_width
+    return any(bound.unproven(width).size for bound in step.call.bounds.values())
+
+
+def is_native(step: Step) -> bool:
+    """Return whether 32 bits hold all exact sums of a layer."""
+    return all(bound.bits <= 32 for bound in step.call.bounds.values())
+
+
+def variants_of(state: Lowering, step: Step, row_of: Mapping[str, int]) -> Variants | None:
+    """Return for each pair of widths its way out (for logits the exponent), or None where a proof is missing."""
+    node, machine = step.node, step.call.machine
+    if not is_native(step):
+        return None
+    constants = [state.out.constants.get(name) for name in node.inputs]
+    found: dict[Widths, tables.Scaling | int] = {}
+    for pair, bound in step.call.bounds.items():
+        exponent = tables.dropped(pair[0], machine.n, machine.weight_rule)
+        exponent += tables.dropped(pair[1], machine.n, machine.activation_rule)
+        if "multiplier" not in row_of:
+            found[pair] = exponent
+            continue
+        row = row_index(node.integers("row_widths"), pair)
+        bias, m, s, zero = (constants[row_of[role]] for role in ("bias", "multiplier", "shift", "zero"))
+        assert bias is not None and m is not None and s is not None and zero is not None
+        limited = held(bias[row], machine.bias_width)
+        reach = registered(bound, machine)
+        scale = tables.scaling(reach, limited, m[row], s[row], exponent, int(zero), machine.rounding)
+        if scale is None:
+            return None
+        found[pair] = scale
+    return found
+
+
+def registered(bound: Bound, machine: Machine) -> Bound:
+    """Return the extremes of what the register holds of exact sums within `bound`.
+
+    A sum that wraps can end anywhere. After an ERROR nothing is used, so that a limit does for it. A register that
+    clamps after each product (SATURATE_EACH) has met, since it was last at a limit, only products that `bound` counts.
+    """
+    lost = bound.unproven(machine.accumulator_width)
+    half = 1 << (machine.accumulator_width - 1)
+    lowest, highest = np.maximum(bound.lowest, -half), np.minimum(bound.highest, half - 1)
+    match machine.overflow:
+        case Overflow.ERROR | Overflow.SATURATE | Overflow.SATURATE_EACH:
+            pass
+        case Overflow.WRAP:
+            lowest[lost], highest[lost] = -half, half - 1
+        case _:
+            assert_never(machine.overflow)
+    return Bound(lowest, highest)
+
+
+def clamps_products(step: Step) -> bool:
+    """Return whether some register of a layer has to be clamped product by product (SATURATE_EACH)."""
+    overflow = step.call.machine.overflow
+    match overflow:
+        case Overflow.ERROR | Overflow.WRAP | Overflow.SATURATE:
+            return False
+        case Overflow.SATURATE_EACH:
+            return can_overflow(step)
+        case _:
+            assert_never(overflow)
+
+
+def row_index(row_widths: Sequence[int], pair: Widths) -> int:
+    """Return the row of (B, M, S) that serves a pair of widths: the first that is wide enough, else the last (B3')."""
+    return min(int(np.searchsorted(row_widths, min(pair))), len(row_widths) - 1)
+
+
+def held(bias: Array, width: int) -> Array:
+    """Return biases as a register of `width` bits holds them (B3)."""
+    most = (1 << (width - 1)) - 1
+    return np.minimum(np.maximum(bias, -most - 1), most)

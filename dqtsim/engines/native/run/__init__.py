@@ -1,0 +1,1 @@
+"""Running a program: arenas, threads, results."""

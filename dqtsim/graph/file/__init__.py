@@ -1,0 +1,1 @@
+"""The model file: ONNX in and out, and the function bodies that it carries."""

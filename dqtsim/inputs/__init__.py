@@ -1,0 +1,1 @@
+"""INPUT: pictures, arrays and data sets become codes."""

@@ -1,0 +1,1 @@
+"""What a person reads in a browser: one self-contained page."""

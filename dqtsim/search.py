@@ -1,0 +1,266 @@
+"""The best static plan under a budget: one pair of widths per layer, from measured sensitivities and counted costs.
+
+A layer's sensitivity to a pair is what the cross entropy of labelled pictures gains when this layer alone leaves the
+widest pair, measured with the integer engine. Sensitivities are taken to add up, costs do add up, so the best plan is a
+multiple-choice knapsack, which is solved exactly.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from .counting.counts import NodeCount, count
+from .energy import EnergyTable
+from .engines.registry import run
+from .errors import InputError
+from .graph import with_bits
+from .graph.model import Array, Graph, Widths
+from .planner import Plan, plan
+from .target import Target
+
+Table = npt.NDArray[np.float64]
+UNITS = ("bits", "MBitOPs", "uJ", "cycles")
+_BUDGET = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?(bits|MBitOPs|uJ|cycles)\Z")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """So much of a unit per picture; bits are the average width over all layers."""
+
+    amount: Fraction
+    unit: str
+
+    @staticmethod
+    def read(text: str) -> "Budget":
+        """Return the budget that `text` such as 4.0bits or 120MBitOPs states. Raises InputError."""
+        found = _BUDGET.match(text.strip())
+        if not found:
+            raise InputError(f"a budget is a number and one of {', '.join(UNITS)}, such as 4.0bits; found '{text}'.")
+        return Budget(Fraction(found.group(1)), found.group(2))
+
+    def __str__(self) -> str:
+        """Return the budget as a person writes it."""
+        return f"{float(self.amount):g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a picture costs, in the budget's unit: `fixed`, and by layer and candidate, exact."""
+
+    fixed: Fraction
+    table: tuple[tuple[Fraction, ...], ...]
+
+    def total(self, choice: Sequence[int]) -> Fraction:
+        """Return the cost of one candidate per layer."""
+        return self.fixed + sum((row[k] for row, k in zip(self.table, choice, strict=True)), Fraction(0))
+
+
+def free_layers(graph: Graph) -> list[str]:
+    """Return the layers whose widths a plan may choose."""
+    return [layer for layer in graph.layers if layer not in graph.pinned]
+
+
+def rows(graph: Graph, choice: Sequence[int]) -> list[Widths]:
+    """Return one pair per layer: the pinned ones', and of `choice` an index of a candidate for each other layer."""
+    chosen = dict(zip(free_layers(graph), choice, strict=True))
+    return [graph.pinned[layer] if layer in graph.pinned else graph.candidates[chosen[layer]] for layer in graph.layers]
+
+
+def costs(
+    graph: Graph,
+    target: Target,
+    energy: EnergyTable,
+    unit: str,
+    pairs: Sequence[Widths] = (),
+    *,
+    controller: bool = False,
+) -> Costs:
+    """Return what each layer costs at each of `pairs`, else of the candidates, from the counting of `count-ops`.
+
+    With `controller`, `fixed` has that of a dynamic `graph`; without, it is that of a static one; `unit` bits knows
+    none. Weights count as nested on the fly, so a layer's cost depends on its own widths alone.
+    """
+    layers, pairs = free_layers(graph), pairs or graph.candidates
+    if unit == "bits":
+        n = len(graph.layers)
+        pinned = sum((Fraction(sum(pair), 2 * n) for pair in graph.pinned.values()), Fraction(0))
+        return Costs(pinned, tuple(tuple(Fraction(sum(pair), 2 * n) for pair in pairs) for _ in layers))
+    if not controller:
+        graph = with_bits(graph, [graph.pinned.get(layer, pairs[0]) for layer in graph.layers])
+    compiled = plan(graph, target)
+    columns: list[dict[str, Fraction]] = []
+    for pair in pairs:
+        bits = {layer: graph.pinned.get(layer, pair) for layer in graph.layers}
+        columns.append({item.name: _COST[unit](item) for item in count(compiled, bits, energy)})
+    fixed = sum((cost for name, cost in columns[0].items() if name not in layers), Fraction(0))
+    return Costs(fixed, tuple(tuple(column[layer] for column in columns) for layer in layers))
+
+
+_COST: dict[str, Callable[[NodeCount], Fraction]] = {
+    "MBitOPs": lambda item: Fraction(item.cost.bitops, 10**6),
+    "uJ": lambda item: Fraction(sum(item.energy.values())) / 10**6,
+    "cycles": lambda item: Fraction(item.cycles),
+}
+
+
+def sensitivities(
+    graph: Graph,
+    target: Target,
+    images: Array,
+    labels: npt.NDArray[np.int64],
+    *,
+    threads: int = 1,
+    progress: Callable[[], None] = lambda: None,
+) -> Table:
+    """Return (layers, candidates): cross entropy with this layer alone at this candidate, less that at the widest."""
+    layers = len(free_layers(graph))
+    widest = widest_candidate(graph)
+    everywhere = [widest] * layers
+    base = cross_entropy(graph, target, everywhere, images, labels, threads)[0]
+    progress()
+    table = np.zeros((layers, len(graph.candidates)))
+    for layer in range(layers):
+        for k in range(len(graph.candidates)):
+            if k != widest:
+                choice = [*everywhere[:layer], k, *everywhere[layer + 1 :]]
+                table[layer, k] = cross_entropy(graph, target, choice, images, labels, threads)[0] - base
+                progress()
+    return table
+
+
+def widest_candidate(graph: Graph) -> int:
+    """Return the index of the candidate of most BitOPs."""
+    return max(range(len(graph.candidates)), key=lambda k: graph.candidates[k][0] * graph.candidates[k][1])
+
+
+def cross_entropy(
+    graph: Graph,
+    target: Target,
+    choice: Sequence[int],
+    images: Array,
+    labels: npt.NDArray[np.int64],
+    threads: int = 1,
+) -> tuple[float, float]:
+    """Return the mean cross entropy in nats and the accuracy of `images` at one candidate per layer, integer engine."""
+    compiled = plan(with_bits(graph, rows(graph, choice)), target)
+    scale = _logit_scale(compiled)
+    total, right = 0.0, 0
+    for result, label in zip(run(compiled, images, "jit", threads), labels.tolist(), strict=True):
+        if result.logits is None:
+            raise InputError(f"a plan is searched by the classes of pictures; model '{graph.name}' gives no logits.")
+        logits = result.logits.astype(np.float64) * scale
+        shifted = logits - logits.max()
+        total += float(np.log(np.exp(shifted).sum()) - shifted[label])
+        right += result.class_index == label
+    return total / len(images), right / len(images)
+
+
+def _logit_scale(compiled: Plan) -> float:
+    """Return what one unit of the logits stands for, by the file's annotations."""
+    quantization = compiled.graph.quantization
+    node = next((step.node for step in reversed(compiled.steps) if step.node.operator == "NestedLogits"), None)
+    if node is None:
+        return 1.0
+    x, weight = (quantization.get(name) for name in node.inputs[:2])
+    return (x.scale[0] if x else 1.0) * (weight.scale[0] if weight else 1.0)
+
+
+def best_choice(table: Table, priced: Costs, budget: Budget) -> list[int]:
+    """Return the candidate of each layer: the least sum of `table` whose cost is within `budget`, exactly."""
+    try:
+        from scipy.optimize import Bounds, LinearConstraint, milp
+    except ImportError:
+        raise InputError('searching a plan needs SciPy; install it with pip install "dqtsim[plan]".') from None
+    layers, candidates = table.shape
+    cheapest = priced.total([min(range(candidates), key=row.__getitem__) for row in priced.table])
+    if budget.amount < cheapest:
+        raise InputError(
+            f"a budget must allow the cheapest plan, {float(cheapest):.6g} {budget.unit} per picture; found {budget}."
+        )
+    room = budget.amount - priced.fixed
+    price = np.array([[float(cost / room) if room else 0.0 for cost in row] for row in priced.table])
+    one_each = np.kron(np.eye(layers), np.ones(candidates))
+    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(price.reshape(1, -1), -np.inf, 1)]
+    while True:
+        found = milp(
+            table.reshape(-1),
+            integrality=np.ones(table.size),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
+        if found.x is None:
+            raise InputError(f"no plan within {budget} was found: {found.message}.")
+        choice = [int(k) for k in found.x.reshape(layers, candidates).argmax(1)]
+        if priced.total(choice) <= budget.amount:
+            return choice
+        # the solver works in floats and takes a hair too much for nothing: its answer is checked exactly and barred
+        taken = np.zeros((layers, candidates))
+        taken[range(layers), choice] = 1
+        constraints.append(LinearConstraint(taken.reshape(1, -1), -np.inf, layers - 1))
+
+
+def refined(
+    start: Sequence[int],
+    table: Table,
+    priced: Costs,
+    budget: Budget,
+    measure: Callable[[Sequence[int]], float],
+    tries: int,
+) -> list[int]:
+    """Return the choice of least `measure` that `tries` measurements find within the budget.
+
+    Sensitivities do not really add up, least of all far from the widest pair. So `start` is compared with each
+    candidate everywhere, and then the best so far with what one or two layers at other candidates give, the most
+    promising by `table` first, until nothing within reach is better.
+    """
+    layers, candidates = table.shape
+    best = tuple(start)
+    known = {best: measure(best)}
+
+    def better(choice: tuple[int, ...]) -> bool:
+        known[choice] = measure(choice)
+        return known[choice] < known[best]
+
+    for k in range(candidates):
+        everywhere = (k,) * layers
+        if len(known) <= tries and everywhere not in known and priced.total(everywhere) <= budget.amount:
+            best = everywhere if better(everywhere) else best
+    found = True
+    while found:
+        found = False
+        for choice in _neighbours(best, table):
+            if len(known) > tries:
+                break
+            if choice not in known and priced.total(choice) <= budget.amount and better(choice):
+                best, found = choice, True
+                break
+    return list(best)
+
+
+def _neighbours(choice: Sequence[int], table: Table) -> list[tuple[int, ...]]:
+    """Return what differs from `choice` in one or two layers, the least sum of `table` first."""
+    layers, candidates = table.shape
+    single = [(layer, k) for layer in range(layers) for k in range(candidates) if k != choice[layer]]
+    moves = [(move,) for move in single] + [(a, b) for a in single for b in single if a[0] < b[0]]
+    found = []
+    for move in moves:
+        changed = list(choice)
+        for layer, k in move:
+            changed[layer] = k
+        found.append(tuple(changed))
+    return sorted(found, key=lambda other: float(table[range(layers), other].sum()))
+
+
+def as_toml(graph: Graph, choice: Sequence[int], notes: Sequence[str]) -> str:
+    """Return a plan file that `--bits` reads; `notes` become comments."""
+    lines = [f"# {note}" for note in notes] + ["", "[bits]"]
+    for layer, k in zip(free_layers(graph), choice, strict=True):
+        w, a = graph.candidates[k]
+        quoted = layer.replace("\\", "\\\\").replace('"', '\\"')
+        lines.append(f'"{quoted}" = "w{w}a{a}"')
+    return "\n".join(lines) + "\n"

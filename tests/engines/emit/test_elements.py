@@ -1,0 +1,142 @@
+"""Additions and tables, element by element, against plain integers."""
+
+from itertools import product
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dqtsim.engines.native.emit.add import ADD
+from dqtsim.engines.native.emit.table import TABLE
+from dqtsim.engines.native.isa.base import Isa
+from dqtsim.spec import Rounding
+
+from .compiled import GUARD, address, arena, run
+from .integers import CHUNKS, SIZES, any_codes, code_of, every_isa, every_rounding, row_views, seeds, strided
+
+
+def check_add(
+    isa: Isa,
+    chunks: int,
+    rows: int,
+    count: int,
+    rounding: Rounding,
+    zeros: tuple[int, int, int],
+    multipliers: tuple[int, int],
+    shift: int,
+    limits: tuple[int, int],
+    seed: int = 0,
+    *,
+    narrow: bool = False,
+    in_place: bool = False,
+) -> None:
+    z_a, z_b, z_y = zeros
+    a, a_row = strided(rows, count, seed % 3, seed)
+    b, b_row = strided(rows, count, seed % 5, seed + 1)
+    whole, target = arena(rows * a_row, seed + 2)
+    if in_place:
+        target[: a.size] = a
+        a = target
+    then = whole.copy()
+    view = then[GUARD:-GUARD]
+    for y, (left, right) in enumerate(
+        zip(row_views(a, rows, a_row, count), row_views(b, rows, b_row, count), strict=True)
+    ):
+        for i, (p, q) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+            total = (p - z_a) * multipliers[0] + (q - z_b) * multipliers[1]
+            assert not narrow or abs(total) + (1 << shift) // 2 < 1 << 31
+            view[y * a_row + i] = code_of(total, shift, rounding, z_y, *limits)
+    run(
+        isa,
+        "add.narrow" if narrow else "add",
+        ADD,
+        chunks,
+        rounding,
+        a=address(a),
+        a_row=a_row,
+        b=address(b),
+        b_row=b_row,
+        target=address(target),
+        target_row=a_row,
+        rows=rows,
+        row_bytes=count,
+        z_a=z_a,
+        z_b=z_b,
+        z_y=z_y,
+        m_a=multipliers[0],
+        m_b=multipliers[1],
+        shift=shift,
+        low=limits[0],
+        high=limits[1],
+    )
+    assert np.array_equal(whole, then)
+
+
+@every_isa
+@every_rounding
+def test_add(isa: Isa, rounding: Rounding) -> None:
+    for shift, m_a, m_b in ((0, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 3), (16, 40000, 30000), (30, 3500000, 2500000)):
+        for zeros, limits in (((0, 0, 0), (0, 255)), ((255, 255, 255), (0, 255)), ((128, 3, 77), (77, 200))):
+            for narrow, in_place in product((False, True), (False, True)):
+                check_add(
+                    isa, 2, 3, 50, rounding, zeros, (m_a, m_b), shift, limits, shift, narrow=narrow, in_place=in_place
+                )
+    for shift in (0, 39, 61):
+        check_add(isa, 1, 2, 70, rounding, (128, 100, 128), (2**31 - 1, 2**31 - 2), shift, (0, 255), shift)
+    for chunks, count, narrow in product(CHUNKS, SIZES, (False, True)):
+        check_add(
+            isa,
+            chunks,
+            5,
+            count,
+            rounding,
+            (0, 128, 1),
+            (3, 5),
+            3,
+            (0, 255),
+            count,
+            narrow=narrow,
+            in_place=count == 17,
+        )
+
+
+@every_isa
+@every_rounding
+@given(st.data())
+def test_add_drawn(isa: Isa, rounding: Rounding, data: st.DataObject) -> None:
+    draw, code = data.draw, st.integers(0, 255)
+    narrow = draw(st.booleans())
+    top = 2**21 if narrow else 2**31 - 1
+    low, high = sorted(draw(st.tuples(code, code)))
+    check_add(
+        isa,
+        draw(st.sampled_from(CHUNKS)),
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 70)),
+        rounding,
+        draw(st.tuples(code, code, code)),
+        draw(st.tuples(st.integers(1, top), st.integers(1, top))),
+        draw(st.integers(0, 30 if narrow else 61)),
+        (low, high),
+        draw(seeds),
+        narrow=narrow,
+        in_place=draw(st.booleans()),
+    )
+
+
+@every_isa
+@given(st.integers(1, 9), st.integers(1, 70), st.sampled_from(CHUNKS), st.integers(0, 9), st.booleans(), seeds)
+def test_table(isa: Isa, rows: int, count: int, chunks: int, gap: int, in_place: bool, seed: int) -> None:
+    table = any_codes(256, seed=seed)
+    source, row = strided(rows, count, gap, seed + 1)
+    whole, target = arena(rows * row, seed)
+    if in_place:
+        target[: source.size] = source
+        source = target
+    then = whole.copy()
+    view = then[GUARD:-GUARD]
+    for y, codes in enumerate(row_views(source, rows, row, count)):
+        view[y * row : y * row + count] = table[codes]
+    places = {"source": address(source), "source_row": row, "target": address(target), "target_row": row}
+    run(isa, "table", TABLE, chunks, **places, rows=rows, row_bytes=count, table=address(table))
+    assert np.array_equal(whole, then)
