@@ -15,12 +15,11 @@ pytest.importorskip("scipy", reason="searching a plan needs SciPy, the optional 
 
 from dqtsim import load_target, plan, run, save, search
 from dqtsim.cli import main
-from dqtsim.counting.counts import count
+from dqtsim.counting.counts import average_width, count
 from dqtsim.energy import load_energy
 from dqtsim.errors import InputError
 from dqtsim.graph.builder import GraphBuilder
 from dqtsim.graph.model import Graph
-from dqtsim.report.text.runs import average_width
 from dqtsim.widths import apply_bits
 
 CANDIDATES = ((2, 2), (4, 8), (8, 8))
@@ -67,7 +66,7 @@ def test_costs_add_up_to_what_is_counted(unit: str) -> None:
         counts = count(compiled, bits, energy)
         result = next(run(compiled, np.zeros((1, 3, 32, 32), np.uint8)))
         found = {
-            "bits": Fraction(average_width(result)),
+            "bits": average_width(result.bits),
             "MBitOPs": Fraction(result.bitops, 10**6),
             "uJ": sum((Fraction(sum(item.energy.values())) for item in counts), Fraction(0)) / 10**6,
             "cycles": Fraction(sum(item.cycles for item in counts)),
@@ -158,14 +157,16 @@ def test_the_command_writes_a_plan_that_bits_reads(labelled: tuple[np.ndarray, n
     options = ["plan", str(model), "--data", str(data), "-o", str(output), "--pictures", "8"]
     refined = CliRunner().invoke(main, [*options, "--budget", "6.0bits", "--refine", "5"])
     assert refined.exit_code == 0, refined.output
-    assert average_width(next(run(plan(apply_bits(tiny(), str(output))[0], load_target("default")), images[:1]))) <= 6
+    assert (
+        average_width(next(run(plan(apply_bits(tiny(), str(output))[0], load_target("default")), images[:1])).bits) <= 6
+    )
     result = CliRunner().invoke(main, [*options, "--budget", "6.0bits"])
     assert result.exit_code == 0, result.output
     assert result.output.startswith(f"{output}: best static plan for tiny.onnx within 6 bits per picture: ")
     assert set(tomllib.loads(output.read_text())["bits"]) == {"a.one", "b", "fc"}
     static, _ = apply_bits(tiny(), str(output))
     compiled = plan(static, load_target("default"))
-    assert average_width(next(run(compiled, images[:1]))) <= 6
+    assert average_width(next(run(compiled, images[:1])).bits) <= 6
     refused = CliRunner().invoke(main, [*options, "--budget", "1.0bits"])
     assert (refused.exit_code, refused.output) == (
         2,

@@ -1,6 +1,7 @@
 """`dqtsim count-ops` and `dqtsim new`: what networks cost."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,17 @@ import click
 from click.core import ParameterSource
 
 from ..errors import InputError
-from .common import bits_option, check_writable, console, model_argument, progress, target_option, threads_option
+from .common import (
+    bits_option,
+    check_writable,
+    console,
+    counted,
+    model_argument,
+    planned_input,
+    progress,
+    target_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -29,6 +40,9 @@ if TYPE_CHECKING:
     "--energy", "energy_name", default="horowitz-45nm", show_default=True, help="Energy table, or a .toml file."
 )
 @click.option("--by", type=click.Choice(["layer", "type", "width"]), default="layer", show_default=True)
+@click.option(
+    "--check", is_flag=True, help="Only count the run of --input a second time, while the law executes it: minutes."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: QONNX's keys and our own.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one CSV line per node.")
 def count_command(
@@ -41,18 +55,25 @@ def count_command(
     threads: int,
     energy_name: str,
     by: str,
+    check: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
     """Count every operation and every moved bit of MODEL, with energy and cycles.
 
     Of a standard quantized model (QDQ, QOperator, QONNX): MACs and BitOPs by the widths found there.
+
+    With --check, exit 0: both counts are the same; 1: they differ; 2: wrong use.
     """
     from ..counting.foreign import is_nested
     from ..graph import load_proto
 
     if as_json and as_csv:
         raise InputError("--json and --csv exclude each other.")
+    if check and (as_json or as_csv or data is not None or _given("by")):
+        raise InputError("--check takes neither --data nor --by, --json and --csv.")
+    if check and input_path is None:
+        raise InputError("--check executes the run of one picture; give it as --input.")
     proto = load_proto(model)
     output = "json" if as_json else "csv" if as_csv else by
     if data is None and limit is not None:
@@ -61,10 +82,12 @@ def count_command(
         if input_path is not None:
             raise InputError("--input and --data exclude each other.")
         _count_over_pictures(proto, model, bits, target_name, data, limit, threads, energy_name, output)
+    elif is_nested(proto) and check and input_path is not None:
+        sys.exit(_count_twice(model, bits, target_name, input_path, energy_name))
     elif is_nested(proto):
         _count_nested(proto, model, bits, target_name, input_path, energy_name, output)
     else:
-        _refuse_options("bits", "target_name", "input_path", "data", "energy_name")
+        _refuse_options("bits", "target_name", "input_path", "data", "energy_name", "check")
         _count_standard(proto, model, output)
 
 
@@ -128,10 +151,11 @@ def _count_over_pictures(
     energy_name: str,
     output: str,
 ) -> None:
-    from ..counting.distribution import Distribution, labelled_pictures
+    from ..counting.distribution import Distribution
     from ..energy import load_energy
     from ..engines.registry import check_codes, run
     from ..graph import from_onnx
+    from ..inputs.dataset import read_labelled
     from ..planner import plan
     from ..report.text.distribution import distribution_block, print_distribution
     from ..target import load_target
@@ -142,7 +166,7 @@ def _count_over_pictures(
     target, energy = load_target(target_name), load_energy(energy_name)
     graph, policy = apply_bits(from_onnx(proto), bits)
     compiled = plan(graph, target)
-    images = labelled_pictures(graph, data, limit).images
+    images = read_labelled(graph, data, limit=limit).images
     check_codes(compiled, images)
     found = Distribution(compiled, energy)
     with progress(len(images), "pictures") as done:
@@ -179,29 +203,55 @@ def _widest(compiled: "Plan", policy: str) -> "tuple[dict[str, Widths], str]":
 
 def _refuse_options(*names: str) -> None:
     """Raise InputError if an option was given that only nested models have."""
-    context = click.get_current_context()
-    options = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
+    options = {parameter.name: parameter.opts[-1] for parameter in click.get_current_context().command.params}
     for name in names:
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+        if _given(name):
             raise InputError(f"{options[name]} is for nested models; a standard model carries its own widths.")
 
 
+def _given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def _count_twice(model: Path, bits: str | None, target_name: str, input_path: Path, energy_name: str) -> int:
+    """Say whether both ways to count agree for the run of one picture; return the exit code."""
+    from ..counting.by_execution import count_by_execution, different_nodes
+    from ..counting.counts import count
+    from ..energy import load_energy
+
+    energy = load_energy(energy_name)
+    compiled, codes, policy = planned_input(model, input_path, bits, target_name)
+    if len(codes) != 1:
+        raise InputError(f"--input counts the run of one picture; '{input_path}' holds {len(codes)}.")
+    result, executed = count_by_execution(compiled, codes)
+    promised = count(compiled, dict(zip(compiled.graph.layers, result.bits, strict=True)), energy)
+    different = different_nodes(promised, executed)
+    for name in different:
+        click.echo(f"node '{name}': the counts from its shapes and from the law's execution differ")
+    click.echo(
+        f"bits {policy}, picture {input_path.name}: {counted(len(promised), 'node')} counted from shapes and from the "
+        f"law's execution: {counted(len(different), 'node') if different else 0} different"
+    )
+    return 1 if different else 0
+
+
 def _count_standard(proto: "onnx.ModelProto", model: Path, output: str) -> None:
-    from ..counting import macs
     from ..counting.foreign import count_foreign
+    from ..counting.macs import inference_cost
+    from ..report.text.nodes import nodes_block, nodes_csv, print_nodes
 
     nodes, others = count_foreign(proto)
     if output == "json":
         report = {
             "model": str(model),
-            "inference_cost": macs.inference_cost(nodes),
-            "dqtsim": macs.nodes_block(nodes, others),
+            "inference_cost": inference_cost(nodes),
+            "dqtsim": nodes_block(nodes, others),
         }
         click.echo(json.dumps(report))
     elif output == "csv":
-        click.echo(macs.nodes_csv(nodes), nl=False)
+        click.echo(nodes_csv(nodes), nl=False)
     else:
-        macs.print_nodes(console(), nodes, others, output, f"{proto.graph.name}, MACs and BitOPs of a standard model")
+        print_nodes(console(), nodes, others, output, f"{proto.graph.name}, MACs and BitOPs of a standard model")
 
 
 @click.command("new")

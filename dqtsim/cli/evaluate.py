@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from ..errors import InputError
 from .common import console, engine_option, model_argument, progress, target_option, threads_option
 
 
@@ -28,7 +27,7 @@ def evaluate_command(
     """Run MODEL on the test pictures of a data set: accuracy, average widths and cost, one row for each --bits."""
     from ..engines.registry import check_codes, run
     from ..graph import load
-    from ..inputs.dataset import read_split
+    from ..inputs.dataset import read_labelled
     from ..planner import plan
     from ..report.text.evaluation import Tally, print_tallies
     from ..target import load_target
@@ -39,10 +38,8 @@ def evaluate_command(
     for spec in bits or (None,):
         chosen, policy = apply_bits(graph, spec)
         plans.append((policy, plan(chosen, target)))
-    split = read_split(data, "test")
-    images, labels = split.images[:limit], split.labels[:limit]
-    if graph.class_names and graph.class_names != split.class_names:
-        raise InputError(f"the classes of '{data}' are {split.class_names}; the model's are {graph.class_names}.")
+    split = read_labelled(graph, data, limit=limit)
+    images, labels = split.images, split.labels
     check_codes(plans[0][1], images)
     tallies = []
     with progress(len(plans) * len(images), "pictures") as count:

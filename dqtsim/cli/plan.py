@@ -53,15 +53,13 @@ def plan_command(
     from .. import search
     from ..energy import load_energy
     from ..graph import load
-    from ..inputs.dataset import read_split
+    from ..inputs.dataset import read_labelled
     from ..target import load_target
 
     check_writable(output, "-o", ".toml")
     budget = search.Budget.read(budget_text)
     graph, target = load(model), load_target(target_name)
-    split = read_split(data, "train")
-    if graph.class_names and graph.class_names != split.class_names:
-        raise InputError(f"the classes of '{data}' are {split.class_names}; the model's are {graph.class_names}.")
+    split = read_labelled(graph, data, "train")
     priced = search.costs(graph, target, load_energy(energy_name), budget.unit)
     layers = search.free_layers(graph)
     if not layers:

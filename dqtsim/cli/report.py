@@ -43,9 +43,9 @@ def report_command(
     folder: Path | None,
 ) -> None:
     """Write one self-contained HTML page about MODEL: cost by layer and, with --data, accuracy and chosen widths."""
-    from ..counting.distribution import labelled_pictures
     from ..energy import load_energy
     from ..graph import load
+    from ..inputs.dataset import read_labelled
     from ..report.page.figures import figures
     from ..report.page.html import page
     from ..report.page.study import check_pictures, count_widest, prepare, run_over
@@ -61,7 +61,7 @@ def report_command(
     if data is None:
         count_widest(study)
     else:
-        split = labelled_pictures(study.graph, data, limit)
+        split = read_labelled(study.graph, data, limit=limit)
         check_pictures(study, split)
         with progress(len(study.records) * len(split), "pictures") as count:
             run_over(study, split, threads, count)

@@ -6,7 +6,7 @@ is neither counted here nor known to be part of a counted one stops the count.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import assert_never
@@ -19,6 +19,7 @@ from ..ops.nested import spec_operands
 from ..ops.operator import Outcome
 from ..planner import Plan, Step
 from ..spec.rules import Nesting, Rounding
+from .counts import NodeCount
 
 _LAW = str(Path(spec.__file__).parent)
 # addresses, control and status, and the steps of which the counted functions consist
@@ -58,6 +59,15 @@ def count_by_execution(plan: Plan, sample: Array) -> tuple[Result, dict[str, Cos
     finally:
         sys.setprofile(previous)
     return result, costs
+
+
+def different_nodes(promised: Iterable[NodeCount], executed: Mapping[str, Cost]) -> list[str]:
+    """Return the nodes whose counts from shapes and from execution differ; a count of 0 is as good as none."""
+    return [
+        item.name
+        for item in promised
+        if +item.cost.macs != +executed[item.name].macs or +item.cost.primitives != +executed[item.name].primitives
+    ]
 
 
 class _Counter:

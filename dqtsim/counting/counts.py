@@ -6,6 +6,7 @@ Counts are Python ints and exact. The definitions stand in `ops/README.md`; ener
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import prod
 from typing import NamedTuple, assert_never
 
@@ -160,6 +161,11 @@ def totals(counts: Iterable[NodeCount], kind: str | None = None) -> tuple[Cost, 
             cycle += item.cycles
             energy.update(item.energy)
     return cost, traffic, cycle, dict(energy)
+
+
+def average_width(bits: Sequence[Widths]) -> Fraction:
+    """Return the mean width of weights and activations over the layers, each layer counted once (as eq. 11 does)."""
+    return Fraction(sum(b_w + b_a for b_w, b_a in bits), 2 * len(bits))
 
 
 def storage(plan: Plan) -> dict[str, int]:

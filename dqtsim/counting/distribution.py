@@ -9,15 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from ..energy import EnergyTable
-from ..errors import InputError
-from ..graph.model import Graph, Widths
-from ..inputs.dataset import Split, read_split
+from ..graph.model import Widths
 from ..ops.cost import Primitive
 from ..planner import Plan
-from .counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, count, kept_nesting
+from .counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, average_width, count, kept_nesting
 
 PERCENTILES = (5, 25, 50, 75, 95)
 RULE = "nearest rank: the smallest value that at least so many percent of the pictures do not exceed"
@@ -178,25 +175,12 @@ class Distribution:
         return +total
 
 
-def average_width(bits: Setting) -> Fraction:
-    """Return the mean width of weights and activations over the layers, each layer counted once (as eq. 11 does)."""
-    return Fraction(sum(b_w + b_a for b_w, b_a in bits), 2 * len(bits))
-
-
 def picojoule(counts: Sequence[NodeCount]) -> float:
     """Return the energy of all nodes, added up as `counts.totals` does."""
     parts = Counter[str]()
     for item in counts:
         parts.update(item.energy)
     return sum(parts.values())
-
-
-def labelled_pictures(graph: Graph, folder: Path, limit: int | None) -> Split:
-    """Return the first `limit` test pictures of a data folder whose classes are the model's. Raises InputError."""
-    split = read_split(folder, "test")
-    if graph.class_names and graph.class_names != split.class_names:
-        raise InputError(f"the classes of '{folder}' are {split.class_names}; the model's are {graph.class_names}.")
-    return Split(split.images[:limit], split.labels[:limit], split.class_names, split.name)
 
 
 def _weighted(chosen: Counter[Widths], values: Mapping[Widths, Number]) -> Spread:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..graph.model import Graph
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,6 +70,14 @@ def read_split(folder: Path, split: str) -> Split:
         "the data folder must hold data_batch_1 (CIFAR-10 python), data_batch_1.bin (CIFAR-10 binary) "
         f"or a folder train (one folder of images per class), but none of them is in {folder}."
     )
+
+
+def read_labelled(graph: Graph, folder: Path, split: str = "test", limit: int | None = None) -> Split:
+    """Return the first `limit` pictures of a split whose classes are those of `graph`. Raises InputError."""
+    found = read_split(folder, split)
+    if graph.class_names and graph.class_names != found.class_names:
+        raise InputError(f"the classes of '{folder}' are {found.class_names}; the model's are {graph.class_names}.")
+    return Split(found.images[:limit], found.labels[:limit], found.class_names, found.name)
 
 
 def _cifar(folder: Path, suffix: str, split: str, class_names: tuple[str, ...]) -> Split:

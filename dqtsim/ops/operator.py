@@ -43,6 +43,11 @@ class Machine:
     target: str
 
 
+def register_width(lowest: int, highest: int) -> int:
+    """Return the bits of the narrowest two's-complement register that holds `lowest`, 0 and `highest`."""
+    return max((-lowest - 1).bit_length() if lowest < 0 else 0, highest.bit_length()) + 1
+
+
 @dataclass(frozen=True)
 class Bound:
     """Proven extremes of every prefix of the sums of one layer at one pair of widths, int64 (O) each."""
@@ -58,8 +63,7 @@ class Bound:
     @property
     def bits(self) -> int:
         """Return the width of the narrowest register that no output channel can leave."""
-        low, high = int(self.lowest.min()), int(self.highest.max())
-        return max((-low - 1).bit_length() if low < 0 else 0, high.bit_length()) + 1
+        return register_width(int(self.lowest.min()), int(self.highest.max()))
 
 
 class Bounds(Mapping[tuple[int, int], Bound]):

@@ -102,10 +102,10 @@ def study(files: Path) -> Study:
 
 def over_pictures(graph: Graph, data: Path, plans: Sequence[Path] = ()) -> Study:
     """Return a network run over all pictures at every setting."""
-    from dqtsim.counting.distribution import labelled_pictures
+    from dqtsim.inputs.dataset import read_labelled
 
     study = prepare(graph, load_target("default"), load_energy(), plans)
-    split = labelled_pictures(study.graph, data, None)
+    split = read_labelled(study.graph, data)
     check_pictures(study, split)
     run_over(study, split, 1, lambda: None)
     return study

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dqtsim.counting.counts import LAYER, WEIGHT_NESTING, NodeCount, count, kept_nesting, totals
-from dqtsim.counting.distribution import PERCENTILES, Distribution, Number, Spread, average_width, spread
+from dqtsim.counting.counts import LAYER, WEIGHT_NESTING, NodeCount, average_width, count, kept_nesting, totals
+from dqtsim.counting.distribution import PERCENTILES, Distribution, Number, Spread, spread
 from dqtsim.engines.registry import run
 from dqtsim.ops.cost import Primitive
 from dqtsim.report.page.study import Study

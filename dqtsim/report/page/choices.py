@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from ...counting.counts import NodeCount
-from ...counting.distribution import PERCENTILES, RULE, Setting, Spread, average_width, spread
+from ...counting.counts import NodeCount, average_width
+from ...counting.distribution import PERCENTILES, RULE, Setting, Spread, spread
 from ...graph.model import Widths
 from ..text.runs import widths_text
 from . import charts

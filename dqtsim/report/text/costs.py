@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...counting.counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, Traffic, figures, storage, totals
+from ...counting.distribution import KIND_NAMES
 from ...counting.macs import MacNode, inference_cost
 from ...energy import EnergyTable
 from ...ops.cost import Cost, Primitive
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_KINDS = {LAYER: "layers", CONTROLLER: "controller", OTHER: "adds, pools, moves"}
+_KINDS = {LAYER: "layers", **KIND_NAMES}
 _COLUMNS = (
     "MACs",
     "BitOPs",

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from ...counting.counts import average_width
 from ...engines.registry import Result
 from ...graph.model import Widths
 from ...planner import Plan
-from .runs import average_width, giga, total_flags, widths_text
+from .runs import giga, total_flags, widths_text
 
 
 class Tally:
@@ -31,7 +32,7 @@ class Tally:
         self.bitops += result.bitops
         self.saturations += flags.saturations if flags else 0
         self.wraps += flags.wraps if flags else 0
-        self.width += average_width(result)
+        self.width += float(average_width(result.bits))
         self.settings[result.bits] += 1
         for counter, pair in zip(self.chosen, result.bits, strict=True):
             counter[pair] += 1

@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ...counting.counts import average_width
 from ...engines.registry import Result
 from ...graph.model import Graph
+from ...ops.operator import register_width
 from ...planner import Plan
 from ...spec.mac import Flags
 
@@ -41,11 +43,6 @@ def total_flags(result: Result) -> Flags | None:
     )
 
 
-def average_width(result: Result) -> float:
-    """Return the mean width of weights and activations over the layers, each layer counted once (as eq. 11 does)."""
-    return sum(w + a for w, a in result.bits) / (2 * len(result.bits))
-
-
 def widths_text(pair: tuple[int, int]) -> str:
     """Return '4' for (4, 4) and 'w4a8' for (4, 8)."""
     return str(pair[0]) if pair[0] == pair[1] else f"w{pair[0]}a{pair[1]}"
@@ -76,7 +73,7 @@ def batch_line(plan: Plan, results: Sequence[Result], *, policy: str, engine: st
     """Return the summary of a batch."""
     count = len(results)
     flags = [found for found in map(total_flags, results) if found is not None]
-    widths = sum(average_width(result) for result in results) / count
+    widths = sum(float(average_width(result.bits)) for result in results) / count
     events = f"{sum(f.saturations for f in flags)} saturations, {sum(f.wraps for f in flags)} wraps, " if flags else ""
     return (
         f"{count} pictures, {giga(sum(result.bitops for result in results) // count)}BitOPs and {widths:.2f} bits on "
@@ -103,7 +100,7 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
         flags = result.flags.get(layer)
         seen = [f"- of {plan.machine.accumulator_width}", "-", "-"]
         if flags:
-            needed = f"{bits_needed(flags)} of {plan.machine.accumulator_width}"
+            needed = f"{register_width(flags.lowest, flags.highest)} of {plan.machine.accumulator_width}"
             seen = [needed, str(flags.saturations), str(flags.wraps)]
         cost = [f"{step.macs:,}", f"{step.macs * pair[0] * pair[1]:,}"]
         style = None if layer in pairs else "dim"
@@ -113,14 +110,9 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
     events = f"{flags.saturations} saturations, {flags.wraps} wraps" if flags else "accumulators not visible"
     console.print(
         f"{giga(result.macs)}MACs, {giga(result.bitops)}BitOPs, average width "
-        f"{average_width(result):.2f} bits, {events}"
+        f"{float(average_width(result.bits)):.2f} bits, {events}"
     )
     console.print(f"bits {policy}, target {plan.target.name}, engine {engine}, {seconds * 1e3:.1f} ms", style="dim")
-
-
-def bits_needed(flags: Flags) -> str:
-    """Return the width of the narrowest register that holds the extremes of the sums."""
-    return str(max((-flags.lowest - 1).bit_length() if flags.lowest < 0 else 0, flags.highest.bit_length()) + 1)
 
 
 def status(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
