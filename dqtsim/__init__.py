@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .engines.registry import Result, Trace, engine, run
     from .errors import DqtsimError
+    from .frontends import load
     from .golden import verify
-    from .graph import Graph, GraphBuilder, load, save
+    from .graph import Graph, GraphBuilder, save
     from .inputs.picture import read_input
     from .planner import Plan, plan
     from .target import Target, load_target
@@ -46,7 +47,8 @@ _HOMES = {
     "widths": ("apply_bits",),
     "errors": ("DqtsimError",),
     "golden": ("verify",),
-    "graph": ("Graph", "GraphBuilder", "load", "save"),
+    "frontends": ("load",),
+    "graph": ("Graph", "GraphBuilder", "save"),
     "inputs.picture": ("read_input",),
     "planner": ("Plan", "plan"),
     "engines.registry": ("Result", "Trace", "engine", "run"),

@@ -17,7 +17,7 @@ LONGEST = 450
 COLUMNS: tuple[tuple[str, ...], ...] = (
     ("spec", "errors", "outputs"),
     ("target", "graph", "energy", "numbers"),
-    ("structures", "inputs", "engines/numba"),
+    ("structures", "inputs", "frontends", "engines/numba"),
     ("ops",),
     ("planner",),
     ("widths", "engines/native"),

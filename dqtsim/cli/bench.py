@@ -58,7 +58,7 @@ def bench_command(
     from ..bench.bench import measure, pictures
     from ..bench.show import as_json, print_finding
     from ..engines.registry import check_codes
-    from ..graph import load
+    from ..frontends import load
     from ..inputs.picture import read_input
 
     rivals = _rivals(against)

@@ -87,7 +87,7 @@ threads_option: Decorator = click.option(
 def planned_input(model: Path, input_path: Path, bits: str | None, target_name: str) -> "tuple[Plan, Array, str]":
     """Return the plan of MODEL on a target, the samples of `--input` as codes for it, and the policy of its widths."""
     from ..engines.registry import check_codes
-    from ..graph import load
+    from ..frontends import load
     from ..inputs.picture import read_input
     from ..planner import plan
     from ..target import load_target

@@ -22,8 +22,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    import onnx
-
+    from ..frontends import ModelFile
+    from ..frontends.products import Products
     from ..graph.model import Widths
     from ..planner import Plan
 
@@ -65,8 +65,7 @@ def count_command(
 
     With --check, exit 0: both counts are the same; 1: they differ; 2: wrong use.
     """
-    from ..counting.foreign import is_nested
-    from ..graph import load_proto
+    from ..frontends import open_model
 
     if as_json and as_csv:
         raise InputError("--json and --csv exclude each other.")
@@ -74,25 +73,26 @@ def count_command(
         raise InputError("--check takes neither --data nor --by, --json and --csv.")
     if check and input_path is None:
         raise InputError("--check executes the run of one picture; give it as --input.")
-    proto = load_proto(model)
+    opened = open_model(model)
+    foreign = opened.products()
     output = "json" if as_json else "csv" if as_csv else by
     if data is None and limit is not None:
         raise InputError("--limit is for --data.")
-    if is_nested(proto) and data is not None:
+    if foreign is not None:
+        _refuse_options("bits", "target_name", "input_path", "data", "energy_name", "check")
+        _count_foreign(foreign, model, output)
+    elif data is not None:
         if input_path is not None:
             raise InputError("--input and --data exclude each other.")
-        _count_over_pictures(proto, model, bits, target_name, data, limit, threads, energy_name, output)
-    elif is_nested(proto) and check and input_path is not None:
+        _count_over_pictures(opened, model, bits, target_name, data, limit, threads, energy_name, output)
+    elif check and input_path is not None:
         sys.exit(_count_twice(model, bits, target_name, input_path, energy_name))
-    elif is_nested(proto):
-        _count_nested(proto, model, bits, target_name, input_path, energy_name, output)
     else:
-        _refuse_options("bits", "target_name", "input_path", "data", "energy_name", "check")
-        _count_standard(proto, model, output)
+        _count_nested(opened, model, bits, target_name, input_path, energy_name, output)
 
 
 def _count_nested(
-    proto: "onnx.ModelProto",
+    opened: "ModelFile",
     model: Path,
     bits: str | None,
     target_name: str,
@@ -102,14 +102,13 @@ def _count_nested(
 ) -> None:
     from ..counting.counts import count
     from ..energy import load_energy
-    from ..graph import from_onnx
     from ..planner import plan
     from ..report.text import costs
     from ..target import load_target
     from ..widths import DYNAMIC, apply_bits, rows_of
 
     target, energy = load_target(target_name), load_energy(energy_name)
-    graph, policy, rows = from_onnx(proto), bits, None
+    graph, policy, rows = opened.load(), bits, None
     if bits is None or bits == DYNAMIC or graph.dynamic or input_path is not None:
         graph, policy = apply_bits(graph, bits)
     else:
@@ -141,7 +140,7 @@ def _count_nested(
 
 
 def _count_over_pictures(
-    proto: "onnx.ModelProto",
+    opened: "ModelFile",
     model: Path,
     bits: str | None,
     target_name: str,
@@ -154,7 +153,6 @@ def _count_over_pictures(
     from ..counting.distribution import Distribution
     from ..energy import load_energy
     from ..engines.registry import check_codes, run
-    from ..graph import from_onnx
     from ..inputs.dataset import read_labelled
     from ..planner import plan
     from ..report.text.distribution import distribution_block, print_distribution
@@ -164,7 +162,7 @@ def _count_over_pictures(
     if output not in ("layer", "json"):
         raise InputError("--data gives distributions as tables or --json; --csv and --by are for one picture.")
     target, energy = load_target(target_name), load_energy(energy_name)
-    graph, policy = apply_bits(from_onnx(proto), bits)
+    graph, policy = apply_bits(opened.load(), bits)
     compiled = plan(graph, target)
     images = read_labelled(graph, data, limit=limit).images
     check_codes(compiled, images)
@@ -235,23 +233,23 @@ def _count_twice(model: Path, bits: str | None, target_name: str, input_path: Pa
     return 1 if different else 0
 
 
-def _count_standard(proto: "onnx.ModelProto", model: Path, output: str) -> None:
+def _count_foreign(found: "Products", model: Path, output: str) -> None:
     from ..counting.foreign import count_foreign
     from ..counting.macs import inference_cost
     from ..report.text.nodes import nodes_block, nodes_csv, print_nodes
 
-    nodes, others = count_foreign(proto)
+    nodes = count_foreign(found)
     if output == "json":
         report = {
             "model": str(model),
             "inference_cost": inference_cost(nodes),
-            "dqtsim": nodes_block(nodes, others),
+            "dqtsim": nodes_block(nodes, found.others),
         }
         click.echo(json.dumps(report))
     elif output == "csv":
         click.echo(nodes_csv(nodes), nl=False)
     else:
-        print_nodes(console(), nodes, others, output, f"{proto.graph.name}, MACs and BitOPs of a standard model")
+        print_nodes(console(), nodes, found.others, output, f"{found.network}, MACs and BitOPs of a standard model")
 
 
 @click.command("new")

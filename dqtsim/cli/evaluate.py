@@ -26,7 +26,7 @@ def evaluate_command(
 ) -> None:
     """Run MODEL on the test pictures of a data set: accuracy, average widths and cost, one row for each --bits."""
     from ..engines.registry import check_codes, run
-    from ..graph import load
+    from ..frontends import load
     from ..inputs.dataset import read_labelled
     from ..planner import plan
     from ..report.text.evaluation import Tally, print_tallies

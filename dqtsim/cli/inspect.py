@@ -33,7 +33,7 @@ def info_command(model: Path | None, bits: str | None, target_name: str, machine
 
 
 def _show_model(model: Path, bits: str | None, target_name: str) -> None:
-    from ..graph import load
+    from ..frontends import load
     from ..planner import plan
     from ..report.text.models import print_model
     from ..target import load_target

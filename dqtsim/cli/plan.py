@@ -52,7 +52,7 @@ def plan_command(
 
     from .. import search
     from ..energy import load_energy
-    from ..graph import load
+    from ..frontends import load
     from ..inputs.dataset import read_labelled
     from ..target import load_target
 

@@ -44,7 +44,7 @@ def report_command(
 ) -> None:
     """Write one self-contained HTML page about MODEL: cost by layer and, with --data, accuracy and chosen widths."""
     from ..energy import load_energy
-    from ..graph import load
+    from ..frontends import load
     from ..inputs.dataset import read_labelled
     from ..report.page.figures import figures
     from ..report.page.html import page

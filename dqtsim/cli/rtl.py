@@ -126,7 +126,8 @@ def params_command(target_name: str, model: Path | None) -> None:
 
     Without --model: master width 8, MIDPOINT weights, TIES_UP activations and rounding.
     """
-    from ..graph import Arithmetic, load
+    from ..frontends import load
+    from ..graph import Arithmetic
     from ..planner import machine_of
     from ..rtl import vectors
     from ..spec.rules import Nesting

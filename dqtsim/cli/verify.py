@@ -36,8 +36,8 @@ def verify_command(
     model: Path, paths: tuple[Path, ...], more: tuple[Path, ...], target_name: str, engine_name: str
 ) -> None:
     """Run MODEL on golden inputs and compare every tensor, bit by bit. Exit 0: same; 1: different; 2: wrong use."""
+    from ..frontends import load
     from ..golden import verify
-    from ..graph import load
     from ..target import load_target
 
     graph = load(model)

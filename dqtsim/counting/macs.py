@@ -3,13 +3,12 @@
 Data types have QONNX's names (UINT4, INT8, BIPOLAR, FLOAT32, ...). Counts are dense: zeros are multiplied too.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-_NAMED = {"BINARY": 1, "BIPOLAR": 1, "BOOL": 1, "TERNARY": 2}
+from ..frontends.products import width_of
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,6 @@ class MacNode:
     def weight_bits(self) -> int:
         """Return the bits of the weights."""
         return self.weight_elements * width_of(self.weight_type)
-
-
-def width_of(data_type: str) -> int:
-    """Return the bits of a data type by its name; 0 for a type that has no width, such as STRING."""
-    found = re.search("[0-9]+", data_type)
-    return _NAMED.get(data_type) or (int(found.group()) if found else 0)
 
 
 def inference_cost(nodes: Iterable[MacNode]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from dqtsim.bench.contenders import AGAINST, TRIALS, fastest_int8, float32, refe
 from dqtsim.bench.plain import Float
 from dqtsim.bench.qlinear import FORMS
 from dqtsim.bench.standard import layer_of
-from dqtsim.counting.foreign import count_foreign
 from dqtsim.engines.registry import run
 from dqtsim.errors import InputError
 from dqtsim.graph import Graph
@@ -22,6 +21,7 @@ from dqtsim.structures import build
 from dqtsim.widths import apply_bits
 from tests import builders
 from tests.builders import Array, compiled, network, picture
+from tests.counting.foreign import count_foreign
 
 UINT8_FORMS = [(name, False) for name in FORMS]
 ALL_FORMS = [(name, signed) for name in FORMS for signed in (True, False)]

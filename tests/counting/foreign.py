@@ -1,5 +1,6 @@
 """Standard quantized ONNX files of a few nodes: QDQ, QOperator, QONNX. Values do not matter; shapes and types do."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from dqtsim.counting import foreign
+from dqtsim.counting.macs import MacNode
+from dqtsim.frontends.onnx.types import products_of
+
 QONNX = "qonnx.custom_op.general"
 Shape = Sequence[int | str]
+
+
+def count_foreign(model: onnx.ModelProto) -> tuple[list[MacNode], Counter[str]]:
+    """Return what the frontend finds in `model` and the counting makes of it, and the other operators."""
+    found = products_of(model)
+    return foreign.count_foreign(found), found.others
 
 
 class Sheet:

@@ -9,11 +9,10 @@ import pytest
 from onnx import StringStringEntryProto, TensorAnnotation, TensorProto, helper
 
 from dqtsim.counting.counts import count
-from dqtsim.counting.foreign import count_foreign, is_nested
-from dqtsim.counting.macs import MacNode, inference_cost, width_of
+from dqtsim.counting.macs import MacNode, inference_cost
 from dqtsim.energy import load_energy
 from dqtsim.errors import ModelError
-from dqtsim.graph import save
+from dqtsim.frontends.products import width_of
 from dqtsim.graph.model import Graph, Widths
 from dqtsim.planner import plan
 from dqtsim.report.text.costs import qonnx_block
@@ -21,7 +20,7 @@ from dqtsim.structures import build
 from dqtsim.target import load_target
 
 from .conftest import Command
-from .foreign import QONNX, Sheet, tfc
+from .foreign import QONNX, Sheet, count_foreign, tfc
 
 
 def counted(model: onnx.ModelProto) -> list[tuple[str, str, str, int, int]]:
@@ -267,15 +266,6 @@ def test_a_width_that_is_computed() -> None:
     one = sheet.constant(())
     sheet.node("MatMul", sheet.node("Quant", "input", one, one, width, domain=QONNX), sheet.constant((4, 2)))
     assert [row[1] for row in counted(sheet.model())] == ["INT4"]
-
-
-def test_which_reader(tmp_path: Path) -> None:
-    assert not is_nested(tfc().model())
-    save(build("resnet8"), tmp_path / "nested.onnx")
-    model = onnx.load(tmp_path / "nested.onnx")
-    assert is_nested(model)
-    del model.metadata_props[:]
-    assert is_nested(model)  # and the reader says what is missing
 
 
 def twin(graph: Graph, bits: Mapping[str, Widths]) -> onnx.ModelProto:

@@ -30,13 +30,18 @@ def load(path: str | os.PathLike[str]) -> Graph:
 
 def load_proto(path: str | os.PathLike[str]) -> "onnx.ModelProto":
     """Return the ONNX model at `path`, unchecked but well formed as a protocol buffer."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ModelError(f"the model file '{path}' cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    return parse_proto(data, path)
+
+
+def parse_proto(data: bytes, path: str | os.PathLike[str]) -> "onnx.ModelProto":
+    """Return the ONNX model that `data` holds; `path` is for sentences. Raises ModelError."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
