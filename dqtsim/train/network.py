@@ -148,7 +148,8 @@ class NestedNetwork(nn.Module, IntegerExact):
     def activations(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the float network that this one was made from computes, by step, for uint8 pictures."""
         source = self._source[0]
-        return source.activations((pictures.to(of(source.module)).float() - self.zero_point) * self.scale)
+        source.module.to(self.device)
+        return source.activations((pictures.to(self.device).float() - self.zero_point) * self.scale)
 
     def set_steps(self, pictures: torch.Tensor) -> None:
         """Set every activation's step from the float network's activations on a few uint8 pictures."""

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from dqtsim.errors import InputError
 from dqtsim.train.device import of
+from dqtsim.train.guard import check, copied
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rules import TOP_CODE, NestingRules
 from dqtsim.train.tracing import trace
@@ -39,11 +41,17 @@ class NestedConfig:
 def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwork:
     """`model` with nested layers, on copies of its parameters and on its device; `model` itself is left as it is.
 
-    Steps of activations need `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError naming the module or
-    operation that has no nested counterpart.
+    It is read as it is in eval mode. The steps that were read are always evaluated beside it. Steps of activations need
+    `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError naming the module or operation that has no nested
+    counterpart, or the first step that does not give what the model gives.
     """
     config = config or NestedConfig()
     config.check()
-    traced = trace(model, config.input_shape)
+    own = copied(model)
+    device = of(own)
+    # The model may draw random numbers, which is no reason to draw from the caller's.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        traced = trace(own, config.input_shape)
+        check(own, traced, config.input_shape, config.input_zero_point, config.input_scale)
     network = NestedNetwork(traced, config.rules, config.input_shape, config.input_zero_point, config.input_scale)
-    return network.to(of(model))
+    return network.to(device)

@@ -1,14 +1,14 @@
 """An ordinary network, traced by torch.fx, as a list of steps; what has no nested counterpart is named."""
 
+import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from dqtsim.errors import ModelError
@@ -48,25 +48,27 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class Traced:
-    """The steps of a network, and its float twin: `tensors` names the fx node that computes each step's output."""
+    """The steps of a network, and its float twin, the graph as it was traced.
+
+    `tensors` names the fx node that computes each step's output, `clamped` the one whose value the activation at a
+    step's end clamps.
+    """
 
     steps: tuple[Step, ...]
     module: fx.GraphModule
     tensors: dict[str, str]
+    clamped: dict[str, str]
 
-    def activations(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Float outputs [N, ...] of every step for float pictures [N, C, H, W], batch norm as at inference."""
-        names: dict[str, list[str]] = {}
-        for name, node in self.tensors.items():
-            names.setdefault(node, []).append(name)
+    def values(self, pictures: torch.Tensor, nodes: Collection[str]) -> dict[str, torch.Tensor]:
+        """What the fx nodes called `nodes` compute of float pictures [N, C, H, W], batch norm as at inference."""
         found: dict[str, torch.Tensor] = {}
 
         class Capture(fx.Interpreter):
             def run_node(self, n: fx.Node) -> Any:
                 value = super().run_node(n)
-                for name in names.get(n.name, ()):
+                if n.name in nodes:
                     # A copy, because the next operation may work in place.
-                    found[name] = value.clone()
+                    found[n.name] = value.clone()
                 return value
 
         self.module.eval()
@@ -74,25 +76,69 @@ class Traced:
             Capture(self.module).run(pictures)
         return found
 
+    def activations(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Float outputs [N, ...] of every step for float pictures [N, C, H, W]."""
+        found = self.values(pictures, set(self.tensors.values()))
+        return {name: found[node] for name, node in self.tensors.items()}
+
 
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> Traced:
-    """The steps of `model` for pictures of `shape` (C, H, W). Raises ModelError with the name of what is unknown."""
-    training = model.training
-    model.eval()
+    """The steps of `model`, which is in eval mode, for pictures of `shape` (C, H, W).
+
+    Tracing calls `model`, which may change its state. Raises ModelError with the name of what is unknown.
+    """
     try:
         graph = _Tracer().trace(model)
         module = fx.GraphModule(model, graph)
-        ShapeProp(module).propagate(torch.zeros(2, *shape, device=of(model)))
-    except ModelError:
-        raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"a network must be traceable by torch.fx and take pictures of shape {shape}, but: {reason}."
-        ) from error
-    finally:
-        model.train(training)
+        raise ModelError(f"a network must be traceable by torch.fx, but: {reason(error)}.") from error
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        raise ModelError(f"a network must have one input, but this one has {len(inputs)}.")
+    with torch.no_grad():
+        _Shapes(module).run(torch.zeros(2, *shape, device=of(model)))
     return _Reader(module).read()
+
+
+def reason(error: Exception) -> str:
+    """The first line of what PyTorch says, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+class _Shapes(fx.Interpreter):
+    """Notes the shape, without N, of every tensor in its node; `args` are pictures [N, C, H, W]."""
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        self.wanted = tuple(args[0].shape[1:])
+        self.extra_traceback = False
+        return super().run(*args, **kwargs)
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            value = super().run_node(n)
+        except Exception as error:
+            taken = " and ".join(str(_shape(node)) for node in n.all_input_nodes)
+            raise ModelError(
+                f"a network must take pictures of its input_shape, {self.wanted}, but "
+                f"{_described(n, cast(fx.GraphModule, self.module))} cannot take {taken}: {reason(error)}."
+            ) from error
+        if isinstance(value, torch.Tensor):
+            n.meta["shape"] = tuple(value.shape[1:])
+        return value
+
+
+def _described(node: fx.Node, module: fx.GraphModule) -> str:
+    """What a node is, in the words of the network."""
+    found = _modules(node, module)
+    if found is not None:
+        return f"module '{node.target}' ({type(found).__name__})"
+    return f"operation '{getattr(node.target, '__name__', node.target)}' in '{_scope(node) or 'root'}'"
+
+
+def _scope(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    return str(next(reversed(stack))) if stack else ""
 
 
 def _modules(node: fx.Node, module: fx.GraphModule) -> nn.Module | None:
@@ -100,8 +146,7 @@ def _modules(node: fx.Node, module: fx.GraphModule) -> nn.Module | None:
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    meta = node.meta.get("tensor_meta")
-    return tuple(meta.shape[1:]) if isinstance(meta, fx.passes.shape_prop.TensorMetadata) else ()
+    return cast(tuple[int, ...], node.meta.get("shape", ()))
 
 
 def _pair(value: Any) -> Pair:
@@ -114,26 +159,27 @@ class _Reader:
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
+        # Read from a copy, because the twin must stay what the model computes: without a clone it would not be.
+        self.graph = copy.deepcopy(module.graph)
         self.steps: dict[str, Step] = {}
         self.tensor: dict[fx.Node, str] = {}
         self.taken = set(_RESERVED)
         self.produced: dict[str, str] = {}
+        self.clamped: dict[str, str] = {}
         self.layers: set[str] = set()
 
     def read(self) -> Traced:
         self._skip_nothings()
-        nodes = list(self.module.graph.nodes)
-        inputs = [node for node in nodes if node.op == "placeholder"]
-        if len(inputs) != 1:
-            raise ModelError(f"a network must have one input, but this one has {len(inputs)}.")
-        self.tensor[inputs[0]] = INPUT
+        nodes = list(self.graph.nodes)
+        source = next(node for node in nodes if node.op == "placeholder")
+        self.tensor[source] = INPUT
         for node in nodes:
             if node not in self.tensor and node.op not in ("placeholder", "get_attr", "output") and node.users:
                 self._read(node)
-        self._check_ends(inputs[0], nodes[-1])
-        return Traced(tuple(self.steps.values()), self.module, self.produced)
+        self._check_ends(nodes[-1])
+        return Traced(tuple(self.steps.values()), self.module, self.produced, self.clamped)
 
-    def _check_ends(self, source: fx.Node, output: fx.Node) -> None:
+    def _check_ends(self, output: fx.Node) -> None:
         first, last = next(iter(self.steps.values()), None), next(reversed(self.steps.values()), None)
         readers = [step.name for step in self.steps.values() if INPUT in step.sources]
         if not isinstance(first, Layer) or not isinstance(first.module, nn.Conv2d) or readers != [first.name]:
@@ -145,22 +191,20 @@ class _Reader:
             raise ModelError(f"a network must end in a Linear, whose outputs are the logits, but ends in {result}.")
 
     def _skip_nothings(self) -> None:
-        graph = self.module.graph
-        for node in list(graph.nodes):
+        for node in list(self.graph.nodes):
             module = _modules(node, self.module)
             if isinstance(module, _NOTHING) or node.target in _NOTHING_FUNCTIONS:
+                self._check_positions(node)
                 node.replace_all_uses_with(cast(fx.Node, node.args[0]))
-                graph.erase_node(node)
+                self.graph.erase_node(node)
+
+    def _check_positions(self, node: fx.Node) -> None:
+        if not node.args:
+            raise self._refuse(node, "must take its tensors by position, not by keyword")
 
     def _refuse(self, node: fx.Node, why: str = "") -> ModelError:
-        module = _modules(node, self.module)
-        what = f"module '{node.target}' ({type(module).__name__})" if module is not None else None
-        what = what or f"operation '{getattr(node.target, '__name__', node.target)}' in '{self._scope(node) or 'root'}'"
+        what = _described(node, self.module)
         return ModelError(f"{what} {why}." if why else f"prepare rewrites {_KNOWN}; {what} is none of them.")
-
-    def _scope(self, node: fx.Node) -> str:
-        stack = node.meta.get("nn_module_stack")
-        return str(next(reversed(stack))) if stack else ""
 
     def _name(self, wanted: str) -> str:
         wanted = wanted.lstrip(".")
@@ -180,6 +224,8 @@ class _Reader:
     def _put(self, step: Step, *nodes: fx.Node) -> None:
         self.steps[step.name] = step
         self.produced[step.name] = nodes[-1].name
+        if self._activation(nodes[-1]) is not None and len(nodes) > 1:
+            self.clamped[step.name] = nodes[-2].name
         for node in nodes:
             self.tensor[node] = step.name
 
@@ -188,6 +234,7 @@ class _Reader:
 
     def _read(self, node: fx.Node) -> None:
         module, target = _modules(node, self.module), node.target
+        self._check_positions(node)
         if isinstance(module, nn.Conv2d | nn.Linear):
             self._layer(node, module)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -198,7 +245,7 @@ class _Reader:
         elif self._activation(node) is not None:
             activation = cast(Activation, self._activation(node))
             sources = self._sources(node, node.args[:1])
-            name = self._name(str(target) if module is not None else f"{self._scope(node)}.relu")
+            name = self._name(str(target) if module is not None else f"{_scope(node)}.relu")
             self._put(Rectify(name, sources, _shape(node), True, activation), node)
         elif target in _ADDITIONS:
             self._add(node)
@@ -283,7 +330,7 @@ class _Reader:
             activation = found
             nodes.append(follower)
         positive = activation.rectified or self._positive(sources)
-        self._put(Add(self._name(f"{self._scope(node)}.add"), sources, _shape(node), positive, activation), *nodes)
+        self._put(Add(self._name(f"{_scope(node)}.add"), sources, _shape(node), positive, activation), *nodes)
 
     def _average(self, node: fx.Node, module: nn.Module | None) -> tuple[Pair, Pair, Pair] | None:
         """Kernel, stride and padding, if the node is an average over windows."""
@@ -331,7 +378,7 @@ class _Reader:
         self, node: fx.Node, kind: type[AveragePool] | type[MaxPool], kernel: Pair, stride: Pair, padding: Pair
     ) -> None:
         sources = self._sources(node, node.args[:1])
-        wanted = str(node.target) if node.op == "call_module" else f"{self._scope(node)}.pool"
+        wanted = str(node.target) if node.op == "call_module" else f"{_scope(node)}.pool"
         before, after, positive = _shape(cast(fx.Node, node.args[0])), _shape(node), self._positive(sources)
         rows, columns = (
             (total + 2 * pad - k) // s + 1 for total, pad, k, s in zip(before[1:], padding, kernel, stride, strict=True)
@@ -349,7 +396,7 @@ class _Reader:
         if before == after:
             self.tensor[node] = sources[0]
             return
-        wanted = str(node.target) if node.op == "call_module" else f"{self._scope(node)}.flat"
+        wanted = str(node.target) if node.op == "call_module" else f"{_scope(node)}.flat"
         self._put(Flatten(self._name(wanted), sources, after, self._positive(sources)), node)
 
     def _concat(self, node: fx.Node) -> None:
@@ -357,5 +404,5 @@ class _Reader:
         axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
         if cast(int, axis) % (len(_shape(node)) + 1) != 1:
             raise self._refuse(node, "must be along the channels, dim 1")
-        name = self._name(f"{self._scope(node)}.cat")
+        name = self._name(f"{_scope(node)}.cat")
         self._put(Concat(name, sources, _shape(node), self._positive(sources)), node)
