@@ -55,13 +55,13 @@ def refusal(model: nn.Module) -> str:
 
 
 def refused_at(model: nn.Module) -> str:
-    """The step that a refusal by the guard names; both values that it gives differ."""
+    """The step that a refusal by the guard names."""
     found = refusal(model)
     assert found.startswith(GIVEN)
     assert found.endswith(UNREAD)
     name, gives = found.removeprefix(GIVEN).removesuffix(UNREAD).split(" gives ", 1)
-    one, other = gives.split(" where the network gives ")
-    assert one != other
+    assert " where the network gives " in gives
+    assert not gives.endswith("(0 apart)")
     return name
 
 
@@ -427,8 +427,9 @@ class Sound(nn.Module):
 
 
 def with_a_larger_eps(step: Any) -> Step:
-    norm = copy.deepcopy(step.norm)
-    norm.eps *= 1.01
+    # No module of the network, so it is not converted with it. A relative change of 5e-5, far below any accuracy.
+    norm = copy.deepcopy(step.norm).double()
+    norm.eps += 1e-4
     return cast(Step, replace(step, norm=norm))
 
 
@@ -450,4 +451,4 @@ def test_a_step_that_is_read_wrongly_is_refused(
 
     assert prepared(net(Sound())).steps[-1].name == "fc"
     monkeypatch.setattr(rewrite, "trace", wrongly)
-    assert refusal(net(Sound())).startswith(f"{GIVEN}'{name}' (")
+    assert refused_at(net(Sound())).startswith(f"'{name}' (")
