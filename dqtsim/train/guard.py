@@ -4,9 +4,9 @@ A tracer sees names and calls. That a result was changed in place, that a module
 argument stands where nobody looks for it, it may not see. So every step is computed in float from its parameters, by
 no module's `forward`, and compared with what the network gives.
 
-Both are computed in float64. There they differ by rounding alone (5e-16 of the largest value in ResNet-20, where
-float32 gives 1e-7 a layer), so that the bound can be tight and still leave deep networks nine decades: an eps that is read
-as 1e-5 instead of 1e-4 is above it.
+Both are computed in float64. There they differ by rounding alone, 5e-16 of the largest value in ResNet-20. So the bound
+leaves deep networks nine decades and is still tight: an eps read as 1e-5 instead of 1e-4 is above it. In float32
+rounding alone might be.
 """
 
 import copy
