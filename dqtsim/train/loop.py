@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 import torch
 from torch import nn
@@ -265,18 +265,28 @@ class _Trainer:
     def _mixed(self, logits: torch.Tensor, done: float) -> Mixed:
         """What the controller's logits mean in training, after the share `done` of the steps."""
         config = self.config
-        if config.relaxation == "softmax":
-            return mix(logits)
-        last = config.final_temperature or config.temperature
-        return sample(logits, config.temperature * (last / config.temperature) ** done, self.generator)
+        match config.relaxation:
+            case "softmax":
+                return mix(logits)
+            case "gumbel":
+                last = config.final_temperature or config.temperature
+                return sample(logits, config.temperature * (last / config.temperature) ** done, self.generator)
+            case _:
+                assert_never(config.relaxation)
 
     def _teach(self, images: torch.Tensor) -> torch.Tensor | None:
         """The float network's logits, if it is to be imitated."""
-        if not self.config.distill or self.config.teacher != "float":
+        if not self.config.distill:
             return None
-        with torch.no_grad(), autocast(self.device, self.dtype):
-            logits: torch.Tensor = self.float_network(float_pictures(images))
-        return logits.float()
+        match self.config.teacher:
+            case "master":
+                return None
+            case "float":
+                with torch.no_grad(), autocast(self.device, self.dtype):
+                    logits: torch.Tensor = self.float_network(float_pictures(images))
+                return logits.float()
+            case _:
+                assert_never(self.config.teacher)
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
         return task_loss(logits, labels, self.config.smoothing, teacher, self.config.distill)

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llvmlite import ir
 
 from dqtsim.engines.native.compile import cache
 from dqtsim.engines.native.compile.build import choose
-from dqtsim.engines.native.emit.functions import DEPTHWISE, MAIN, REGISTERS, Functions, can_count, libraries, library_of
+from dqtsim.engines.native.emit.functions import (
+    DEPTHWISE,
+    MAIN,
+    REGISTERS,
+    Functions,
+    can_count,
+    emit_library,
+    libraries,
+    library_of,
+)
 from dqtsim.engines.native.isa.base import AND, ISAS, SMALL, XOR, Isa
 from dqtsim.engines.registry import run
 from dqtsim.planner import plan
@@ -90,3 +100,8 @@ def test_only_what_a_network_needs_is_compiled(folder: Path) -> None:
             list(run(each, given, "jit"))
             made.append(len(list(folder.glob(f"*{cache.SUFFIX}"))))
     assert made == [1, 2, 3]
+
+
+def test_a_library_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="'small_' is no library of portable"):
+        emit_library(ir.Module(), ISAS[-1], Rounding.TIES_UP, "small_")

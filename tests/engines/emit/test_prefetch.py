@@ -11,7 +11,7 @@ from llvmlite import ir
 from dqtsim.engines.native.compile import build
 from dqtsim.engines.native.emit import epilogue
 from dqtsim.engines.native.emit.functions import shapes_of
-from dqtsim.engines.native.emit.tile import CODES, LOGITS
+from dqtsim.engines.native.emit.tile import CODES, LOGITS, TileKind
 from dqtsim.engines.native.ir import I64, Emitter, Record
 from dqtsim.engines.native.isa.base import ISAS, Isa
 from dqtsim.spec import Rounding
@@ -23,7 +23,7 @@ PLACE = Record("at", "out")
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 @pytest.mark.parametrize("kind", [CODES, LOGITS])
-def test_a_step_asks_for_each_line_of_weights_once(isa: Isa, kind: str) -> None:
+def test_a_step_asks_for_each_line_of_weights_once(isa: Isa, kind: TileKind) -> None:
     for pixels, vectors in shapes_of(isa):
         module: Any = ir.Module()
         epilogue.emit_tile(module, isa, Rounding.TIES_UP, pixels, vectors, kind)

@@ -1,6 +1,6 @@
 """From sums to codes: what an inner kernel does before it stores (B2-B5, B7)."""
 
-from typing import Any
+from typing import Any, assert_never
 
 from llvmlite import ir
 
@@ -8,7 +8,7 @@ from ....spec.rules import Rounding
 from ..ir import I8, I16, I32, I64, Emitter, constant, vector
 from ..isa.base import Isa
 from .requantize import is_folded, rounded_shift
-from .tile import CODES, KIND, LOGITS, PACKED, PARAMETER_BYTES, Tile
+from .tile import KIND, PACKED, PARAMETER_BYTES, Tile, TileKind
 
 
 def emit_tile(
@@ -17,7 +17,7 @@ def emit_tile(
     rounding: Rounding,
     pixels: int,
     vectors: int,
-    kind: str = CODES,
+    kind: TileKind = TileKind.CODES,
     lanes: int | None = None,
     *,
     product: str = "",
@@ -38,10 +38,13 @@ def emit_tile(
     tile.multiply_and_accumulate(kind)
     tile.note_extremes()
     tile.keep_sums()
-    if kind == LOGITS:
-        tile.finish_logits()
-    else:
-        tile.finish_codes()
+    match kind:
+        case TileKind.LOGITS:
+            tile.finish_logits()
+        case TileKind.CODES | TileKind.DEPTH | TileKind.QUADS:
+            tile.finish_codes()
+        case _:
+            assert_never(kind)
     e.done()
     return name
 

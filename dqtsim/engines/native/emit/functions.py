@@ -101,8 +101,10 @@ def emit_library(module: Any, isa: Isa, rounding: Rounding, library: str) -> Non
         _emit_depthwise(module, isa, rounding)
     elif library == REGISTERS:
         _emit_registers(module, isa, rounding)
-    else:
+    elif library in isa.dots:
         _emit_tiles(module, isa, rounding, library)
+    else:
+        raise ValueError(f"'{library}' is no library of {isa.name}")
 
 
 def _emit_tiles(module: Any, isa: Isa, rounding: Rounding, product: str = "") -> None:

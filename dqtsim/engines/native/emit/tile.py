@@ -11,7 +11,8 @@ per lane: corr and M int32, R of even lanes, R of odd lanes, S of even lanes, S 
 That no sum leaves 32 bits, no product 64, and no shifted product 32 is proven by whoever fills the tables.
 """
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, assert_never
 
 from llvmlite import ir
 
@@ -65,8 +66,27 @@ BLOCK = ("function", "weights", "parameters", "input", "channel")
 KIND = ir.FunctionType(ir.VoidType(), [I64] * 7)
 
 
-# what a kernel does with its sums, or how it makes them
-CODES, LOGITS, DEPTH, QUADS = "tile", "logits", "depth", "quads"
+class TileKind(StrEnum):
+    """What a kernel does with its sums, or how it makes them; values are what the names of kernels begin with."""
+
+    CODES = "tile"
+    LOGITS = "logits"
+    DEPTH = "depth"
+    QUADS = "quads"
+
+    @property
+    def depthwise(self) -> bool:
+        """Return whether every channel has taps of its own, each of which (or four) is a segment."""
+        match self:
+            case TileKind.CODES | TileKind.LOGITS:
+                return False
+            case TileKind.DEPTH | TileKind.QUADS:
+                return True
+            case _:
+                assert_never(self)
+
+
+CODES, LOGITS, DEPTH, QUADS = TileKind
 # vectors of a block whose codes are packed together
 PACKED = 4
 
@@ -105,7 +125,7 @@ class Tile:
         offsets = b.add(self.word(table), self.table)
         return [b.add(start, e.load(b.add(offsets, constant(I64, 8 * i)), I64, 8)) for i in range(self.pixels)]
 
-    def multiply_and_accumulate(self, kind: str) -> None:
+    def multiply_and_accumulate(self, kind: TileKind) -> None:
         """Emit the loops over segments and over the steps of a run, and leave the sums in registers."""
         e, b = self.e, self.e.builder
         offsets = b.add(self.word("offsets"), self.table)
@@ -115,7 +135,7 @@ class Tile:
             e.load(b.add(self.parameters, constant(I64, j * per_vector)), self.lanes, 4) for j in range(self.vectors)
         ]
         segments, count = self.word("segments"), self.word("segment_count")
-        run = constant(I64, 1) if kind in (DEPTH, QUADS) else self.word("run")
+        run = constant(I64, 1) if kind.depthwise else self.word("run")
         before = b.block
         outer, inner, after, done = (e.function.append_basic_block(n) for n in ("segment", "step", "next", "sums"))
         b.branch(outer)
@@ -125,10 +145,7 @@ class Tile:
         carried = self.phis()
         number.add_incoming(constant(I64, 0), before)
         weights.add_incoming(self.weights, before)
-        if kind == QUADS:
-            begin = b.add(segments, b.mul(number, constant(I64, 4 * 8)))
-        else:
-            begin = e.load(b.add(segments, b.mul(number, constant(I64, 8))), I64, 8)
+        begin = self.begin_of(kind, segments, number)
         end = b.add(begin, run)
         b.branch(inner)
 
@@ -137,11 +154,7 @@ class Tile:
         sums = self.phis()
         at.add_incoming(begin, outer)
         w_at.add_incoming(weights, outer)
-        if kind == QUADS:
-            added = self.step_of_quads(sums, pixels, at, w_at)
-        else:
-            taps = [b.add(pixel, at) for pixel in pixels]
-            added = (self.step_of_depth if kind == DEPTH else self.step)(sums, taps, w_at)
+        added = self.step_of(kind, sums, pixels, at, w_at)
         following = b.add(at, constant(I64, 4))
         w_following = b.add(w_at, constant(I64, 4 * self.count * self.vectors))
         at.add_incoming(following, inner)
@@ -161,6 +174,30 @@ class Tile:
         b.cbranch(b.icmp_signed("<", next_number, count), outer, done)
         b.position_at_end(done)
         self.sums = added
+
+    def begin_of(self, kind: TileKind, segments: Any, number: Any) -> Any:
+        """Return where a segment begins: how far from the first tap, or with QUADS, whose taps lie apart, its table."""
+        e, b = self.e, self.e.builder
+        match kind:
+            case TileKind.QUADS:
+                return b.add(segments, b.mul(number, constant(I64, 4 * 8)))
+            case TileKind.CODES | TileKind.LOGITS | TileKind.DEPTH:
+                return e.load(b.add(segments, b.mul(number, constant(I64, 8))), I64, 8)
+            case _:
+                assert_never(kind)
+
+    def step_of(self, kind: TileKind, sums: list[list[Any]], pixels: list[Any], at: Any, weights: Any) -> Any:
+        """Return the sums after one step of a segment; `at` is as `begin_of`."""
+        b = self.e.builder
+        match kind:
+            case TileKind.CODES | TileKind.LOGITS:
+                return self.step(sums, [b.add(pixel, at) for pixel in pixels], weights)
+            case TileKind.DEPTH:
+                return self.step_of_depth(sums, [b.add(pixel, at) for pixel in pixels], weights)
+            case TileKind.QUADS:
+                return self.step_of_quads(sums, pixels, at, weights)
+            case _:
+                assert_never(kind)
 
     def phis(self) -> list[list[Any]]:
         """Return accumulators of the whole tile, not yet defined."""
@@ -272,5 +309,6 @@ __all__ = [
     "PARAMETER_BYTES",
     "QUADS",
     "VARIANT",
+    "TileKind",
     "channel_order",
 ]
