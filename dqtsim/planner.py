@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import ModelError, TargetError
 from .graph.model import Arithmetic, Array, Graph, Node, Widths
-from .graph.schema import NESTED_LAYERS, SCHEMAS
+from .graph.schema import NESTED_LAYERS
 from .graph.widths import reachable_widths
 from .ops import Bound, Bounds, Call, Machine, Operator, TensorType, operator_of
 from .ops.nested import layer_bound
@@ -22,11 +22,11 @@ from .target import Target
 
 @dataclass(frozen=True)
 class Step:
-    """One node, ready to run: its operator, its call, and its input types."""
+    """One node, ready to run: its operator, its call, and its input types by role."""
 
     operator: Operator
     call: Call
-    input_types: tuple[TensorType, ...]
+    input_types: Mapping[str, TensorType]
 
     @property
     def node(self) -> Node:
@@ -91,13 +91,13 @@ def plan(graph: Graph, target: Target) -> Plan:
     saturated = {}
     for node in graph.nodes:
         operator = operator_of(node)
-        inputs = tuple(types[name] for name in node.inputs)
-        constants = [graph.initializers.get(name) for name in node.inputs]
+        inputs = node.operands_in(types)
+        constants = graph.constants(node)
         out = operator.infer(node, inputs, constants)
         bounds: Mapping[Widths, Bound] = {}
         if node.operator in NESTED_LAYERS:
-            bounds = _bounds(graph, node, inputs[0], planned[node.name], machine)
-            saturated[node.name] = _count_saturated(graph.initializers[_constant(node, "bias")], machine)
+            bounds = _bounds(constants, inputs["x"], planned[node.name], machine)
+            saturated[node.name] = _count_saturated(constants["bias"], machine)
         if node.operator == "Concat":
             _check_concat(graph, node)
         _check_multipliers(graph, node, target)
@@ -144,14 +144,8 @@ def planned_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
     return planned
 
 
-def _constant(node: Node, role: str) -> str:
-    """Return the tensor that `node` takes in the given role."""
-    roles = [entry.name for entry in SCHEMAS[node.domain, node.operator].inputs]
-    return node.inputs[roles.index(role)]
-
-
-def _bounds(graph: Graph, node: Node, x: TensorType, pairs: Sequence[Widths], machine: Machine) -> Bounds:
-    w, z_x = graph.initializers[node.inputs[1]], int(graph.initializers[node.inputs[2]])
+def _bounds(constants: Mapping[str, Array], x: TensorType, pairs: Sequence[Widths], machine: Machine) -> Bounds:
+    w, z_x = constants["w"], int(constants["x_zero_point"])
     return Bounds(pairs, lambda pair: layer_bound(w, z_x, x.low, x.high, pair, machine))
 
 
@@ -176,8 +170,7 @@ def _check_concat(graph: Graph, node: Node) -> None:
 
 
 def _check_multipliers(graph: Graph, node: Node, target: Target) -> None:
-    roles = (entry.name for entry in SCHEMAS[node.domain, node.operator].inputs)
-    for role, name in zip(roles, node.inputs, strict=False):
+    for role, name in node.operands.items():
         if not role.endswith("multiplier"):
             continue
         needed = int(graph.initializers[name].max()).bit_length()

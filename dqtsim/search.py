@@ -165,7 +165,7 @@ def _logit_scale(compiled: Plan) -> float:
     node = next((step.node for step in reversed(compiled.steps) if step.node.operator == "NestedLogits"), None)
     if node is None:
         return 1.0
-    x, weight = (quantization.get(name) for name in node.inputs[:2])
+    x, weight = (quantization.get(node.operand(role)) for role in "xw")
     return (x.scale[0] if x else 1.0) * (weight.scale[0] if weight else 1.0)
 
 

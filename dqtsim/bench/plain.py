@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..planner import Plan, Step
-from .standard import Form, Layer, constants_of, mean_ratio, ratio
+from .standard import Form, Layer, mean_ratio, ratio
 
 
 class _Scales:
@@ -58,18 +58,19 @@ class Float(Form):
 
     def add(self, step: Step) -> None:
         """Write a NestedAdd."""
-        constants = constants_of(self.plan.graph, step.node)
+        constants = self.plan.graph.constants(step.node)
         y = self.scale(step.node.outputs[0])
         parts = []
-        for name, tensor in zip("ab", step.node.inputs, strict=False):
+        for name in "ab":
+            tensor = step.node.operand(name)
             factor = ratio(constants, f"{name}_multiplier") * y / self.scale(tensor)
             parts.append(self._scaled(tensor, factor, f"{step.node.name}/{name}"))
         self._activated(step, int(constants["y_zero_point"]), "Add", parts)
 
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
         """Write a NestedAveragePool."""
-        constants = constants_of(self.plan.graph, step.node)
-        x, y = step.node.inputs[0], step.node.outputs[0]
+        constants = self.plan.graph.constants(step.node)
+        x, y = step.node.operand("x"), step.node.outputs[0]
         factor = mean_ratio(step, constants) * self.scale(y) / self.scale(x)
         source = self._scaled(x, factor, f"{step.node.name}/x")
         operator = "AveragePool" if geometry else "GlobalAveragePool"
@@ -77,14 +78,14 @@ class Float(Form):
 
     def requantize(self, step: Step) -> None:
         """Write a NestedRequantize: in real values only the clip is left of it."""
-        constants = constants_of(self.plan.graph, step.node)
-        x, y = step.node.inputs[0], step.node.outputs[0]
+        constants = self.plan.graph.constants(step.node)
+        x, y = step.node.operand("x"), step.node.outputs[0]
         factor = ratio(constants) * self.scale(y) / self.scale(x)
         source = self._scaled(x, factor, f"{step.node.name}/x")
         self._activated(step, int(constants["y_zero_point"]), "Identity", [source])
 
     def _operands(self, step: Step, layer: Layer) -> list[str]:
-        name, x = step.node.name, step.node.inputs[0]
+        name, x = step.node.name, step.node.operand("x")
         factor = layer.factor * self.scale(step.node.outputs[0])
         per_channel = (factor / self.scale(x)).reshape(-1, *[1] * (layer.weights.ndim - 1))
         return [
@@ -127,14 +128,14 @@ def _scales(plan: Plan) -> _Scales:
         node, y = step.node, step.node.outputs[0]
         if step.call.type.dtype != "uint8" or step.call.bounds:
             continue
-        constants = constants_of(plan.graph, node)
+        constants = plan.graph.constants(node)
         if node.operator == "NestedAdd":
-            for name, x in zip("ab", node.inputs, strict=False):
-                scales.tie(x, y, ratio(constants, f"{name}_multiplier"))
+            for name in "ab":
+                scales.tie(node.operand(name), y, ratio(constants, f"{name}_multiplier"))
         elif node.operator == "NestedAveragePool":
-            scales.tie(node.inputs[0], y, mean_ratio(step, constants))
+            scales.tie(node.operand("x"), y, mean_ratio(step, constants))
         elif node.operator == "NestedRequantize":
-            scales.tie(node.inputs[0], y, ratio(constants))
+            scales.tie(node.operand("x"), y, ratio(constants))
         elif node.domain:
             raise InputError(f"{node.title} has no form in standard operators.")
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..planner import Plan, Step
-from .standard import MICROSOFT, Form, Layer, constants_of, mean_ratio, ratio
+from .standard import MICROSOFT, Form, Layer, mean_ratio, ratio
 
 
 class _Int8(Form):
@@ -52,14 +52,14 @@ class _Int8(Form):
 
     def requantize(self, step: Step) -> None:
         """Write a NestedRequantize."""
-        constants = constants_of(self.plan.graph, step.node)
-        x = self.dequantized(step, 0, ratio(constants), int(constants["x_zero_point"]))
+        constants = self.plan.graph.constants(step.node)
+        x = self.dequantized(step, "x", ratio(constants), int(constants["x_zero_point"]))
         self.quantized(step, x, int(constants["y_zero_point"]))
 
-    def dequantized(self, step: Step, position: int, scale: float, zero_point: int) -> str:
-        """Return the name of an input of `step` as real values."""
-        inputs = [step.node.inputs[position], *self.grid(scale, zero_point)]
-        return self.node("DequantizeLinear", inputs, f"{step.node.name}/x{position}")
+    def dequantized(self, step: Step, role: str, scale: float, zero_point: int) -> str:
+        """Return the name of the input of `step` in `role` as real values."""
+        inputs = [step.node.operand(role), *self.grid(scale, zero_point)]
+        return self.node("DequantizeLinear", inputs, f"{step.node.name}/{role}")
 
     def quantized(self, step: Step, value: str, zero_point: int) -> None:
         """Make the real values `value` the codes that `step` gives."""
@@ -72,13 +72,18 @@ class QLinear(_Int8):
     def conv(self, step: Step, layer: Layer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""
         assert layer.z_y is not None
-        inputs = [step.node.inputs[0], *self.grid(1.0, layer.z_x), *self.weights(step, layer)]
+        inputs = [step.node.operand("x"), *self.grid(1.0, layer.z_x), *self.weights(step, layer)]
         inputs += [*self.grid(1.0, layer.z_y), self.bias(step, layer)]
         self.codes_by(step, "QLinearConv", inputs, **geometry)
 
     def gemm(self, step: Step, layer: Layer) -> None:
         """Write a NestedGemm or a NestedLogits."""
-        inputs = [step.node.inputs[0], *self.grid(1.0, layer.z_x), *self.weights(step, layer), self.bias(step, layer)]
+        inputs = [
+            step.node.operand("x"),
+            *self.grid(1.0, layer.z_x),
+            *self.weights(step, layer),
+            self.bias(step, layer),
+        ]
         if layer.z_y is None:
             self.node("QGemm", inputs, step.node.outputs[0], MICROSOFT, transB=1)
         else:
@@ -86,18 +91,18 @@ class QLinear(_Int8):
 
     def add(self, step: Step) -> None:
         """Write a NestedAdd."""
-        constants = constants_of(self.plan.graph, step.node)
+        constants = self.plan.graph.constants(step.node)
         inputs = []
-        for position, name in enumerate("ab"):
+        for name in "ab":
             scale = ratio(constants, f"{name}_multiplier")
-            inputs += [step.node.inputs[position], *self.grid(scale, int(constants[f"{name}_zero_point"]))]
+            inputs += [step.node.operand(name), *self.grid(scale, int(constants[f"{name}_zero_point"]))]
         inputs += self.grid(1.0, int(constants["y_zero_point"]))
         self.codes_by(step, "QLinearAdd", inputs, MICROSOFT)
 
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
         """Write a NestedAveragePool."""
-        constants = constants_of(self.plan.graph, step.node)
-        inputs = [step.node.inputs[0], *self.grid(mean_ratio(step, constants), int(constants["x_zero_point"]))]
+        constants = self.plan.graph.constants(step.node)
+        inputs = [step.node.operand("x"), *self.grid(mean_ratio(step, constants), int(constants["x_zero_point"]))]
         inputs += self.grid(1.0, int(constants["y_zero_point"]))
         operator = "QLinearAveragePool" if geometry else "QLinearGlobalAveragePool"
         self.codes_by(step, operator, inputs, MICROSOFT, channels_last=0, **geometry)
@@ -122,17 +127,17 @@ class Qdq(_Int8):
 
     def add(self, step: Step) -> None:
         """Write a NestedAdd."""
-        constants = constants_of(self.plan.graph, step.node)
+        constants = self.plan.graph.constants(step.node)
         parts = []
-        for position, name in enumerate("ab"):
+        for name in "ab":
             scale = ratio(constants, f"{name}_multiplier")
-            parts.append(self.dequantized(step, position, scale, int(constants[f"{name}_zero_point"])))
+            parts.append(self.dequantized(step, name, scale, int(constants[f"{name}_zero_point"])))
         self.quantized(step, self.node("Add", parts, f"{step.node.name}/y"), int(constants["y_zero_point"]))
 
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
         """Write a NestedAveragePool."""
-        constants = constants_of(self.plan.graph, step.node)
-        x = self.dequantized(step, 0, mean_ratio(step, constants), int(constants["x_zero_point"]))
+        constants = self.plan.graph.constants(step.node)
+        x = self.dequantized(step, "x", mean_ratio(step, constants), int(constants["x_zero_point"]))
         operator = "AveragePool" if geometry else "GlobalAveragePool"
         y = self.node(operator, [x], f"{step.node.name}/y", **geometry)
         self.quantized(step, y, int(constants["y_zero_point"]))
@@ -143,7 +148,7 @@ class Qdq(_Int8):
         zeros = self.constant(f"{name}/bias_zero_points", np.zeros(len(layer.bias), np.int32))
         bias = [self.bias(step, layer), weights[1], zeros]
         return [
-            self.dequantized(step, 0, 1.0, layer.z_x),
+            self.dequantized(step, "x", 1.0, layer.z_x),
             self.node("DequantizeLinear", weights, f"{name}/w", axis=0),
             self.node("DequantizeLinear", bias, f"{name}/b", axis=0),
         ]

@@ -16,8 +16,7 @@ import numpy as np
 from .. import spec
 from ..errors import InputError
 from ..graph.file.bodies import IR_VERSION, OPSET
-from ..graph.model import Array, Graph, Node
-from ..graph.schema import SCHEMAS
+from ..graph.model import Array
 from ..planner import Plan, Step
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def layer_of(plan: Plan, step: Step) -> Layer:
     """Return the constants of the nested layer `step`."""
     machine, node = plan.machine, step.node
     n, rule = machine.n, machine.weight_rule
-    constants = constants_of(plan.graph, node)
+    constants = plan.graph.constants(node)
     pairs = list(step.call.bounds)
     b_w, b_a = pairs[0] if len(pairs) == 1 else (n, n)
     z_w, exponent = spec.master_zero_point_of_weights(n), spec.exponent(b_w, n, rule)
@@ -60,13 +59,6 @@ def layer_of(plan: Plan, step: Step) -> Layer:
     return Layer(values[constants["w"]], bias, factor, int(constants["x_zero_point"]), z_y)
 
 
-def constants_of(graph: Graph, node: Node) -> dict[str, Array]:
-    """Return the constant inputs of `node` by their roles."""
-    roles = [entry.name for entry in SCHEMAS[node.domain, node.operator].inputs]
-    pairs = zip(roles, node.inputs, strict=False)
-    return {role: graph.initializers[name] for role, name in pairs if name in graph.initializers}
-
-
 def ratio(constants: Mapping[str, Array], multiplier: str = "multiplier") -> float:
     """Return M * 2^-S of an operator that has one."""
     return float(np.ldexp(float(constants[multiplier]), -int(constants["shift"])))
@@ -79,7 +71,7 @@ def mean_ratio(step: Step, constants: Mapping[str, Array]) -> float:
 
 def is_global(step: Step) -> bool:
     """Return whether a pool's one window is the whole picture."""
-    return not any(step.node.integers("pads")) and step.node.pair("kernel_shape") == step.input_types[0].shape[2:]
+    return not any(step.node.integers("pads")) and step.node.pair("kernel_shape") == step.input_types["x"].shape[2:]
 
 
 class Form(ABC):
@@ -157,7 +149,7 @@ class Form(ABC):
         match node.operator:
             case "NestedConv":
                 geometry: dict[str, Any] = {key: node.integers(key) for key in ("strides", "pads", "dilations")}
-                geometry |= {"group": node.integer("group"), "kernel_shape": step.input_types[1].shape[2:]}
+                geometry |= {"group": node.integer("group"), "kernel_shape": step.input_types["w"].shape[2:]}
                 self.conv(step, layer_of(self.plan, step), geometry)
             case "NestedGemm" | "NestedLogits":
                 self.gemm(step, layer_of(self.plan, step))
@@ -172,7 +164,7 @@ class Form(ABC):
                 self.requantize(step)
             case "Flatten" | "Reshape" | "Identity":
                 shape = self.constant(f"{node.name}/shape", np.array(self._shape(node.outputs[0]), np.int64))
-                self.node("Reshape", [node.inputs[0], shape], node.outputs[0])
+                self.node("Reshape", [node.source, shape], node.outputs[0])
             case _ if node.domain:
                 raise InputError(f"{node.title} has no form in standard operators.")
             case _:
@@ -183,12 +175,12 @@ class Form(ABC):
         node = step.node
         axes = [int(axis) for axis in np.ravel(node.attributes.get("axis", ()))]
         if node.operator == "Slice":
-            axes = self.plan.graph.initializers[node.inputs[3]].tolist()
-        rank = len(step.input_types[0].shape)
+            axes = self.plan.graph.constants(node)["axes"].tolist()
+        rank = len(self.plan.types[node.source].shape)
         if self.batch > 1 and (
             any(axis % rank == 0 for axis in axes)
             or (node.operator == "Transpose" and node.integers("perm")[0])
-            or (node.operator == "Gather" and node.inputs[0] in self._left_out)
+            or (node.operator == "Gather" and node.source in self._left_out)
         ):
             raise InputError(f"{node.title} mixes the samples of a batch in other runtimes; use --batch 1.")
         for name in node.inputs:

@@ -79,7 +79,7 @@ def count(plan: Plan, bits: Mapping[str, Widths], energy: EnergyTable) -> list[N
                 widths=pair,
                 cost=cost,
                 traffic=traffic,
-                weight_elements=prod(step.input_types[1].shape) if is_layer else 0,
+                weight_elements=prod(step.input_types["w"].shape) if is_layer else 0,
                 output_elements=prod(step.call.type.shape),
                 accumulator_bits=plan.machine.accumulator_width,
                 cycles=cycles(step, plan.target, pair) if pair else 0,
@@ -93,7 +93,7 @@ def controller_nodes(graph: Graph) -> set[str]:
     """Return the nodes that serve only the decision about widths, the plumbing of `bits` included."""
     producers = {node.outputs[0]: node.name for node in graph.nodes}
     inputs_of = {node.name: node.inputs for node in graph.nodes}
-    widths = {node.inputs[-1] for node in graph.nodes if node.name in graph.layers}
+    widths = {node.operand("widths") for node in graph.nodes if node.name in graph.layers}
     data = _above([value.name for value in graph.outputs if value.name != "bits"], producers, inputs_of, stop=widths)
     return {node.name for node in graph.nodes} - data
 
@@ -120,7 +120,7 @@ def cycles(step: Step, target: Target, pair: Widths) -> int:
     ceil(b_a/2) * ceil(b_w/2) (DIGIT_SERIAL). Groups run one after another.
     """
     b_w, b_a = pair
-    output, weight = step.call.type.shape, step.input_types[1].shape
+    output, weight = step.call.type.shape, step.input_types["w"].shape
     group = step.node.integer("group") if "group" in step.node.attributes else 1
     positions, channels, taps = prod(output[2:]), output[1] // group, prod(weight[1:])
     match target.mode:
@@ -146,7 +146,7 @@ def kept_nesting(plan: Plan, before: Sequence[Widths] | None, now: Sequence[Widt
     steps = {step.node.name: step for step in plan.layer_steps()}
     for row, layer in enumerate(plan.graph.layers):
         if before is None or before[row][0] != now[row][0]:
-            elements = prod(steps[layer].input_types[1].shape)
+            elements = prod(steps[layer].input_types["w"].shape)
             total.update(nesting(elements, now[row][0], plan.machine.n, plan.machine.weight_rule, weights=True))
     return total
 
@@ -172,7 +172,7 @@ def storage(plan: Plan) -> dict[str, int]:
     """Return the bits that the network occupies: master weights, and the rows of (B, M, S)."""
     weights = tables = 0
     for step in plan.layer_steps():
-        weights += prod(step.input_types[1].shape) * plan.machine.n
+        weights += prod(step.input_types["w"].shape) * plan.machine.n
         rows = len(step.node.integers("row_widths"))
         tables += rows * _row_bits(plan, step)
     return {"weights": weights, "tables": tables}
@@ -191,7 +191,7 @@ def _row_bits(plan: Plan, step: Step) -> int:
     per_channel = plan.target.bias_width
     if step.node.operator != "NestedLogits":
         per_channel += plan.target.multiplier_width + 6
-    return step.input_types[1].shape[0] * per_channel
+    return step.input_types["w"].shape[0] * per_channel
 
 
 def _bits_of(plan: Plan, dtype: str) -> int:
@@ -206,14 +206,14 @@ def _traffic(plan: Plan, step: Step, pair: Widths | None) -> Traffic:
     out_bits = _bits_of(plan, step.call.type.dtype)
     traffic.activations_out[out_bits] += elements_out * out_bits
     if pair:
-        weights = prod(step.input_types[1].shape)
+        weights = prod(step.input_types["w"].shape)
         traffic.weights[n] += weights * n
         traffic.weights_kept[pair[0]] += weights * pair[0]
-        traffic.activations_in[n] += prod(step.input_types[0].shape) * n
+        traffic.activations_in[n] += prod(step.input_types["x"].shape) * n
         traffic.tables += _row_bits(plan, step)
     else:
-        for kind in step.input_types[: 2 if step.node.operator == "NestedAdd" else 1]:
-            traffic.activations_in[n] += prod(kind.shape) * n
+        for role in "ab" if step.node.operator == "NestedAdd" else "x":
+            traffic.activations_in[n] += prod(step.input_types[role].shape) * n
     return traffic
 
 

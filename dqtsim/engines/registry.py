@@ -192,7 +192,7 @@ def _execute(plan: Plan, codes: Array, observers: Sequence[Observer], *, by_law:
     flags: dict[str, Flags | None] = {}
     for step in plan.steps:
         function = step.operator.spec if by_law else step.operator.kernel
-        outcome = function(step.call, [values[name] for name in step.node.inputs])
+        outcome = function(step.call, step.node.operands_in(values))
         values[step.node.outputs[0]] = outcome.output
         if outcome.flags is not None:
             flags[step.node.name] = outcome.flags
@@ -208,7 +208,7 @@ def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags
     """
     pairs: dict[str, Widths] = {}
     for step in plan.layer_steps():
-        b_w, b_a = values[step.node.inputs[-1]].tolist()
+        b_w, b_a = values[step.node.operand("widths")].tolist()
         pairs[step.node.name] = (b_w, b_a)
         if (b_w, b_a) not in step.call.bounds:
             refuse_widths(step.node, (b_w, b_a))

@@ -11,8 +11,8 @@ from ..errors import ModelError
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .checks import check_graph
-from .file.bodies import DOMAIN
-from .model import BITS, PINNED_BITS, Arithmetic, Array, Attribute, Graph, Node, Quantization, Value, Widths, freeze
+from .model import BITS, PINNED_BITS, Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
+from .schema import DOMAIN, Attribute
 from .static import with_bits
 
 Integers = npt.ArrayLike

@@ -130,7 +130,7 @@ def _output_dtype(node: Node, known: Mapping[str, str]) -> str:
         return "int32"
     if node.operator == "ArgMax":
         return "int64"
-    return "uint8" if node.domain else known[node.inputs[0]]
+    return "uint8" if node.domain else known[node.source]
 
 
 def _check_layers(graph: Graph) -> None:
@@ -158,11 +158,8 @@ def _check_geometry(node: Node) -> None:
 def _check_values(graph: Graph, node: Node) -> None:
     n = graph.arithmetic.master_width
     top = (1 << n) - 1
-    constants = {
-        role.name: graph.initializers[name]
-        for role, name in zip(SCHEMAS[node.domain, node.operator].inputs, node.inputs, strict=False)
-        if role.constant
-    }
+    demanded = {entry.name for entry in SCHEMAS[node.domain, node.operator].inputs if entry.constant}
+    constants = {role: array for role, array in graph.constants(node).items() if role in demanded}
     _check_geometry(node)
     if "low" in node.attributes:
         low, high = node.integer("low"), node.integer("high")
@@ -193,11 +190,12 @@ def _check_values(graph: Graph, node: Node) -> None:
 
 
 def _check_logit_scale(graph: Graph, node: Node) -> None:
-    quantization = graph.quantization.get(node.inputs[1])
+    weight = node.operand("w")
+    quantization = graph.quantization.get(weight)
     if quantization and len(set(quantization.scale)) > 1:
         raise ModelError(
             f"{node.title} gives logits that are compared with each other, so its weights have one scale; "
-            f"'{node.inputs[1]}' has {len(set(quantization.scale))}."
+            f"'{weight}' has {len(set(quantization.scale))}."
         )
 
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..spec.rules import Nesting, Rounding
+from .schema import SCHEMAS, Attribute
 
+T = TypeVar("T")
 Array = npt.NDArray[Any]
-Attribute = int | str | tuple[int, ...]
 Widths = tuple[int, int]
 
 BITS = "bits"
@@ -46,7 +47,10 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator application; `attributes` holds every attribute, defaults included."""
+    """One operator application; `attributes` holds every attribute, defaults included.
+
+    Readers ask for an input by its role in the schema, `operand("bias")`, never by its position.
+    """
 
     name: str
     domain: str
@@ -54,6 +58,27 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    @property
+    def operands(self) -> dict[str, str]:
+        """Return the input tensors by role, in the order of the schema; those of a Concat are inputs.0, inputs.1 …"""
+        return dict(zip(SCHEMAS[self.domain, self.operator].roles(len(self.inputs)), self.inputs, strict=True))
+
+    def operand(self, role: str) -> str:
+        """Return the tensor that this node takes in `role`. Raises KeyError for a role that its operator has not."""
+        found = self.operands
+        if role not in found:
+            raise KeyError(f"{self.title} has no operand '{role}'; it has {', '.join(found)}.")
+        return found[role]
+
+    def operands_in(self, values: Mapping[str, T]) -> dict[str, T]:
+        """Return what `values` has for each input tensor, by role. Raises KeyError where a tensor is not in it."""
+        return {role: values[name] for role, name in self.operands.items()}
+
+    @property
+    def source(self) -> str:
+        """Return the tensor that a standard operator moves, pools or compares; its other inputs only say how."""
+        return self.inputs[0]
 
     def integer(self, name: str) -> int:
         """Return the integer attribute `name`."""
@@ -115,6 +140,14 @@ class Graph:
     def node(self, name: str) -> Node:
         """Return the node called `name`."""
         return next(node for node in self.nodes if node.name == name)
+
+    def constant(self, node: Node, role: str) -> Array | None:
+        """Return the constant that `node` takes in `role`, or None where it is computed. KeyError: no such role."""
+        return self.initializers.get(node.operand(role))
+
+    def constants(self, node: Node) -> dict[str, Array]:
+        """Return the constant inputs of `node` by their roles."""
+        return {role: self.initializers[name] for role, name in node.operands.items() if name in self.initializers}
 
 
 def freeze(array: Array) -> Array:

@@ -7,8 +7,8 @@ are the business of `ops`; this says what a node must look like before anyone as
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .file.bodies import DOMAIN
-from .model import Attribute
+DOMAIN = "dqtsim"
+Attribute = int | str | tuple[int, ...]
 
 CODES = "uint8"
 WIDE = "int64"
@@ -32,13 +32,19 @@ class Schema:
     domain: str
     operator: str
     inputs: tuple[Input, ...]
-    attributes: Mapping[str, "Attribute | None"] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute | None] = field(default_factory=dict)
     variadic: bool = False
 
     @property
     def title(self) -> str:
         """Return the operator's name with its domain."""
         return f"{self.domain + '.' if self.domain else ''}{self.operator}"
+
+    def roles(self, count: int) -> tuple[str, ...]:
+        """Return the roles of a node's `count` inputs in order; a variadic operator numbers its one role: inputs.0."""
+        if self.variadic:
+            return tuple(f"{self.inputs[0].name}.{number}" for number in range(count))
+        return tuple(entry.name for entry in self.inputs)
 
 
 REQUIRED = None

@@ -19,7 +19,7 @@ def with_bits(graph: Graph, bits: Sequence[Widths]) -> Graph:
     if len(bits) != len(graph.layers):
         raise ModelError(f"'bits' has one pair of widths per layer, {len(graph.layers)}; found {len(bits)}.")
     rows = {name: index for index, name in enumerate(graph.layers)}
-    layer_of = {node.inputs[-1]: node.name for node in graph.nodes if node.name in rows}
+    layer_of = {node.operand("widths"): node.name for node in graph.nodes if node.name in rows}
     initializers = {**graph.initializers, BITS: freeze(np.array(bits, np.int64).reshape(len(rows), 2))}
     nodes: list[Node] = []
     for old in graph.nodes:

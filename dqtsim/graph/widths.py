@@ -38,7 +38,7 @@ def reachable_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
             n = graph.arithmetic.master_width
             found[node.name] = ((n, n),)
             continue
-        widths = node.inputs[-1]
+        widths = node.operand("widths")
         if readers[widths] > 1 or not _gathers_row(graph, node.name, sources.get(widths)):
             tables = f"'{BITS}' or '{PINNED_BITS}'" if graph.controller else f"'{BITS}'"
             raise ModelError(
@@ -86,7 +86,7 @@ def _check_table(graph: Graph, name: str, rows: int) -> None:
 
 
 def _check_master(graph: Graph, node: Node) -> None:
-    n, widths = graph.arithmetic.master_width, node.inputs[-1]
+    n, widths = graph.arithmetic.master_width, node.operand("widths")
     if widths not in graph.initializers or graph.initializers[widths].tolist() != [n, n]:
         raise ModelError(
             f"{node.title} is no entry of metadata 'dqtsim.layers', so its widths are an initializer [{n}, {n}]; "
@@ -98,7 +98,7 @@ def _gathers_row(graph: Graph, layer: str, source: Node | None) -> bool:
     """Return whether `source` takes the row of `layer` from `bits`, or its pinned pair before a controller decides."""
     if source is None or source.operator != "Gather" or source.attributes.get("axis") != 0:
         return False
-    table, index = source.inputs[0], graph.initializers.get(source.inputs[1])
+    table, index = source.operand("data"), graph.constant(source, "indices")
     if index is None or index.shape != ():
         return False
     if graph.controller and table == PINNED_BITS and layer in graph.pinned and table in graph.initializers:
@@ -112,34 +112,34 @@ def _check_decision(graph: Graph, sources: Sources) -> None:
     chosen = BITS
     if graph.pinned:
         last = _made_by(sources, BITS, "Gather", axis=0)
-        both = _made_by(sources, last.inputs[0], "Concat", axis=0)
-        if len(both.inputs) != 2 or both.inputs[0] != PINNED_BITS:
+        both = _made_by(sources, last.operand("data"), "Concat", axis=0)
+        if len(both.inputs) != 2 or both.operand("inputs.0") != PINNED_BITS:
             raise ModelError(
                 f"{DECISION}; {both.title} joins {list(both.inputs)[:3]}, not '{PINNED_BITS}' and one more."
             )
         _check_constant(
             graph,
-            last.inputs[1],
-            _order(graph, last.inputs[1]),
+            last.operand("indices"),
+            _order(graph, last.operand("indices")),
             f"'{BITS}' has one row per entry of metadata 'dqtsim.layers', in that order",
         )
-        chosen = both.inputs[1]
+        chosen = both.operand("inputs.1")
     gather = _made_by(sources, chosen, "Gather", axis=0)
     _check_constant(
         graph,
-        gather.inputs[0],
+        gather.operand("data"),
         np.array(graph.candidates, np.int64),
         "a controller chooses among the pairs of metadata 'dqtsim.candidates'",
     )
-    choice = _made_by(sources, gather.inputs[1], "ArgMax", axis=1, keepdims=0, select_last_index=0)
-    table = _made_by(sources, choice.inputs[0], "Reshape")
+    choice = _made_by(sources, gather.operand("indices"), "ArgMax", axis=1, keepdims=0, select_last_index=0)
+    table = _made_by(sources, choice.operand("data"), "Reshape")
     _check_constant(
         graph,
-        table.inputs[1],
+        table.operand("shape"),
         np.array([len(graph.layers) - len(graph.pinned), len(graph.candidates)], np.int64),
         "a controller's logits are one row per layer without pinned widths, one column per candidate",
     )
-    if table.inputs[0] != graph.controller:
+    if table.operand("data") != graph.controller:
         raise ModelError(
             f"metadata 'dqtsim.controller' names the tensor from which the nodes compute '{BITS}'; "
             f"'{graph.controller}' is none."

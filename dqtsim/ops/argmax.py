@@ -1,33 +1,31 @@
 """ArgMax along the last axis, the lowest index on a tie (B7, B8)."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .. import spec
 from ..errors import ModelError
-from ..graph.model import Array, Node
+from ..graph.model import Node
 from . import cost
-from .operator import Call, Operator, Outcome, TensorType, integers
+from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
 
 
-def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
-    shape = inputs[0].shape
+def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
+    shape = inputs["data"].shape
     if not shape or node.integer("axis") not in (-1, len(shape) - 1) or node.integer("select_last_index"):
         raise ModelError(f"{node.title} takes the last axis and the lowest index on a tie.")
     return TensorType("int64", shape[:-1] + ((1,) if node.integer("keepdims") else ()), 0, shape[-1] - 1)
 
 
-def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
-    x = inputs[0]
+def _spec(call: Call, inputs: Arrays) -> Outcome:
+    x = inputs["data"]
     best = [spec.argmax(row) for row in integers(x.reshape(-1, x.shape[-1]))]
     return Outcome(np.array(best, np.int64).reshape(call.type.shape))
 
 
-def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
+def _kernel(call: Call, inputs: Arrays) -> Outcome:
     from ..engines.numba import decision
 
-    x = inputs[0]
+    x = inputs["data"]
     best = np.empty(x.size // x.shape[-1], np.int64)
     decision.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
     return Outcome(best.reshape(call.type.shape))

@@ -14,7 +14,7 @@ from typing import assert_never
 from ..graph.model import Node, Widths
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
-from .operator import Machine, TensorType
+from .operator import Machine, TensorType, Types
 
 
 class Primitive(StrEnum):
@@ -57,25 +57,19 @@ class Cost:
         return sum(count * b_w * b_a for (b_w, b_a), count in self.macs.items())
 
 
-def nested_layer(
-    _node: Node, inputs: Sequence[TensorType], output: TensorType, machine: Machine, widths: Widths
-) -> Cost:
+def nested_layer(_node: Node, inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
     """Return the cost of a requantized convolution or fully connected layer."""
     cost = _until_bias(inputs, output, machine, widths)
     cost.primitives.update(_requantized(prod(output.shape), machine))
     return cost
 
 
-def nested_logits(
-    _node: Node, inputs: Sequence[TensorType], output: TensorType, machine: Machine, widths: Widths
-) -> Cost:
+def nested_logits(_node: Node, inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
     """Return the cost of a layer that ends with its bias (B7)."""
     return _until_bias(inputs, output, machine, widths)
 
 
-def nested_add(
-    _node: Node, _inputs: Sequence[TensorType], output: TensorType, machine: Machine, _widths: Widths
-) -> Cost:
+def nested_add(_node: Node, _inputs: Types, output: TensorType, machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of B5: two multiplications and one addition, then the shift of B4 without its multiplication."""
     elements = prod(output.shape)
     cost = Cost(primitives=_requantized(elements, machine))
@@ -85,36 +79,30 @@ def nested_add(
     return cost
 
 
-def nested_requantize(
-    _node: Node, _inputs: Sequence[TensorType], output: TensorType, machine: Machine, _widths: Widths
-) -> Cost:
+def nested_requantize(_node: Node, _inputs: Types, output: TensorType, machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of B4 on codes."""
     return Cost(primitives=_requantized(prod(output.shape), machine))
 
 
-def average_pool(
-    node: Node, inputs: Sequence[TensorType], output: TensorType, machine: Machine, _widths: Widths
-) -> Cost:
+def average_pool(node: Node, inputs: Types, output: TensorType, machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of B6: one addition for each tap inside the picture, then B4."""
     cost = Cost(primitives=_requantized(prod(output.shape), machine))
-    cost.primitives[Primitive.POOL_ADD] = _taps_inside(node, (1, 1), inputs[0].shape, output.shape)
+    cost.primitives[Primitive.POOL_ADD] = _taps_inside(node, (1, 1), inputs["x"].shape, output.shape)
     return cost
 
 
-def max_pool(node: Node, inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+def max_pool(node: Node, inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of a maximum: one comparison fewer than there are taps inside the picture."""
-    taps = _taps_inside(node, node.pair("dilations"), inputs[0].shape, output.shape)
+    taps = _taps_inside(node, node.pair("dilations"), inputs["x"].shape, output.shape)
     return Cost(primitives=Counter({Primitive.COMPARE: taps - prod(output.shape)}))
 
 
-def argmax(_node: Node, inputs: Sequence[TensorType], output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+def argmax(_node: Node, inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of a decision: one comparison fewer than there are candidates."""
-    return Cost(primitives=Counter({Primitive.COMPARE: prod(inputs[0].shape) - prod(output.shape)}))
+    return Cost(primitives=Counter({Primitive.COMPARE: prod(inputs["data"].shape) - prod(output.shape)}))
 
 
-def movement(
-    _node: Node, _inputs: Sequence[TensorType], _output: TensorType, _machine: Machine, _widths: Widths
-) -> Cost:
+def movement(_node: Node, _inputs: Types, _output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
     """Return no cost: the operator only says where data lie."""
     return Cost()
 
@@ -149,13 +137,13 @@ def _exponent(b: int, n: int, rule: Nesting) -> int:
             assert_never(rule)
 
 
-def _until_bias(inputs: Sequence[TensorType], output: TensorType, machine: Machine, widths: Widths) -> Cost:
+def _until_bias(inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
     """Return the cost of B1-B3."""
     b_w, b_a = widths
-    w, outputs = inputs[1].shape, prod(output.shape)
+    w, outputs = inputs["w"].shape, prod(output.shape)
     cost = Cost(Counter({widths: outputs * prod(w[1:])}))
     cost.primitives.update(nesting(prod(w), b_w, machine.n, machine.weight_rule, weights=True))
-    cost.primitives.update(nesting(prod(inputs[0].shape), b_a, machine.n, machine.activation_rule, weights=False))
+    cost.primitives.update(nesting(prod(inputs["x"].shape), b_a, machine.n, machine.activation_rule, weights=False))
     n = machine.n
     if _exponent(b_w, n, machine.weight_rule) + _exponent(b_a, n, machine.activation_rule) > 0:
         cost.primitives[Primitive.ALIGN_SHIFT] = outputs

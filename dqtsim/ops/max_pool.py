@@ -1,49 +1,47 @@
 """MaxPool on codes (B6)."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .. import spec
 from ..errors import ModelError
-from ..graph.model import Array, Node
+from ..graph.model import Node
 from ..spec.window import Window
 from . import cost
 from .nested_average_pool import inside, pool_window, pooled_shape
-from .operator import Call, Operator, Outcome, TensorType, integers
+from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
 
 
 def _window(node: Node) -> Window:
     return pool_window(node, node.pair("dilations"))
 
 
-def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
     for name, only in (("ceil_mode", 0), ("storage_order", 0), ("auto_pad", "NOTSET")):
         if node.attributes[name] != only:
             raise ModelError(f"{node.title} supports only {name} {only}; found {node.attributes[name]}.")
     if len(node.integers("kernel_shape")) != 2:
         raise ModelError(f"{node.title} takes 'kernel_shape' with 2 entries; found {node.integers('kernel_shape')}.")
-    x = inputs[0]
+    x = inputs["x"]
     return TensorType("uint8", pooled_shape(node, x, _window(node)), x.low, x.high)
 
 
-def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
+def _spec(call: Call, inputs: Arrays) -> Outcome:
     window = _window(call.node)
     _, _, rows, columns = call.type.shape
     y = np.empty(call.type.shape, np.uint8)
-    for c, plane in enumerate(integers(inputs[0][0])):
+    for c, plane in enumerate(integers(inputs["x"][0])):
         for oy in range(rows):
             for ox in range(columns):
                 y[0, c, oy, ox] = spec.max_pool(inside(plane, window, oy, ox))
     return Outcome(y)
 
 
-def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
+def _kernel(call: Call, inputs: Arrays) -> Outcome:
     from ..engines.numba import pool
 
     window = _window(call.node)
     y = np.empty(call.type.shape, np.uint8)
-    pool.max_pool(inputs[0][0], window.kernel, window.strides, window.dilations, window.pads[:2], y[0])
+    pool.max_pool(inputs["x"][0], window.kernel, window.strides, window.dilations, window.pads[:2], y[0])
     return Outcome(y)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from .. import spec
 from ..errors import ModelError
-from ..graph.file.bodies import DOMAIN
 from ..graph.model import Array, Node
+from ..graph.schema import DOMAIN
 from ..numbers import of_overflow
 from ..spec.rules import Nesting, Overflow
-from .operator import Bound, Call, Machine, TensorType, overflow_error, refuse_widths
+from .operator import Bound, Call, Machine, Types, overflow_error, refuse_widths
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,13 @@ def saturated(table: Array, machine: Machine) -> Array:
     return np.clip(table, -half, half - 1)
 
 
-def check_rows(node: Node, inputs: Sequence[TensorType], channels: int) -> None:
+def check_rows(node: Node, inputs: Types, channels: int) -> None:
     """Raise ModelError unless the input has as many channels as the weights read."""
-    expected = inputs[1].shape[1] * channels
-    if inputs[0].shape[1] != expected:
+    x, w = inputs["x"].shape, inputs["w"].shape
+    expected = w[1] * channels
+    if x[1] != expected:
         raise ModelError(
-            f"{node.title} reads {expected} input channels by its weights of shape {inputs[1].shape}; its input has "
-            f"shape {inputs[0].shape}."
+            f"{node.title} reads {expected} input channels by its weights of shape {w}; its input has shape {x}."
         )
 
 

@@ -6,12 +6,12 @@ import numpy as np
 
 from .. import spec
 from ..errors import ModelError
-from ..graph.model import Array, Node
+from ..graph.model import Node
 from ..numbers import of_rounding
 from ..spec.window import Window
 from . import cost
 from .nested import DOMAIN
-from .operator import Call, Operator, Outcome, TensorType, integers
+from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers, scalars
 
 
 def pool_window(node: Node, dilations: tuple[int, int] = (1, 1)) -> Window:
@@ -49,20 +49,20 @@ def inside(planes: Sequence[Sequence[int]], window: Window, oy: int, ox: int) ->
     return [planes[y][x] for y, x in window.positions(oy, ox) if 0 <= y < height and 0 <= x < width]
 
 
-def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
     if len(node.integers("kernel_shape")) != 2:
         raise ModelError(f"{node.title} takes 'kernel_shape' with 2 entries; found {node.integers('kernel_shape')}.")
-    shape = pooled_shape(node, inputs[0], pool_window(node))
+    shape = pooled_shape(node, inputs["x"], pool_window(node))
     return TensorType("uint8", shape, node.integer("low"), node.integer("high"))
 
 
-def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
-    z_x, z_y, m, s = (int(x) for x in inputs[1:])
+def _spec(call: Call, inputs: Arrays) -> Outcome:
+    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
     low, high = call.node.integer("low"), call.node.integer("high")
     window = pool_window(call.node)
     _, _, rows, columns = call.type.shape
     y = np.empty(call.type.shape, np.uint8)
-    for c, plane in enumerate(integers(inputs[0][0])):
+    for c, plane in enumerate(integers(inputs["x"][0])):
         for oy in range(rows):
             for ox in range(columns):
                 codes = inside(plane, window, oy, ox)
@@ -70,14 +70,14 @@ def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
     return Outcome(y)
 
 
-def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
+def _kernel(call: Call, inputs: Arrays) -> Outcome:
     from ..engines.numba import pool
 
-    z_x, z_y, m, s = (int(x) for x in inputs[1:])
+    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
     node, window = call.node, pool_window(call.node)
     y = np.empty(call.type.shape, np.uint8)
     pool.average_pool(
-        inputs[0][0],
+        inputs["x"][0],
         window.kernel,
         window.strides,
         window.pads[:2],

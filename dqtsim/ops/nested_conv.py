@@ -1,6 +1,5 @@
 """NestedConv: convolution of nested codes, requantized to master codes (B1-B4)."""
 
-from collections.abc import Sequence
 from itertools import product
 from typing import assert_never
 
@@ -29,7 +28,7 @@ from .nested import (
     spec_operands,
     spec_row,
 )
-from .operator import Call, Operator, Outcome, TensorType, integers
+from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
 
 
 def _window(node: Node, weight_shape: tuple[int, ...]) -> Window:
@@ -39,8 +38,8 @@ def _window(node: Node, weight_shape: tuple[int, ...]) -> Window:
     )
 
 
-def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
-    x, w = inputs[0], inputs[1]
+def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
+    x, w = inputs["x"], inputs["w"]
     group = node.integer("group")
     if len(x.shape) != 4 or x.shape[0] != 1:
         raise ModelError(f"{node.title} takes an input of shape (1, C, H, W); found {x.shape}.")
@@ -55,19 +54,19 @@ def _infer(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array 
     return TensorType("uint8", (1, w.shape[0], rows, columns), node.integer("low"), node.integer("high"))
 
 
-def _spec(call: Call, inputs: Sequence[Array]) -> Outcome:
-    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, spec_row(call, widths)
+def _spec(call: Call, inputs: Arrays) -> Outcome:
+    x, w = inputs["x"], inputs["w"]
+    node, machine, row = call.node, call.machine, spec_row(call, inputs["widths"])
     window = _window(node, w.shape)
     _, outputs, rows, columns = call.type.shape
     channels, height, width = x.shape[1:]
-    flat = spec_operands(integers(x.reshape(-1)), int(z_x), row.b_a, machine, weights=False)
+    flat = spec_operands(integers(x.reshape(-1)), int(inputs["x_zero_point"]), row.b_a, machine, weights=False)
     area = height * width
     planes = [[flat[c * area + y * width : c * area + (y + 1) * width] for y in range(height)] for c in range(channels)]
     weights = _spec_weights(call, w, row)
     e_w, e_a = spec_exponents(machine, row)
-    b, m, s = (integers(table[row.index]) for table in (bias, multiplier, shift))
-    low, high, zero = node.integer("low"), node.integer("high"), int(z_y)
+    b, m, s = (integers(inputs[role][row.index]) for role in ("bias", "multiplier", "shift"))
+    low, high, zero = node.integer("low"), node.integer("high"), int(inputs["y_zero_point"])
     flags = spec.Flags()
     p = np.empty((1, outputs, rows, columns), np.int64)
     y = np.empty((1, outputs, rows, columns), np.uint8)
@@ -99,16 +98,16 @@ def _spec_weights(call: Call, w: Array, row: Row) -> list[list[int]]:
     return [spec_operands(channel, z_w, row.b_w, machine, weights=True) for channel in channels]
 
 
-def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
+def _kernel(call: Call, inputs: Arrays) -> Outcome:
     from ..engines.numba import mac, nest, requantize
 
-    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, kernel_row(call, widths)
+    x, w = inputs["x"], inputs["w"]
+    node, machine, row = call.node, call.machine, kernel_row(call, inputs["widths"])
     _, outputs, rows, columns = call.type.shape
     top, left, bottom, right = node.integers("pads")
     channels, height, width = x.shape[1:]
     operands = np.zeros((channels, height + top + bottom, width + left + right), np.int32)
-    table = nest.operand_table(int(z_x), row.b_a, machine.n, machine.activation_rule)
+    table = nest.operand_table(int(inputs["x_zero_point"]), row.b_a, machine.n, machine.activation_rule)
     nest.nest_planes(x[0], table, top, left, operands)
     weights = kernel_weights(w, row, machine)
     bound = call.bounds[row.b_w, row.b_a]
@@ -128,10 +127,10 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     requantize.requantize(
         sums,
         kernel_alignment(machine, row),
-        saturated(bias[row.index], machine),
-        multiplier[row.index],
-        shift[row.index],
-        int(z_y),
+        saturated(inputs["bias"][row.index], machine),
+        inputs["multiplier"][row.index],
+        inputs["shift"][row.index],
+        int(inputs["y_zero_point"]),
         node.integer("low"),
         node.integer("high"),
         of_rounding(machine.rounding),
@@ -140,9 +139,9 @@ def _kernel(call: Call, inputs: Sequence[Array]) -> Outcome:
     return Outcome(y, sums.reshape(1, outputs, rows, columns), flags)
 
 
-def _macs(_node: Node, inputs: Sequence[TensorType], output: TensorType) -> int:
-    taps = inputs[1].shape[1] * inputs[1].shape[2] * inputs[1].shape[3]
-    return output.shape[1] * output.shape[2] * output.shape[3] * taps
+def _macs(_node: Node, inputs: Types, output: TensorType) -> int:
+    _, channels, rows, columns = inputs["w"].shape
+    return output.shape[1] * output.shape[2] * output.shape[3] * channels * rows * columns
 
 
 OPERATORS = (Operator(DOMAIN, "NestedConv", _infer, _spec, _kernel, cost.nested_layer, _macs),)

@@ -1,6 +1,6 @@
 """NestedGemm and NestedLogits: fully connected layers, requantized (B4) or left as int32 logits (B7)."""
 
-from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -25,44 +25,46 @@ from .nested import (
     spec_operands,
     spec_row,
 )
-from .operator import Call, Operator, Outcome, TensorType, integers
+from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
 
 
-def _check(node: Node, inputs: Sequence[TensorType]) -> None:
-    if len(inputs[0].shape) != 2 or inputs[0].shape[0] != 1:
-        raise ModelError(f"{node.title} takes an input of shape (1, K); found {inputs[0].shape}.")
+def _check(node: Node, inputs: Types) -> None:
+    x = inputs["x"].shape
+    if len(x) != 2 or x[0] != 1:
+        raise ModelError(f"{node.title} takes an input of shape (1, K); found {x}.")
     check_rows(node, inputs, 1)
 
 
-def _infer_gemm(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+def _infer_gemm(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
     _check(node, inputs)
-    return TensorType("uint8", (1, inputs[1].shape[0]), node.integer("low"), node.integer("high"))
+    return TensorType("uint8", (1, inputs["w"].shape[0]), node.integer("low"), node.integer("high"))
 
 
-def _infer_logits(node: Node, inputs: Sequence[TensorType], _constants: Sequence[Array | None]) -> TensorType:
+def _infer_logits(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
     _check(node, inputs)
-    return TensorType("int32", (1, inputs[1].shape[0]), -(1 << 31), (1 << 31) - 1)
+    return TensorType("int32", (1, inputs["w"].shape[0]), -(1 << 31), (1 << 31) - 1)
 
 
-def _spec_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[list[int], spec.Flags]:
+def _spec_sums(call: Call, inputs: Arrays, row: Row) -> tuple[list[int], spec.Flags]:
     """Return P of every output and the flags (B1)."""
     machine, flags = call.machine, spec.Flags()
-    taps = spec_operands(integers(x[0]), int(z_x), row.b_a, machine, weights=False)
+    taps = spec_operands(integers(inputs["x"][0]), int(inputs["x_zero_point"]), row.b_a, machine, weights=False)
     z_w = spec.master_zero_point_of_weights(machine.n)
     sums = []
-    for o, codes in enumerate(integers(w)):
+    for o, codes in enumerate(integers(inputs["w"])):
         weights = spec_operands(codes, z_w, row.b_w, machine, weights=True)
         sums.append(spec_dot(call, weights, taps, flags, (o,)))
     return sums, flags
 
 
-def _kernel_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[Array, spec.Flags]:
+def _kernel_sums(call: Call, inputs: Arrays, row: Row) -> tuple[Array, spec.Flags]:
     """Return P (O, 1) and the flags (B1)."""
     from ..engines.numba import mac, nest
 
-    machine = call.machine
+    machine, x, w = call.machine, inputs["x"], inputs["w"]
     operands = np.empty(x.size, np.int32)
-    nest.nest_flat(x.reshape(-1), nest.operand_table(int(z_x), row.b_a, machine.n, machine.activation_rule), operands)
+    table = nest.operand_table(int(inputs["x_zero_point"]), row.b_a, machine.n, machine.activation_rule)
+    nest.nest_flat(x.reshape(-1), table, operands)
     weights = kernel_weights(w, row, machine)
     bound = call.bounds[row.b_w, row.b_a]
     p = np.zeros((w.shape[0], 1), accumulator_dtype(bound))
@@ -89,32 +91,32 @@ def _kernel_sums(call: Call, x: Array, w: Array, z_x: Array, row: Row) -> tuple[
     return sums, flags
 
 
-def _spec_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
-    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, spec_row(call, widths)
-    sums, flags = _spec_sums(call, x, w, z_x, row)
+def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
+    node, machine, row = call.node, call.machine, spec_row(call, inputs["widths"])
+    sums, flags = _spec_sums(call, inputs, row)
     e_w, e_a = spec_exponents(machine, row)
+    z_y, low, high = int(inputs["y_zero_point"]), node.integer("low"), node.integer("high")
+    rows = (integers(inputs[role][row.index]) for role in ("bias", "multiplier", "shift"))
     y = []
-    for p, b, m, s in zip(sums, *(integers(table[row.index]) for table in (bias, multiplier, shift)), strict=True):
+    for p, b, m, s in zip(sums, *rows, strict=True):
         total = spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width)
-        y.append(spec.requantize(total, m, s, int(z_y), node.integer("low"), node.integer("high"), machine.rounding))
+        y.append(spec.requantize(total, m, s, z_y, low, high, machine.rounding))
     return Outcome(np.array([y], np.uint8), np.array([sums], np.int64), flags)
 
 
-def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
+def _kernel_gemm(call: Call, inputs: Arrays) -> Outcome:
     from ..engines.numba import requantize
 
-    x, w, z_x, z_y, bias, multiplier, shift, widths = inputs
-    node, machine, row = call.node, call.machine, kernel_row(call, widths)
-    sums, flags = _kernel_sums(call, x, w, z_x, row)
+    node, machine, row = call.node, call.machine, kernel_row(call, inputs["widths"])
+    sums, flags = _kernel_sums(call, inputs, row)
     y = np.empty(sums.shape, np.uint8)
     requantize.requantize(
         sums,
         kernel_alignment(machine, row),
-        saturated(bias[row.index], machine),
-        multiplier[row.index],
-        shift[row.index],
-        int(z_y),
+        saturated(inputs["bias"][row.index], machine),
+        inputs["multiplier"][row.index],
+        inputs["shift"][row.index],
+        int(inputs["y_zero_point"]),
         node.integer("low"),
         node.integer("high"),
         of_rounding(machine.rounding),
@@ -123,29 +125,27 @@ def _kernel_gemm(call: Call, inputs: Sequence[Array]) -> Outcome:
     return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
 
 
-def _spec_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
-    x, w, z_x, bias, widths = inputs
-    machine, row = call.machine, spec_row(call, widths)
-    sums, flags = _spec_sums(call, x, w, z_x, row)
+def _spec_logits(call: Call, inputs: Arrays) -> Outcome:
+    machine, row = call.machine, spec_row(call, inputs["widths"])
+    sums, flags = _spec_sums(call, inputs, row)
     e_w, e_a = spec_exponents(machine, row)
-    biases = integers(bias[row.index])
+    biases = integers(inputs["bias"][row.index])
     y = [spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)]
     return Outcome(np.array([y], np.int32), np.array([sums], np.int64), flags)
 
 
-def _kernel_logits(call: Call, inputs: Sequence[Array]) -> Outcome:
+def _kernel_logits(call: Call, inputs: Arrays) -> Outcome:
     from ..engines.numba import requantize
 
-    x, w, z_x, bias, widths = inputs
-    machine, row = call.machine, kernel_row(call, widths)
-    sums, flags = _kernel_sums(call, x, w, z_x, row)
+    machine, row = call.machine, kernel_row(call, inputs["widths"])
+    sums, flags = _kernel_sums(call, inputs, row)
     y = np.empty(sums.shape, np.int32)
-    requantize.add_bias(sums, kernel_alignment(machine, row), saturated(bias[row.index], machine), y)
+    requantize.add_bias(sums, kernel_alignment(machine, row), saturated(inputs["bias"][row.index], machine), y)
     return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
 
 
-def _macs(_node: Node, inputs: Sequence[TensorType], _output: TensorType) -> int:
-    return inputs[1].shape[0] * inputs[1].shape[1]
+def _macs(_node: Node, inputs: Types, _output: TensorType) -> int:
+    return prod(inputs["w"].shape)
 
 
 OPERATORS = (

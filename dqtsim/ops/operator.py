@@ -112,20 +112,23 @@ class Outcome:
     flags: Flags | None = None
 
 
-Infer = Callable[[Node, Sequence[TensorType], Sequence[Array | None]], TensorType]
-Execute = Callable[[Call, Sequence[Array]], Outcome]
-Macs = Callable[[Node, Sequence[TensorType], TensorType], int]
-CostOf = Callable[[Node, Sequence[TensorType], TensorType, Machine, tuple[int, int]], "Cost"]
+# inputs come by role, as in `Node.operands`; of the constants, those that the node has
+Types = Mapping[str, TensorType]
+Arrays = Mapping[str, Array]
+Infer = Callable[[Node, Types, Arrays], TensorType]
+Execute = Callable[[Call, Arrays], Outcome]
+Macs = Callable[[Node, Types, TensorType], int]
+CostOf = Callable[[Node, Types, TensorType, Machine, tuple[int, int]], "Cost"]
 
 
-def no_macs(_node: Node, _inputs: Sequence[TensorType], _output: TensorType) -> int:
+def no_macs(_node: Node, _inputs: Types, _output: TensorType) -> int:
     """Return 0: the operator multiplies no operands."""
     return 0
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator.
+    """One operator. Its functions take inputs by role, `inputs["bias"]`.
 
     infer: output type from input types (and constants where the shape depends on them).
     spec: the meaning, by the law in `spec/`.
@@ -163,3 +166,8 @@ def integers(array: Array) -> list[Any]:
     nested = array.tolist()
     assert isinstance(nested, list)
     return nested
+
+
+def scalars(inputs: Arrays, *roles: str) -> tuple[int, ...]:
+    """Return the inputs of these roles, which are scalars, as Python ints."""
+    return tuple(int(inputs[role]) for role in roles)

@@ -112,18 +112,18 @@ def record(plan: Plan, sample: Array, layers: Sequence[str] = (), engine: str = 
 
 def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags | None) -> Vector:
     node, machine = step.node, plan.machine
-    inputs = [tensors[name] for name in node.inputs]
-    x, w = inputs[0], inputs[1]
-    pair = int(inputs[-1][0]), int(inputs[-1][1])
+    inputs = node.operands_in(tensors)
+    x, w = inputs["x"], inputs["w"]
+    b_w, b_a = inputs["widths"].tolist()
+    pair = b_w, b_a
     row = spec.select_row(*pair, node.integers("row_widths"))
     logits = node.operator == "NestedLogits"
-    bias = inputs[3 if logits else 4][row]
     zeros = np.zeros(w.shape[0], np.int64)
     config = {
         "b_w": pair[0],
         "b_a": pair[1],
-        "z_x": int(inputs[2]),
-        "z_y": 0 if logits else int(inputs[3]),
+        "z_x": int(inputs["x_zero_point"]),
+        "z_y": 0 if logits else int(inputs["y_zero_point"]),
         "lo": 0 if logits else node.integer("low"),
         "hi": 0 if logits else node.integer("high"),
         **_geometry(node, x.shape, w.shape, step.call.type.shape),
@@ -138,9 +138,9 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
     arrays = {
         "x": x[0],
         "w": w,
-        "bias": saturated(bias, machine),
-        "m": zeros if logits else inputs[5][row],
-        "s": zeros if logits else inputs[6][row],
+        "bias": saturated(inputs["bias"][row], machine),
+        "m": zeros if logits else inputs["multiplier"][row],
+        "s": zeros if logits else inputs["shift"][row],
         "acc": tensors[f"{node.name}.acc"][0],
         "y": tensors[node.outputs[0]][0],
     }
@@ -207,9 +207,13 @@ def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False, 
     bounds = {vector.widths: layer_bound(w, z_x, 0, top, vector.widths, machine)}
     call = Call(step.node, machine, step.call.type, bounds)
     rows = len(step.node.integers("row_widths"))
-    tables = [np.zeros((rows, channels), np.int64) for _ in range(1 if logits else 3)]
-    points = [np.array(z, np.uint8) for z in ((z_x,) if logits else (z_x, z_y))]
-    outcome = step.operator.kernel(call, [x[None], w, *points, *tables, np.array(vector.widths, np.int64)])
+    # what follows the accumulators is the law's below; the kernel's own does not matter
+    table = np.zeros((rows, channels), np.int64)
+    inputs = {"x": x[None], "w": w, "x_zero_point": np.array(z_x, np.uint8), "bias": table}
+    inputs["widths"] = np.array(vector.widths, np.int64)
+    if not logits:
+        inputs |= {"y_zero_point": np.array(z_y, np.uint8), "multiplier": table, "shift": table}
+    outcome = step.operator.kernel(call, inputs)
     assert outcome.accumulator is not None
     acc = outcome.accumulator[0].astype(np.int64)
     align = sum(

@@ -17,6 +17,8 @@ from dqtsim.graph.model import BITS, Array, Graph, Node, Widths
 from dqtsim.spec.rules import Nesting, Rounding
 from dqtsim.train.files import Pictures, in_parts
 
+Inputs = dict[str, torch.Tensor]  # by role
+
 
 def run_graph(
     graph: Graph, codes: Array, allow: Callable[[Node, Widths], None] = lambda node, pair: None
@@ -30,9 +32,9 @@ def run_graph(
     values[graph.input.name] = torch.from_numpy(np.array(codes))
     named: dict[str, Array] = {graph.input.name: codes}
     for node in graph.nodes:
-        inputs = [values[name] for name in node.inputs]
+        inputs = node.operands_in(values)
         if node.operator in LAYERS:
-            b_w, b_a = inputs[-1].tolist()
+            b_w, b_a = inputs["widths"].tolist()
             allow(node, (b_w, b_a))
             p, y = _layer(graph, node, inputs, (b_w, b_a))
             named[f"{node.name}.acc"] = p.numpy()
@@ -43,7 +45,7 @@ def run_graph(
     return named
 
 
-def _other(graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _other(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     if node.operator not in _OPERATORS:
         raise ModelError(f"the PyTorch path does not know the operator of {node.title}.")
     return _OPERATORS[node.operator](graph, node, inputs)
@@ -69,7 +71,7 @@ def run_batch(
         used[:] = widths
     output = next(value.name for value in graph.outputs if value.name != BITS)
     for node in _data_nodes(graph, [output] if widths is not None else [output, graph.controller]):
-        inputs = [values[name] for name in node.inputs if name in values]
+        inputs = {role: values[name] for role, name in node.operands.items() if name in values}
         if node.operator in LAYERS:
             own = used[:, rows[node.name]] if node.name in rows else torch.full((len(codes), 2), n)
             values[node.outputs[0]] = _mixed_layer(graph, node, inputs, own)
@@ -78,7 +80,7 @@ def run_batch(
         if widths is None and node.outputs[0] == graph.controller:
             free = [rows[name] for name in graph.layers if name not in graph.pinned]
             table = values[graph.controller].reshape(len(codes), len(free), len(graph.candidates))
-            used[:, free] = torch.tensor(graph.candidates)[_argmax(graph, None, [table])]
+            used[:, free] = torch.tensor(graph.candidates)[_first_largest(table)]
     return values[output], used
 
 
@@ -88,19 +90,17 @@ def _data_nodes(graph: Graph, wanted: list[str]) -> list[Node]:
     for node in reversed(graph.nodes):
         if needed & set(node.outputs):
             kept.append(node)
-            needed.update(node.inputs[:-1] if node.operator in LAYERS else node.inputs)
+            needed.update(name for role, name in node.operands.items() if role != "widths")
     return kept[::-1]
 
 
-def _mixed_layer(graph: Graph, node: Node, inputs: list[torch.Tensor], widths: torch.Tensor) -> torch.Tensor:
+def _mixed_layer(graph: Graph, node: Node, inputs: Inputs, widths: torch.Tensor) -> torch.Tensor:
     """A layer's output at each sample's widths int64 [N, 2], one group of samples per pair of widths."""
     pairs, group = torch.unique(widths, dim=0, return_inverse=True)
     result: torch.Tensor | None = None
-    # `_layer` takes the tensor of widths last, as a node does, and looks at its argument instead.
-    parts = [*inputs[: len(node.inputs) - 1], widths]
     for number, (b_w, b_a) in enumerate(pairs.tolist()):
         members = (group == number).nonzero().squeeze(1)
-        _, y = _layer(graph, node, [parts[0][members], *parts[1:]], (b_w, b_a))
+        _, y = _layer(graph, node, {**inputs, "x": inputs["x"][members]}, (b_w, b_a))
         if result is None:
             result = torch.empty((len(widths), *y.shape[1:]), dtype=y.dtype)
         result[members] = y
@@ -121,7 +121,7 @@ def classify(
         logits, rows = run_batch(
             graph, images[part], widths[part] if widths is not None and widths.dim() == 3 else widths
         )
-        classes.append(_argmax(graph, None, [logits]))
+        classes.append(_first_largest(logits))
         used.append(rows)
         progress(min(part.stop, len(images)))
     return torch.cat(classes), torch.cat(used)
@@ -150,15 +150,12 @@ def _operand(codes: torch.Tensor, zero_point: int, width: int, n: int, rule: Nes
     return (operand * 2 + 1, n - width - 1) if odd else (operand, n - width)
 
 
-def _layer(
-    graph: Graph, node: Node, inputs: list[torch.Tensor], widths: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _layer(graph: Graph, node: Node, inputs: Inputs, widths: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """B1-B4 and B7 at `widths`: the accumulator P int64 and the layer's output, of any number of samples."""
     rules, n = graph.arithmetic, graph.arithmetic.master_width
-    x, w, z_x = inputs[:3]
-    b_w, b_a = widths
+    w, (b_w, b_a) = inputs["w"], widths
     s_w, e_w = _operand(w, 2 ** (n - 1), b_w, n, rules.weight_rule)
-    s_a, e_a = _operand(x, int(z_x), b_a, n, rules.activation_rule)
+    s_a, e_a = _operand(inputs["x"], int(inputs["x_zero_point"]), b_a, n, rules.activation_rule)
     largest = int(s_w.abs().flatten(1).sum(1).max()) * int(s_a.abs().max()) if s_a.numel() else 0
     exact = torch.float32 if largest < 2**24 else torch.float64
     a, w = s_a.to(exact), s_w.to(exact)
@@ -166,12 +163,11 @@ def _layer(
     row_widths = node.integers("row_widths")
     row = min(sum(width < min(b_w, b_a) for width in row_widths), len(row_widths) - 1)
     shape = (1, -1, 1, 1) if p.dim() == 4 else (1, -1)
-    rows = [table[row].reshape(shape) for table in inputs[3:-1] if table.dim() == 2]
-    total = p * 2 ** (e_w + e_a)
+    total = p * 2 ** (e_w + e_a) + inputs["bias"][row].reshape(shape)
     if node.operator == "NestedLogits":
-        return p, (total + rows[0]).to(torch.int32)
-    bias, multiplier, shift = rows
-    return p, _requantize(graph, node, (total + bias) * multiplier, shift, inputs[3])
+        return p, total.to(torch.int32)
+    multiplier, shift = (inputs[role][row].reshape(shape) for role in ("multiplier", "shift"))
+    return p, _requantize(graph, node, total * multiplier, shift, inputs["y_zero_point"])
 
 
 def _convolve(node: Node, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -208,76 +204,81 @@ def _shift(x: torch.Tensor, shift: torch.Tensor, rounding: Rounding) -> torch.Te
     return floor + up.to(torch.int64)
 
 
-def _add(graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _add(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     """B5."""
-    a, b, z_a, z_b, z_y, m_a, m_b, shift = inputs
-    parts = [(q.to(torch.int64) - z.to(torch.int64)) * m for q, z, m in ((a, z_a, m_a), (b, z_b, m_b))]
-    return _requantize(graph, node, parts[0] + parts[1], shift, z_y)
+    a, b = (
+        (inputs[x].to(torch.int64) - inputs[f"{x}_zero_point"].to(torch.int64)) * inputs[f"{x}_multiplier"]
+        for x in "ab"
+    )
+    return _requantize(graph, node, a + b, inputs["shift"], inputs["y_zero_point"])
 
 
-def _average_pool(graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _average_pool(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     """B6: the windows are unfolded and summed."""
-    x, z_x, z_y, multiplier, shift = inputs
     top, left, bottom, right = node.integers("pads")
-    centred = functional.pad(x.to(torch.int64) - int(z_x), (left, right, top, bottom))
+    centred = functional.pad(inputs["x"].to(torch.int64) - int(inputs["x_zero_point"]), (left, right, top, bottom))
     (height, width), (down, across) = node.pair("kernel_shape"), node.pair("strides")
     sums = centred.unfold(2, height, down).unfold(3, width, across).sum((4, 5))
-    return _requantize(graph, node, sums * multiplier, shift, z_y)
+    return _requantize(graph, node, sums * inputs["multiplier"], inputs["shift"], inputs["y_zero_point"])
 
 
-def _rescale(graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _rescale(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     """B4 on codes."""
-    x, z_x, z_y, multiplier, shift = inputs
-    return _requantize(graph, node, (x.to(torch.int64) - int(z_x)) * multiplier, shift, z_y)
+    centred = inputs["x"].to(torch.int64) - int(inputs["x_zero_point"])
+    return _requantize(graph, node, centred * inputs["multiplier"], inputs["shift"], inputs["y_zero_point"])
 
 
-def _max_pool(_graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _max_pool(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     """B6: padded taps are below every code."""
     top, left, bottom, right = node.integers("pads")
-    padded = functional.pad(inputs[0].double(), (left, right, top, bottom), value=-1.0)
+    padded = functional.pad(inputs["x"].double(), (left, right, top, bottom), value=-1.0)
     pooled = functional.max_pool2d(padded, node.pair("kernel_shape"), node.pair("strides"), 0, node.pair("dilations"))
     return pooled.to(torch.uint8)
 
 
-def _argmax(_graph: Graph, node: Node | None, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _argmax(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
+    index = _first_largest(inputs["data"])
+    return index.unsqueeze(-1) if node.integer("keepdims") else index
+
+
+def _first_largest(x: torch.Tensor) -> torch.Tensor:
     """B7, B8: the lowest index on a tie, by counting the entries before the first largest one."""
-    x = inputs[0]
     largest = x == x.max(-1, keepdim=True).values
-    index = (largest.to(torch.int64).cumsum(-1) == 0).sum(-1)
-    return index.unsqueeze(-1) if node is not None and node.integer("keepdims") else index
+    return (largest.to(torch.int64).cumsum(-1) == 0).sum(-1)
 
 
-def _reshape(_graph: Graph, _node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
-    x = inputs[0]
-    return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(inputs[1].tolist())])
+def _reshape(_graph: Graph, _node: Node, inputs: Inputs) -> torch.Tensor:
+    data = inputs["data"]
+    return data.reshape([data.shape[axis] if size == 0 else size for axis, size in enumerate(inputs["shape"].tolist())])
 
 
-def _slice(_graph: Graph, _node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
-    x = inputs[0]
-    for start, end, axis, step in zip(*(part.tolist() for part in inputs[1:]), strict=True):
+def _slice(_graph: Graph, _node: Node, inputs: Inputs) -> torch.Tensor:
+    x = inputs["data"]
+    bounds = (inputs[role].tolist() for role in ("starts", "ends", "axes", "steps"))
+    for start, end, axis, step in zip(*bounds, strict=True):
         places = torch.arange(x.shape[axis])[start:end:step]
         x = x.index_select(axis, places)
     return x
 
 
-def _gather(_graph: Graph, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
-    data, indices = inputs
+def _gather(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
+    data, indices = inputs["data"], inputs["indices"]
     axis = node.integer("axis") % data.dim()
     taken = data.index_select(axis, indices.reshape(-1))
     return taken.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
 
 
-_OPERATORS: dict[str, Callable[[Graph, Node, list[torch.Tensor]], torch.Tensor]] = {
+_OPERATORS: dict[str, Callable[[Graph, Node, Inputs], torch.Tensor]] = {
     "NestedAdd": _add,
     "NestedAveragePool": _average_pool,
     "NestedRequantize": _rescale,
     "MaxPool": _max_pool,
     "ArgMax": _argmax,
-    "Concat": lambda _graph, node, inputs: torch.cat(inputs, node.integer("axis")),
-    "Flatten": lambda _graph, _node, inputs: inputs[0].flatten(1),
+    "Concat": lambda _graph, node, inputs: torch.cat(list(inputs.values()), node.integer("axis")),
+    "Flatten": lambda _graph, _node, inputs: inputs["input"].flatten(1),
     "Gather": _gather,
-    "Identity": lambda _graph, _node, inputs: inputs[0],
+    "Identity": lambda _graph, _node, inputs: inputs["input"],
     "Reshape": _reshape,
     "Slice": _slice,
-    "Transpose": lambda _graph, node, inputs: inputs[0].permute(node.integers("perm")).contiguous(),
+    "Transpose": lambda _graph, node, inputs: inputs["data"].permute(node.integers("perm")).contiguous(),
 }

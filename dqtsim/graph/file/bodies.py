@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, assert_never
 
 from ...spec.rules import Nesting, Rounding
 from ..model import Arithmetic
+from ..schema import DOMAIN
 
 if TYPE_CHECKING:
     import onnx
 
-DOMAIN = "dqtsim"
 DOMAIN_VERSION = 1
 OPSET = 21
 IR_VERSION = 10

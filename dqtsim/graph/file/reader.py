@@ -12,8 +12,9 @@ import numpy as np
 from ...errors import ModelError
 from ...spec.rules import Nesting, Rounding
 from ..checks import check_graph, check_operator
-from ..model import Arithmetic, Array, Attribute, Graph, Node, Quantization, Value, Widths, freeze
-from .bodies import DOMAIN, DOMAIN_VERSION, OPSET, functions
+from ..model import Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
+from ..schema import DOMAIN, Attribute
+from .bodies import DOMAIN_VERSION, OPSET, functions
 from .writer import FORMAT_VERSION
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import numpy as np
 
 from ...outputs import write_file
 from ..checks import check_graph
-from ..model import Attribute, Graph, Value
-from .bodies import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, functions
+from ..model import Graph, Value
+from ..schema import DOMAIN, Attribute
+from .bodies import DOMAIN_VERSION, IR_VERSION, OPSET, functions
 
 if TYPE_CHECKING:
     import onnx

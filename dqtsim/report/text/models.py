@@ -58,7 +58,7 @@ def print_model(console: Console, plan: Plan, path: Path) -> None:
             "x".join(map(str, _weights(graph, node.name).shape)) if nested else "",
             _widths(graph, node.name, list(step.call.bounds)) if nested else "",
             f"{max(bound.bits for bound in step.call.bounds.values())} bits" if nested else "",
-            _weight_step(graph, node.inputs[1]) if nested else "",
+            _weight_step(graph, node.operand("w")) if nested else "",
             f"{quantization.scale[0]:.4g}" if quantization else "",
             str(quantization.zero_point) if quantization else "",
             f"{node.attributes['low']}..{node.attributes['high']}" if "low" in node.attributes else "",
@@ -73,7 +73,7 @@ def print_model(console: Console, plan: Plan, path: Path) -> None:
 
 
 def _weights(graph: Graph, layer: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.asarray(graph.initializers[graph.node(layer).inputs[1]], np.uint8)
+    return np.asarray(graph.constant(graph.node(layer), "w"), np.uint8)
 
 
 def _weight_step(graph: Graph, weight: str) -> str:

@@ -229,7 +229,7 @@ def lower(
         if name in out.fused:
             continue
         if all(i in out.constants for i in step.node.inputs):
-            inputs = [out.constants[i] for i in step.node.inputs]
+            inputs = step.node.operands_in(out.constants)
             out.constants[name] = step.operator.kernel(step.call, inputs).output
             continue
         state.step = step.node.name

@@ -25,7 +25,7 @@ def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Address
     for number, (b_w, b_a) in enumerate(variants):
         table[b_w, b_a] = number
     return {
-        "widths": state.place_of(step.node.inputs[-1]).start,
+        "widths": state.place_of(step.node.operand("widths")).start,
         "choice": state.out.memory.add(table),
         "refused": state.out.refused,
         "layer": 1 + list(state.out.flags).index(step.node.name),

@@ -106,7 +106,7 @@ class Choices:
     """
 
     def __init__(self, plan: Plan, report: Report, known: Mapping[str, Array]) -> None:
-        sources = {step.node.name: step.node.inputs[-1] for step in plan.layer_steps()}
+        sources = {step.node.name: step.node.operand("widths") for step in plan.layer_steps()}
         layers = list(plan.graph.layers)
         layers += [name for name in sources if name not in layers]
         self._report = report

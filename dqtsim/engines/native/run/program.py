@@ -165,7 +165,8 @@ class Instance:
 
     def _ordinary(self, step: Step) -> None:
         try:
-            outcome = step.operator.kernel(step.call, [self.value(name) for name in step.node.inputs])
+            inputs = {role: self.value(name) for role, name in step.node.operands.items()}
+            outcome = step.operator.kernel(step.call, inputs)
         except AccumulatorError:
             # a sum of an earlier layer may have left its register, and what followed it means nothing
             refuse(self.program.plan, self._source)

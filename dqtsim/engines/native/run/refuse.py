@@ -10,6 +10,6 @@ def refuse(plan: Plan, codes: Array) -> NoReturn:
     """Run a sample uint8 (1, ...), in which a sum does not fit, step by step, and raise its AccumulatorError."""
     values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
     for step in plan.steps:
-        inputs = [values[name] for name in step.node.inputs]
+        inputs = step.node.operands_in(values)
         values[step.node.outputs[0]] = step.operator.kernel(step.call, inputs).output
     raise AssertionError("the native operations counted a sum that fits")
