@@ -12,7 +12,7 @@ from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .checks import check_graph
 from .model import BITS, PINNED_BITS, Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
-from .schema import DOMAIN, Attribute
+from .schema import DOMAIN, SCHEMAS, Attribute
 from .static import with_bits
 
 Integers = npt.ArrayLike
@@ -179,11 +179,11 @@ class GraphBuilder:
     ) -> Tensor:
         """Add a NestedAdd (B5)."""
         y = self._codes(name, a.shape, zero_point, (scale,))
-        inputs = [a.name, b.name, self._zero_point(a), self._zero_point(b), self._zero_point(y)]
-        inputs.append(self._array(f"{name}.a_multiplier", np.array(multiplier_a, np.int64)))
-        inputs.append(self._array(f"{name}.b_multiplier", np.array(multiplier_b, np.int64)))
-        inputs.append(self._array(f"{name}.shift", np.array(shift, np.int64)))
-        self._node(name, DOMAIN, "NestedAdd", inputs, _clip(clip))
+        operands = {"a": a.name, "b": b.name}
+        operands |= {f"{role}_zero_point": self._zero_point(x) for role, x in (("a", a), ("b", b), ("y", y))}
+        for role, value in (("a_multiplier", multiplier_a), ("b_multiplier", multiplier_b), ("shift", shift)):
+            operands[role] = self._array(f"{name}.{role}", np.array(value, np.int64))
+        self._node(name, DOMAIN, "NestedAdd", operands, _clip(clip))
         return y
 
     def average_pool(
@@ -230,7 +230,7 @@ class GraphBuilder:
             name,
             "",
             "MaxPool",
-            [x.name],
+            {"x": x.name},
             {
                 "kernel_shape": kernel,
                 "strides": strides,
@@ -245,12 +245,12 @@ class GraphBuilder:
 
     def flatten(self, name: str, x: Tensor) -> Tensor:
         """Add a Flatten to (1, K), in C, H, W order."""
-        self._node(name, "", "Flatten", [x.name], {"axis": 1})
+        self._node(name, "", "Flatten", {"input": x.name}, {"axis": 1})
         return self._same(name, x, (1, int(np.prod(x.shape[1:]))))
 
     def concat(self, name: str, parts: Sequence[Tensor]) -> Tensor:
         """Add a Concat along the channels; the parts must share one quantization."""
-        self._node(name, "", "Concat", [part.name for part in parts], {"axis": 1})
+        self._node(name, "", "Concat", {f"inputs.{i}": part.name for i, part in enumerate(parts)}, {"axis": 1})
         channels = sum(part.shape[1] for part in parts)
         return self._same(name, parts[0], (1, channels, *parts[0].shape[2:]))
 
@@ -350,15 +350,16 @@ class GraphBuilder:
     ) -> Tensor:
         n = self.arithmetic.master_width
         widths = self._widths(name, pinned, controller)
-        inputs = [x.name, self._array(f"{name}.weight", np.asarray(weight, np.uint8)), self._zero_point(x)]
+        operands = {"x": x.name, "w": self._array(f"{name}.weight", np.asarray(weight, np.uint8))}
+        operands |= {"x_zero_point": self._zero_point(x), "widths": widths}
         scales = tuple(float(s) for s in np.asarray(weight_scale, np.float64).reshape(-1))
         self._quantization[f"{name}.weight"] = Quantization(scales, 1 << (n - 1))
         y = Tensor(name, shape)
         if quantization is not None:
             y = self._codes(name, shape, quantization[0], (quantization[1],))
-            inputs.append(self._zero_point(y))
-        inputs += [self._array(f"{name}.{role}", np.asarray(table, np.int64)) for role, table in tables.items()]
-        self._node(name, DOMAIN, operator, [*inputs, widths], attributes)
+            operands["y_zero_point"] = self._zero_point(y)
+        operands |= {role: self._array(f"{name}.{role}", np.asarray(t, np.int64)) for role, t in tables.items()}
+        self._node(name, DOMAIN, operator, operands, attributes)
         return y
 
     def _widths(self, name: str, pinned: Widths | None, controller: bool) -> str:
@@ -372,7 +373,7 @@ class GraphBuilder:
             source, row = PINNED_BITS, len(self._pinned)
             self._pinned[name] = (int(pinned[0]), int(pinned[1]))
         index = self._array(f"{name}.row", np.array(row, np.int64))
-        self._node(f"{name}.widths", "", "Gather", [source, index], {"axis": 0})
+        self._node(f"{name}.widths", "", "Gather", {"data": source, "indices": index}, {"axis": 0})
         return f"{name}.widths"
 
     def _rescaled(
@@ -385,10 +386,10 @@ class GraphBuilder:
         shift: int,
         attributes: Mapping[str, Attribute],
     ) -> None:
-        inputs = [x.name, self._zero_point(x), self._zero_point(y)]
-        inputs.append(self._array(f"{name}.multiplier", np.array(multiplier, np.int64)))
-        inputs.append(self._array(f"{name}.shift", np.array(shift, np.int64)))
-        self._node(name, DOMAIN, operator, inputs, attributes)
+        operands = {"x": x.name, "x_zero_point": self._zero_point(x), "y_zero_point": self._zero_point(y)}
+        for role, value in (("multiplier", multiplier), ("shift", shift)):
+            operands[role] = self._array(f"{name}.{role}", np.array(value, np.int64))
+        self._node(name, DOMAIN, operator, operands, attributes)
 
     def _codes(self, name: str, shape: tuple[int, ...], zero_point: int, scale: tuple[float, ...]) -> Tensor:
         quantization = Quantization(tuple(float(s) for s in scale), int(zero_point))
@@ -408,9 +409,11 @@ class GraphBuilder:
         return name
 
     def _node(
-        self, name: str, domain: str, operator: str, inputs: Sequence[str], attributes: Mapping[str, Attribute]
+        self, name: str, domain: str, operator: str, operands: Mapping[str, str], attributes: Mapping[str, Attribute]
     ) -> None:
-        self._nodes.append(Node(name, domain, operator, tuple(inputs), (name,), MappingProxyType(dict(attributes))))
+        """Add a node whose inputs are `operands`, tensor names by role."""
+        inputs = tuple(operands[role] for role in SCHEMAS[domain, operator].roles(len(operands)))
+        self._nodes.append(Node(name, domain, operator, inputs, (name,), MappingProxyType(dict(attributes))))
 
 
 def _clip(clip: tuple[int, int]) -> dict[str, Attribute]:

@@ -133,6 +133,11 @@ class Graph:
         return bool(self.controller)
 
     @property
+    def format_version(self) -> int:
+        """Return the first format that has all operators of this graph, which is the one that its file states."""
+        return max((SCHEMAS[node.domain, node.operator].since for node in self.nodes), default=1)
+
+    @property
     def input(self) -> Value:
         """Return the one graph input."""
         return self.inputs[0]

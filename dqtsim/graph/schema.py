@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DOMAIN = "dqtsim"
+FORMATS = (1, 2)
 Attribute = int | str | tuple[int, ...]
 
 CODES = "uint8"
@@ -27,13 +28,18 @@ class Input:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a node of one operator looks like: `attributes` maps each to its default; one that is REQUIRED has none."""
+    """What a node of one operator looks like.
+
+    `attributes` maps each to its default; one that is REQUIRED has none. `since` is the first of the FORMATS that has
+    the operator.
+    """
 
     domain: str
     operator: str
     inputs: tuple[Input, ...]
     attributes: Mapping[str, Attribute | None] = field(default_factory=dict)
     variadic: bool = False
+    since: int = 1
 
     @property
     def title(self) -> str:

@@ -207,8 +207,8 @@ CASES: dict[str, tuple[Change, str]] = {
         "a nested model states its format in metadata 'dqtsim.format'; this file has no such entry.",
     ),
     "later format": (
-        say("dqtsim.format", "2"),
-        "this version reads format 1; metadata 'dqtsim.format' says '2'.",
+        say("dqtsim.format", "3"),
+        "this version reads formats 1 and 2; metadata 'dqtsim.format' says '3'.",
     ),
     "no rounding": (
         forget("dqtsim.rounding"),

@@ -1,24 +1,24 @@
 """The model-local functions: every dqtsim operator stated once more, in standard ONNX integer operators.
 
 A runtime that has never heard of dqtsim executes these bodies; stock onnxruntime is thereby an oracle that nobody here
-wrote. dqtsim itself never interprets them: the reader only demands that a file carries exactly these.
+wrote. dqtsim itself never interprets them: the reader only demands that a file carries exactly those of its format.
 
 The bodies state the law with an unbounded accumulator for one picture. They are formulated apart from `spec` on purpose
 (a division where the law shifts, a comparison where the law adds), because agreement is only worth something between
 two statements. The text is the syntax of `onnx.parser`; equation numbers refer to spec/README.md.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, assert_never
 
 from ...spec.rules import Nesting, Rounding
 from ..model import Arithmetic
-from ..schema import DOMAIN
+from ..schema import DOMAIN, SCHEMAS
 
 if TYPE_CHECKING:
     import onnx
 
-DOMAIN_VERSION = 1
 OPSET = 21
 IR_VERSION = 10
 
@@ -284,22 +284,27 @@ NestedRequantize <low, high> (x, x_zero_point, y_zero_point, multiplier, shift) 
 """
 
 
-def function_texts(arithmetic: Arithmetic) -> list[str]:
-    """Return the bodies that a model of this arithmetic carries, helpers first, as `onnx.parser` text."""
-    n = arithmetic.master_width
-    codes = _NEST_CODES.replace("@nest", _nesting(arithmetic.activation_rule).strip("\n"))
-    texts = [codes, _NEST_ACTIVATION]
-    texts += _nest_weight(arithmetic.weight_rule)
-    texts += [_ALIGN, _SELECT_ROW, _REQUANTIZE.replace("@round", _round(arithmetic.rounding).strip("\n"))]
-    texts += [
-        _NESTED_CONV,
-        _NESTED_GEMM,
-        _NESTED_LOGITS,
-        _NESTED_ADD,
-        _NESTED_AVERAGE_POOL,
-        _NESTED_REQUANTIZE,
-    ]
-    return [text.replace("{@n}", f"{{{n}}}").replace("{@z}", f"{{{1 << (n - 1)}}}") for text in texts]
+# the bodies by operator; a new operator is one entry here, and what it calls of domain `dqtsim` are its helpers
+OPERATORS: dict[str, str] = {
+    "NestedConv": _NESTED_CONV,
+    "NestedGemm": _NESTED_GEMM,
+    "NestedLogits": _NESTED_LOGITS,
+    "NestedAdd": _NESTED_ADD,
+    "NestedAveragePool": _NESTED_AVERAGE_POOL,
+    "NestedRequantize": _NESTED_REQUANTIZE,
+}
+
+
+def _helpers(arithmetic: Arithmetic) -> dict[str, str]:
+    """Return the bodies of the helpers under these rules; each stands after those that it calls itself."""
+    return {
+        "NestCodes": _NEST_CODES.replace("@nest", _nesting(arithmetic.activation_rule).strip("\n")),
+        "NestActivation": _NEST_ACTIVATION,
+        **_nest_weight(arithmetic.weight_rule),
+        "Align": _ALIGN,
+        "SelectRow": _SELECT_ROW,
+        "Requantize": _REQUANTIZE.replace("@round", _round(arithmetic.rounding).strip("\n")),
+    }
 
 
 def _nesting(rule: Nesting) -> str:
@@ -313,14 +318,15 @@ def _nesting(rule: Nesting) -> str:
             assert_never(rule)
 
 
-def _nest_weight(rule: Nesting) -> list[str]:
+def _nest_weight(rule: Nesting) -> dict[str, str]:
     """Return the bodies that make operands of weights, helpers first."""
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             nesting = _nesting(rule).strip("\n")
-            return [_NEST_CODES.replace("NestCodes", "NestWeightCodes").replace("@nest", nesting), _NEST_WEIGHT]
+            codes = _NEST_CODES.replace("NestCodes", "NestWeightCodes").replace("@nest", nesting)
+            return {"NestWeightCodes": codes, "NestWeight": _NEST_WEIGHT}
         case Nesting.MIDPOINT:
-            return [_NEST_WEIGHT_MIDPOINT]
+            return {"NestWeight": _NEST_WEIGHT_MIDPOINT}
         case _:
             assert_never(rule)
 
@@ -340,10 +346,33 @@ def _round(rounding: Rounding) -> str:
             assert_never(rounding)
 
 
+def functions(arithmetic: Arithmetic, version: int = 1, used: Iterable[str] = ()) -> "tuple[onnx.FunctionProto, ...]":
+    """Return the bodies that a file of format `version` carries, parsed and in its order, helpers first.
+
+    Version 1: those of every operator of version 1, used or not. From version 2 on: those of the operators `used`.
+    Either way with the helpers that these bodies call, themselves or through another helper.
+    """
+    n = arithmetic.master_width
+    texts = {
+        name: text.replace("{@n}", f"{{{n}}}").replace("{@z}", f"{{{1 << (n - 1)}}}")
+        for name, text in {**_helpers(arithmetic), **OPERATORS}.items()
+    }
+    if version == 1:
+        used = [schema.operator for schema in SCHEMAS.values() if schema.domain == DOMAIN and schema.since == 1]
+    waiting = list(used)
+    found: dict[str, onnx.FunctionProto] = {}
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _parsed(texts[name], version)
+            waiting += [node.op_type for node in found[name].node if node.domain == DOMAIN]
+    return tuple(found[name] for name in texts if name in found)
+
+
 @cache
-def functions(arithmetic: Arithmetic) -> "tuple[onnx.FunctionProto, ...]":
-    """Return the parsed bodies for this arithmetic, in the order in which a file carries them."""
+def _parsed(text: str, version: int) -> "onnx.FunctionProto":
     from onnx import parser
 
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {DOMAIN_VERSION}]>\n'
-    return tuple(parser.parse_function(header + text.strip()) for text in function_texts(arithmetic))
+    # the version of the domain is that of the format
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {version}]>\n'
+    return parser.parse_function(header + text.strip())

@@ -13,9 +13,8 @@ from ...errors import ModelError
 from ...spec.rules import Nesting, Rounding
 from ..checks import check_graph, check_operator
 from ..model import Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
-from ..schema import DOMAIN, Attribute
-from .bodies import DOMAIN_VERSION, OPSET, functions
-from .writer import FORMAT_VERSION
+from ..schema import DOMAIN, FORMATS, SCHEMAS, Attribute
+from .bodies import OPSET, functions
 
 if TYPE_CHECKING:
     import onnx
@@ -57,8 +56,9 @@ def from_onnx(model: "onnx.ModelProto") -> Graph:
     """Return the graph that `model` describes, checked. Raises ModelError."""
     _check_texts(model)
     props = _metadata(model)
+    version = _version(props)
     arithmetic = _arithmetic(props)
-    _check_opsets(model)
+    _check_opsets(model, version)
     initializers = _initializers(model.graph)
     nodes = tuple(_node(node) for node in model.graph.node)
     inputs = tuple(_value(value) for value in model.graph.input if value.name not in initializers)
@@ -84,7 +84,8 @@ def from_onnx(model: "onnx.ModelProto") -> Graph:
         producer=MappingProxyType({str(k): str(v) for k, v in _json(props, "dqtsim.producer", dict).items()}),
     )
     check_graph(graph)
-    _check_functions(model, arithmetic)
+    _check_version(graph, version)
+    _check_functions(model, graph)
     return graph
 
 
@@ -103,12 +104,33 @@ def _check_texts(message: "Message") -> None:
 
 def _metadata(model: "onnx.ModelProto") -> dict[str, str]:
     props = {entry.key: entry.value for entry in model.metadata_props}
-    version = props.get("dqtsim.format")
-    if version is None:
+    if "dqtsim.format" not in props:
         raise ModelError("a nested model states its format in metadata 'dqtsim.format'; this file has no such entry.")
-    if version != FORMAT_VERSION:
-        raise ModelError(f"this version reads format {FORMAT_VERSION}; metadata 'dqtsim.format' says '{version}'.")
     return props
+
+
+def _version(props: Mapping[str, str]) -> int:
+    """Return the version of the format that the file states."""
+    known = {str(version): version for version in FORMATS}
+    stated = props["dqtsim.format"]
+    if stated not in known:
+        raise ModelError(f"this version reads formats {' and '.join(known)}; metadata 'dqtsim.format' says '{stated}'.")
+    return known[stated]
+
+
+def _check_version(graph: Graph, version: int) -> None:
+    """Refuse a file that states another version than the first one that has all its operators."""
+    for node in graph.nodes:
+        since = SCHEMAS[node.domain, node.operator].since
+        if since > version:
+            raise ModelError(
+                f"a file of format {version} has operators of that format; {node.title} is of format {since}."
+            )
+    if graph.format_version < version:
+        raise ModelError(
+            f"a file states the lowest format that it needs; metadata 'dqtsim.format' says '{version}', "
+            f"its operators need {graph.format_version}."
+        )
 
 
 def _arithmetic(props: Mapping[str, str]) -> Arithmetic:
@@ -165,12 +187,12 @@ def _pair(item: Any, key: str) -> Widths:
     raise ModelError(f"metadata '{key}' holds pairs of a weight width and an activation width; found {item!r}.")
 
 
-def _check_opsets(model: "onnx.ModelProto") -> None:
+def _check_opsets(model: "onnx.ModelProto", version: int) -> None:
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    for domain, version in (("", OPSET), (DOMAIN, DOMAIN_VERSION)):
-        if versions.get(domain) != version:
+    for domain, wanted in (("", OPSET), (DOMAIN, version)):
+        if versions.get(domain) != wanted:
             found = versions.get(domain, "none")
-            raise ModelError(f"a nested model imports domain '{domain or 'ai.onnx'}' version {version}; found {found}.")
+            raise ModelError(f"a nested model imports domain '{domain or 'ai.onnx'}' version {wanted}; found {found}.")
 
 
 def _dtype(number: int, where: str) -> str:
@@ -317,10 +339,17 @@ def _quantization(graph: "onnx.GraphProto", initializers: Mapping[str, Array]) -
     return found
 
 
-def _check_functions(model: "onnx.ModelProto", arithmetic: Arithmetic) -> None:
-    written = {function.name: function for function in functions(arithmetic)}
+def _check_functions(model: "onnx.ModelProto", graph: Graph) -> None:
+    version = graph.format_version
+    used = {node.operator for node in graph.nodes if node.domain == DOMAIN}
+    written = {function.name: function for function in functions(graph.arithmetic, version, used)}
     carried: dict[str, onnx.FunctionProto] = {}
     for function in model.functions:
+        if version > 1 and function.domain == DOMAIN and function.name not in written:
+            raise ModelError(
+                f"a file of format {version} carries the function bodies that its nodes use and no other; "
+                f"nothing uses '{function.name}'."
+            )
         if function.domain != DOMAIN or function.name not in written:
             raise ModelError(
                 f"a nested model carries only the functions of domain '{DOMAIN}'; found operator '{function.name}' of "

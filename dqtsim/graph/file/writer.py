@@ -11,19 +11,17 @@ from ...outputs import write_file
 from ..checks import check_graph
 from ..model import Graph, Value
 from ..schema import DOMAIN, Attribute
-from .bodies import DOMAIN_VERSION, IR_VERSION, OPSET, functions
+from .bodies import IR_VERSION, OPSET, functions
 
 if TYPE_CHECKING:
     import onnx
-
-FORMAT_VERSION = "1"
 
 
 def metadata(graph: Graph) -> dict[str, str]:
     """Return the metadata_props of `graph`; every value that is not plain text is JSON."""
     arithmetic = graph.arithmetic
     return {
-        "dqtsim.format": FORMAT_VERSION,
+        "dqtsim.format": str(graph.format_version),
         "dqtsim.master_width": str(arithmetic.master_width),
         "dqtsim.weight_rule": arithmetic.weight_rule.value,
         "dqtsim.activation_rule": arithmetic.activation_rule.value,
@@ -73,10 +71,12 @@ def to_onnx(graph: Graph) -> "onnx.ModelProto":
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
     proto.quantization_annotation.extend(annotations)
+    version = graph.format_version
+    used = {node.operator for node in graph.nodes if node.domain == DOMAIN}
     model = helper.make_model(
         proto,
-        functions=list(functions(graph.arithmetic)),
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
+        functions=list(functions(graph.arithmetic, version, used)),
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, version)],
         ir_version=IR_VERSION,
         producer_name="dqtsim",
     )

@@ -1,0 +1,238 @@
+"""Versions of the file: version 1 stays as it is, byte for byte; version 2 carries the bodies that it uses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import pytest
+from onnx import checker
+
+from dqtsim.errors import ModelError
+from dqtsim.graph import Graph, Node, from_onnx, load, to_onnx
+from dqtsim.graph.file import bodies
+from dqtsim.graph.schema import DOMAIN, SCHEMAS, Schema
+
+from .networks import everything, tiny
+
+ROOT = Path(__file__).parents[2]
+MODELS = sorted((ROOT / "models").rglob("*.onnx"))
+HELPERS = {"NestCodes", "NestActivation", "NestWeightCodes", "NestWeight", "Align", "SelectRow", "Requantize"}
+OPERATORS = {"NestedConv", "NestedGemm", "NestedLogits", "NestedAdd", "NestedAveragePool", "NestedRequantize"}
+
+# an operator as a later version may add one: codes counted from the top of a requantized copy of them
+MIRROR = """
+NestedMirror <low, high> (x, x_zero_point, multiplier, shift) => (y)
+{
+  same = dqtsim.NestedRequantize <low: int = @low, high: int = @high> (x, x_zero_point, x_zero_point, multiplier, shift)
+  top = Constant <value = uint8 {255}> ()
+  y = Sub (top, same)
+}
+"""
+SCHEMA = replace(
+    SCHEMAS[DOMAIN, "NestedRequantize"],
+    operator="NestedMirror",
+    inputs=tuple(entry for entry in SCHEMAS[DOMAIN, "NestedRequantize"].inputs if entry.name != "y_zero_point"),
+    since=2,
+)
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the format an operator of version 2, as its author would: one schema, one body."""
+    monkeypatch.setitem(cast(dict[tuple[str, str], Schema], SCHEMAS), (DOMAIN, "NestedMirror"), SCHEMA)
+    monkeypatch.setitem(bodies.OPERATORS, "NestedMirror", MIRROR)
+
+
+def mirrored() -> Graph:
+    """Return the small network with its picture mirrored first, which needs version 2."""
+    graph = tiny()
+    one = {"mirror.multiplier": np.array(1), "mirror.shift": np.array(0)}
+    inputs = ("x", "x.zero_point", *one)
+    node = Node("mirror", DOMAIN, "NestedMirror", inputs, ("mirror",), MappingProxyType({"low": 0, "high": 255}))
+    nodes = [
+        replace(old, inputs=tuple("mirror" if name == "x" else name for name in old.inputs)) for old in graph.nodes
+    ]
+    return replace(graph, nodes=(node, *nodes), initializers=MappingProxyType({**graph.initializers, **one}))
+
+
+def written(graph: Graph) -> bytes:
+    data: bytes = to_onnx(graph).SerializeToString(deterministic=True)
+    return data
+
+
+def carried(model: onnx.ModelProto) -> list[str]:
+    return [function.name for function in model.functions]
+
+
+def refusal(model: onnx.ModelProto) -> str:
+    with pytest.raises(ModelError) as caught:
+        from_onnx(model)
+    return str(caught.value)
+
+
+def state(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """Let a file say another version of the format, in metadata, imports and bodies."""
+    next(entry for entry in model.metadata_props if entry.key == "dqtsim.format").value = str(version)
+    for imports in [model.opset_import, *(function.opset_import for function in model.functions)]:
+        next(entry for entry in imports if entry.domain == DOMAIN).version = version
+    return model
+
+
+def test_every_committed_model_is_here() -> None:
+    assert len(MODELS) >= 9
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_committed_model_is_written_as_it_was(path: Path) -> None:
+    graph = load(path)
+    assert graph.format_version == 1
+    assert written(graph) == path.read_bytes()
+
+
+@pytest.mark.usefixtures("mirror")
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_new_operator_leaves_every_committed_model_as_it_was(path: Path) -> None:
+    assert written(load(path)) == path.read_bytes()
+
+
+def test_a_file_of_version_1_carries_every_body_of_version_1() -> None:
+    model = to_onnx(tiny())
+    assert {node.op_type for node in model.graph.node if node.domain == DOMAIN} == {"NestedConv", "NestedLogits"}
+    assert set(carried(model)) == OPERATORS | HELPERS
+
+
+def test_every_operator_of_the_domain_has_a_body() -> None:
+    assert {schema.operator for schema in SCHEMAS.values() if schema.domain == DOMAIN} == set(bodies.OPERATORS)
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_file_of_version_2_says_so_and_carries_what_it_uses() -> None:
+    model = to_onnx(mirrored())
+    assert {entry.key: entry.value for entry in model.metadata_props}["dqtsim.format"] == "2"
+    for imports in [model.opset_import, *(function.opset_import for function in model.functions)]:
+        assert {entry.domain: entry.version for entry in imports} == {"": 21, DOMAIN: 2}
+    # NestedRequantize is no operator of this graph; the body of NestedMirror calls it
+    unused = {"NestedGemm", "NestedAdd", "NestedAveragePool"}
+    assert set(carried(model)) == (OPERATORS | HELPERS | {"NestedMirror"}) - unused
+    checker.check_model(model, full_check=True)
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_file_of_version_2_is_read_and_written_as_it_was() -> None:
+    data = written(mirrored())
+    model = onnx.ModelProto()
+    model.ParseFromString(data)
+    graph = from_onnx(model)
+    assert graph.format_version == 2
+    assert written(graph) == data
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_stock_runtime_executes_a_file_of_version_2() -> None:
+    import onnxruntime
+
+    model = to_onnx(mirrored())
+    model.graph.output.append(onnx.helper.make_tensor_value_info("mirror", onnx.TensorProto.UINT8, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    picture = np.random.default_rng(0).integers(0, 256, mirrored().input.shape, np.uint8)
+    (found,) = session.run(["mirror"], {"x": picture})
+    np.testing.assert_array_equal(found, 255 - picture)
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_graph_that_no_longer_needs_version_2_is_written_as_version_1() -> None:
+    assert mirrored().format_version == 2
+    assert tiny().format_version == 1
+    assert written(replace(mirrored(), nodes=tiny().nodes, initializers=tiny().initializers)) == written(tiny())
+
+
+def without(name: str) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        kept = [function for function in model.functions if function.name != name]
+        del model.functions[:]
+        model.functions.extend(kept)
+
+    return change
+
+
+def with_body(name: str) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        arithmetic = mirrored().arithmetic
+        model.functions.extend(f for f in bodies.functions(arithmetic, 2, [name]) if f.name == name)
+
+    return change
+
+
+def body_of_version_1(model: onnx.ModelProto) -> None:
+    function = next(function for function in model.functions if function.name == "Align")
+    next(entry for entry in function.opset_import if entry.domain == DOMAIN).version = 1
+
+
+def domain_of_version_1(model: onnx.ModelProto) -> None:
+    next(entry for entry in model.opset_import if entry.domain == DOMAIN).version = 1
+
+
+REFUSED: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
+    "version 1 in all it says": (
+        lambda model: state(model, 1),
+        "a file of format 1 has operators of that format; node 'mirror' (dqtsim.NestedMirror) is of format 2.",
+    ),
+    "version 3": (
+        lambda model: state(model, 3),
+        "this version reads formats 1 and 2; metadata 'dqtsim.format' says '3'.",
+    ),
+    "domain of version 1": (
+        domain_of_version_1,
+        "a nested model imports domain 'dqtsim' version 2; found 1.",
+    ),
+    "body of version 1": (
+        body_of_version_1,
+        "the function body of operator 'Align' (domain 'dqtsim') differs from the law: its inputs, outputs, attributes "
+        "or imports are others.",
+    ),
+    "operator without its body": (
+        without("NestedMirror"),
+        "the file lacks the function body of operator 'NestedMirror' (domain 'dqtsim').",
+    ),
+    "helper without its body": (
+        without("NestedRequantize"),
+        "the file lacks the function body of operator 'NestedRequantize' (domain 'dqtsim').",
+    ),
+    "helper of a helper without its body": (
+        without("NestCodes"),
+        "the file lacks the function body of operator 'NestCodes' (domain 'dqtsim').",
+    ),
+    "body that nothing uses": (
+        with_body("NestedAdd"),
+        "a file of format 2 carries the function bodies that its nodes use and no other; nothing uses 'NestedAdd'.",
+    ),
+}
+
+
+@pytest.mark.usefixtures("mirror")
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_of_version_2_is_refused(case: str) -> None:
+    change, sentence = REFUSED[case]
+    model = to_onnx(mirrored())
+    change(model)
+    assert refusal(model) == sentence
+
+
+def test_a_file_that_needs_no_version_2_says_version_1() -> None:
+    assert refusal(state(to_onnx(everything()), 2)) == (
+        "a file states the lowest format that it needs; metadata 'dqtsim.format' says '2', its operators need 1."
+    )
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_file_of_version_1_carries_no_body_of_version_2() -> None:
+    model = to_onnx(tiny())
+    with_body("NestedMirror")(model)
+    assert refusal(model) == (
+        "a nested model carries only the functions of domain 'dqtsim'; found operator 'NestedMirror' of domain "
+        "'dqtsim'."
+    )
