@@ -6,7 +6,7 @@ A field is a key (number << 3 | kind) and a value: a varint (kind 0), 8 bytes (1
 from collections.abc import Iterator
 
 from ...errors import ModelError
-from ...graph.file.bodies import DOMAIN
+from ...graph.schema import DOMAIN
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _GRAPH, _OPSET, _METADATA = 7, 8, 14
