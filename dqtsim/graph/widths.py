@@ -114,9 +114,8 @@ def _check_decision(graph: Graph, sources: Sources) -> None:
         last = _made_by(sources, BITS, "Gather", axis=0)
         both = _made_by(sources, last.operand("data"), "Concat", axis=0)
         if len(both.inputs) != 2 or both.operand("inputs.0") != PINNED_BITS:
-            raise ModelError(
-                f"{DECISION}; {both.title} joins {list(both.inputs)[:3]}, not '{PINNED_BITS}' and one more."
-            )
+            joined = ", ".join(f"'{name}'" for name in both.inputs[:3])
+            raise ModelError(f"{DECISION}; {both.title} joins '{PINNED_BITS}' and the chosen pairs; found {joined}.")
         _check_constant(
             graph,
             last.operand("indices"),

@@ -92,7 +92,7 @@ def test_widths_that_another_operation_serves_are_passed_over(name: str) -> None
 
 def test_no_other_record_has_widths() -> None:
     """Whatever reads widths reads them by its choice."""
-    modules = [import_module(f"dqtsim.kernels.vector.{info.name}") for info in iter_modules(emit.__path__)]
+    modules = [import_module(f"{emit.__name__}.{info.name}") for info in iter_modules(emit.__path__)]
     records = {id(x): x for module in modules for x in vars(module).values() if isinstance(x, Record)}.values()
     with_widths = [record for record in records if "widths" in record.names]
     assert {id(record) for record in with_widths} == {id(record) for record, _ in OPERATIONS.values()}

@@ -1,13 +1,19 @@
 """Widths that no checked graph gives, forced past the reader: every engine stops with the layer and the pair (B8)."""
 
 import ctypes
+from collections import defaultdict
 from dataclasses import replace
 from hashlib import sha256
+from importlib import import_module
 
 import numpy as np
 import pytest
 
 from dqtsim.engines.native import native
+from dqtsim.engines.native.emit.choice import ELSEWHERE, NONE
+from dqtsim.engines.native.isa.base import AND, ISAS, Isa
+from dqtsim.engines.native.lower.handlers import HANDLERS
+from dqtsim.engines.native.lower.state import Lowered, Native, lower
 from dqtsim.engines.native.run.program import Program
 from dqtsim.engines.registry import ENGINES, Trace, engine, run
 from dqtsim.errors import ModelError
@@ -17,6 +23,8 @@ from dqtsim.spec import Overflow
 from tests.builders import Array, compiled, network, picture
 from tests.graph.changes import put
 from tests.vectorkernels import kernel, kernels
+
+from .ones import ones
 
 HUGE = 1 << 62
 PAIRS = [(5, 5), (2, 4), (0, 0), (9, 8), (99, 99), (85, 3), (-1, 8), (1 << 30, 1 << 30), (HUGE, -HUGE)]
@@ -31,6 +39,10 @@ def sentence(layer: str, pair: tuple[int, int]) -> str:
 def exchanged(plan: Plan, graph: Graph) -> Plan:
     """Return `plan` with another graph than the one that was planned."""
     return replace(plan, graph=graph, engines={})
+
+
+def plan_pairs(plan: Plan, layer: str) -> set[tuple[int, int]]:
+    return set(next(step.call.bounds for step in plan.layer_steps() if step.node.name == layer))
 
 
 def overwrite(program: Program, table: Array, values: Array) -> None:
@@ -99,6 +111,34 @@ def test_constants_of_a_static_program_are_looked_at_too(name: str) -> None:
         with pytest.raises(ModelError) as caught:
             list(run(plan, picture()))
     assert str(caught.value) == sentence("stem", (85, 3))
+
+
+def tables(program: Lowered, layer: str) -> dict[str, Array]:
+    """Return the table of choices, (9, 9), of each operation of a layer, by its name and number."""
+    arrays = {int(array.ctypes.data): array for array in program.memory.arrays}
+    own = [o for o in program.operations if isinstance(o, Native) and o.step == layer and "choice" in o.words]
+    choices = [arrays[int(str(o.words["choice"]))][:81].reshape(9, 9) for o in own]
+    return {f"{o.name} {number}": table for number, (o, table) in enumerate(zip(own, choices, strict=True))}
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_each_planned_pair_has_one_variant_and_no_other_pair_has_any(isa: Isa, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where bits are counted at one of the pairs; nothing is run, so functions need no addresses."""
+    monkeypatch.setattr(import_module("dqtsim.engines.native.lower.one_bit"), "can_count", lambda isa: AND in isa.dots)
+    plan = compiled(ones("FLOOR"))
+    program = lower(plan, isa, defaultdict(int), HANDLERS)
+    for layer in ("left", "right"):
+        found = tables(program, layer)
+        names = ["nest", "bits", "conv", "conv"] if AND in isa.dots else ["nest", "conv"]
+        assert [name.split()[0] for name in found if not name.startswith("panels")] == names
+        convolutions = [table for name, table in found.items() if name.startswith("conv")]
+        for pair in np.ndindex(9, 9):
+            numbers = [int(table[pair]) for table in convolutions]
+            if pair in plan_pairs(plan, layer):
+                assert sum(number < len(plan.graph.candidates) for number in numbers) == 1
+                assert numbers.count(ELSEWHERE) == len(numbers) - 1
+            else:
+                assert all(int(table[pair]) == NONE for table in found.values())
 
 
 @every_kernel
