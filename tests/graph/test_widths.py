@@ -297,6 +297,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
         together(put("scores.fixed", np.zeros((1, 12), np.int32)), says(controller="scores.fixed")),
         f"{NAMES} 'scores.fixed' is none.",
     ),
+    "a constant as controller, read as one": (
+        together(
+            put("fixed", np.zeros((1, 12), np.int32)),
+            read("bits.table", 0, "fixed"),
+            says(controller="fixed"),
+        ),
+        f"{NAMES} 'fixed' is none.",
+    ),
     "a constant table of logits": (
         together(
             put("fixed", np.zeros((1, 12), np.int32)),
@@ -490,6 +498,14 @@ def test_names_of_nodes_and_tables_are_free() -> None:
     graph = pinned_twice()
     arrays = {names.get(name, name): array for name, array in graph.initializers.items()}
     agree(replace(graph, nodes=tuple(map(renamed, graph.nodes)), initializers=MappingProxyType(arrays)))
+
+
+def test_logits_may_come_from_any_node() -> None:
+    """Also from one that reads constants, so that every sample has the same widths."""
+    moved = before("bits.table", node("Identity", ("scores",), "moved"))
+    agree(together(moved, read("bits.table", 0, "moved"), says(controller="moved"))(pinned_twice()))
+    fixed = together(put("fixed", np.array([[0, 1, 0, 2, 1, 1]], np.int32)), moved, read("moved", 0, "fixed"))
+    agree(together(fixed, read("bits.table", 0, "moved"), says(controller="moved"))(pinned_twice()))
 
 
 def test_others_may_read_what_makes_widths() -> None:
