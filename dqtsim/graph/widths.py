@@ -6,7 +6,7 @@ a row of `bits` is always a candidate or a pinned pair.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -29,31 +29,33 @@ def reachable_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
     _check_table(graph, BITS, len(graph.layers))
     _check_table(graph, PINNED_BITS, len(graph.pinned))
     readers = Counter(name for node in graph.nodes for name in node.inputs)
+    rows = {layer: row for row, layer in enumerate(graph.layers)}
     found: dict[str, tuple[Widths, ...]] = {}
     for node in graph.nodes:
         if node.operator not in NESTED_LAYERS:
             continue
-        if node.name not in graph.layers:
+        row = rows.get(node.name)
+        if row is None:
             _check_master(graph, node)
             n = graph.arithmetic.master_width
             found[node.name] = ((n, n),)
             continue
         widths = node.operand("widths")
-        if readers[widths] > 1 or not _gathers_row(graph, node.name, sources.get(widths)):
+        if readers[widths] > 1 or not _gathers_row(graph, node.name, row, sources.get(widths)):
             tables = f"'{BITS}' or '{PINNED_BITS}'" if graph.controller else f"'{BITS}'"
             raise ModelError(
                 f"{node.title} takes its widths from its own Gather (axis 0) of its row of {tables}; '{widths}' is "
                 f"none."
             )
-        found[node.name] = _pairs(graph, node.name)
+        found[node.name] = _pairs(graph, node.name, row)
     if graph.controller:
         _check_decision(graph, sources)
     return found
 
 
-def _pairs(graph: Graph, layer: str) -> tuple[Widths, ...]:
+def _pairs(graph: Graph, layer: str, row: int) -> tuple[Widths, ...]:
     if not graph.controller:
-        b_w, b_a = graph.initializers[BITS][graph.layers.index(layer)].tolist()
+        b_w, b_a = graph.initializers[BITS][row].tolist()
         return ((b_w, b_a),)
     return (graph.pinned[layer],) if layer in graph.pinned else graph.candidates
 
@@ -94,17 +96,17 @@ def _check_master(graph: Graph, node: Node) -> None:
         )
 
 
-def _gathers_row(graph: Graph, layer: str, source: Node | None) -> bool:
-    """Return whether `source` takes the row of `layer` from `bits`, or its pinned pair before a controller decides."""
+def _gathers_row(graph: Graph, layer: str, row: int, source: Node | None) -> bool:
+    """Return whether `source` takes row `row` of `bits`, or before a controller decides the pinned pair of `layer`."""
     if source is None or source.operator != "Gather" or source.attributes.get("axis") != 0:
         return False
     table, index = source.operand("data"), graph.constant(source, "indices")
     if index is None or index.shape != ():
         return False
     if graph.controller and table == PINNED_BITS and layer in graph.pinned and table in graph.initializers:
-        rows = graph.initializers[table].tolist()
-        return 0 <= int(index) < len(rows) and rows[int(index)] == list(graph.pinned[layer])
-    return table == BITS and int(index) == graph.layers.index(layer)
+        pairs = graph.initializers[table]
+        return 0 <= int(index) < len(pairs) and bool(pairs[int(index)].tolist() == list(graph.pinned[layer]))
+    return table == BITS and int(index) == row
 
 
 def _check_decision(graph: Graph, sources: Sources) -> None:
@@ -176,8 +178,9 @@ def _order(graph: Graph, name: str) -> Array:
 
     The layers without pinned widths follow each other as in the metadata. A pinned one may be at any row of its pair.
     """
-    found = graph.initializers.get(name, np.zeros(0, np.int64)).reshape(-1).tolist()
-    rows = graph.initializers[PINNED_BITS].tolist() if PINNED_BITS in graph.initializers else []
+    found = graph.initializers.get(name, np.zeros(0, np.int64)).reshape(-1)
+    rows = [tuple(row) for row in graph.initializers[PINNED_BITS].tolist()] if PINNED_BITS in graph.initializers else []
+    first = {pair: place for place, pair in reversed(list(enumerate(rows)))}
     places: list[int] = []
     free = len(graph.pinned)
     for number, layer in enumerate(graph.layers):
@@ -185,12 +188,12 @@ def _order(graph: Graph, name: str) -> Array:
             places.append(free)
             free += 1
             continue
-        own = [place for place, row in enumerate(rows) if row == list(graph.pinned[layer])]
-        if not own:
+        pair = graph.pinned[layer]
+        if pair not in first:
             raise ModelError(
-                f"initializer '{PINNED_BITS}' holds the pairs of metadata 'dqtsim.pinned'; {graph.pinned[layer]} of "
-                f"layer '{layer}' is not among them."
+                f"initializer '{PINNED_BITS}' holds the pairs of metadata 'dqtsim.pinned'; {pair} of layer '{layer}' "
+                f"is not among them."
             )
-        given: Sequence[int] = found[number : number + 1]
-        places.append(given[0] if given and given[0] in own else own[0])
+        given = int(found[number]) if number < len(found) else -1
+        places.append(given if 0 <= given < len(rows) and rows[given] == pair else first[pair])
     return np.array(places, np.int64)

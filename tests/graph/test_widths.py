@@ -464,6 +464,15 @@ def test_a_pinned_layer_may_take_its_pair_from_bits() -> None:
     agree(graph)
 
 
+def test_a_pinned_layer_whose_pair_is_not_in_the_table_is_refused() -> None:
+    change = together(read("d.widths", 0, BITS), fill("d.row", 2), put(PINNED_BITS, [[8, 6], [5, 5]]))
+    with pytest.raises(ModelError) as caught:
+        check_graph(change(pinned_twice()))
+    assert str(caught.value) == (
+        "initializer 'bits.pinned' holds the pairs of metadata 'dqtsim.pinned'; (4, 4) of layer 'd' is not among them."
+    )
+
+
 def test_pinned_pairs_may_stand_in_any_order() -> None:
     change = together(put(PINNED_BITS, [[4, 4], [8, 6]]), fill("a.row", 1), fill("d.row", 0))
     agree(together(change, put(ORDER, [1, 2, 0, 3]))(pinned_twice()))
