@@ -116,7 +116,7 @@ def _check_decision(graph: Graph, sources: Sources) -> None:
         last = _made_by(sources, BITS, "Gather", axis=0)
         both = _made_by(sources, last.operand("data"), "Concat", axis=0)
         if len(both.inputs) != 2 or both.operand("inputs.0") != PINNED_BITS:
-            joined = ", ".join(f"'{name}'" for name in both.inputs[:3])
+            joined = ", ".join(f"'{name}'" for name in list(both.operands.values())[:3])
             raise ModelError(f"{DECISION}; {both.title} joins '{PINNED_BITS}' and the chosen pairs; found {joined}.")
         _check_constant(
             graph,
