@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engines.registry import Result, Trace, engine, run
+    from .engines.registry import engine, run
+    from .engines.result import Result, Trace
     from .errors import DqtsimError
     from .frontends import load
     from .golden import verify
@@ -51,7 +52,8 @@ _HOMES = {
     "graph": ("Graph", "GraphBuilder", "save"),
     "inputs.picture": ("read_input",),
     "planner": ("Plan", "plan"),
-    "engines.registry": ("Result", "Trace", "engine", "run"),
+    "engines.registry": ("engine", "run"),
+    "engines.result": ("Result", "Trace"),
     "target": ("Target", "load_target"),
 }
 

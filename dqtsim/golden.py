@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from .compare import Comparison, compare_tensors
-from .engines.registry import Trace, engine
+from .engines.registry import engine
+from .engines.result import Trace
 from .errors import GoldenError
 from .graph import BITS, with_bits
 from .graph.model import Array, Graph

@@ -149,7 +149,7 @@ def cross_entropy(
     compiled = plan(with_bits(graph, rows(graph, choice)), target)
     scale = _logit_scale(compiled)
     total, right = 0.0, 0
-    for result, label in zip(run(compiled, images, "jit", threads), labels.tolist(), strict=True):
+    for result, label in zip(run(compiled, images, threads=threads), labels.tolist(), strict=True):
         if result.logits is None:
             raise InputError(f"a plan is searched by the classes of pictures; model '{graph.name}' gives no logits.")
         logits = result.logits.astype(np.float64) * scale

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dqtsim.engines.registry import Result, Trace, engine
+from dqtsim.engines.registry import engine
+from dqtsim.engines.result import Result, Trace
 from dqtsim.graph import Arithmetic, Graph, GraphBuilder, Node, Value
 from dqtsim.planner import Plan, plan
 from dqtsim.spec import Rounding

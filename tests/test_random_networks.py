@@ -8,7 +8,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from dqtsim.engines.registry import Result, Trace, engine, run
+from dqtsim.engines.registry import engine, run
+from dqtsim.engines.result import Result, Trace
 from dqtsim.errors import AccumulatorError, TargetError
 from dqtsim.graph import from_onnx, to_onnx, with_bits
 from dqtsim.planner import Plan, plan

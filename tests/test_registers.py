@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dqtsim.engines.native import native
 from dqtsim.engines.native.lower.state import Ordinary
-from dqtsim.engines.registry import Result, run, traced
+from dqtsim.engines.registry import run, traced
+from dqtsim.engines.result import Result
 from dqtsim.errors import AccumulatorError
 from dqtsim.graph import Graph, GraphBuilder, with_bits
 from dqtsim.planner import Plan, plan

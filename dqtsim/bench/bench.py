@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engines.native import native
+from ..engines.names import DEFAULT
 from ..graph.model import Array
 from ..planner import Plan
 from .contenders import Reference, Rival, fastest_int8, float32, ours, reference, require_onnxruntime
@@ -107,7 +108,7 @@ def measure(
     contenders = [Contender(name, ours(each, codes, threads), check(expected[name])) for name, each in plans.items()]
     contenders += [Contender(name, rival.run) for name, rival in rivals.items()]
     *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done, burst=BURST)
-    form = f"engine jit, {made.library.isa.name}"
+    form = f"engine {DEFAULT}, {made.library.isa.name}"
     rows = [
         Row(name, form, timing, right.results[0].macs, right.agreeing(first))
         for (name, right), timing in zip(expected.items(), timings[: len(plans)], strict=True)

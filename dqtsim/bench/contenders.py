@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines.registry import Result, engine, run
+from ..engines.registry import engine, run
+from ..engines.result import Result
 from ..errors import InputError
 from ..graph.model import Array
 from ..planner import Plan
@@ -24,7 +25,7 @@ TRIALS = 5
 
 @dataclass(frozen=True)
 class Reference:
-    """What the engine numba, which shares no kernel with `jit`, gives for every picture, one at a time."""
+    """What the engine numba, which shares no kernel with `native`, gives for every picture, one at a time."""
 
     results: tuple[Result, ...]
 
@@ -59,7 +60,7 @@ def reference(plan: Plan, codes: Array) -> Reference:
 
 def ours(plan: Plan, codes: Array, threads: int) -> Callable[[], list[Result]]:
     """Return dqtsim's own run of a batch."""
-    return lambda: list(run(plan, codes, "jit", threads))
+    return lambda: list(run(plan, codes, threads=threads))
 
 
 @dataclass(frozen=True)

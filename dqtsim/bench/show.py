@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..engines.names import DEFAULT, JSON_NAMES
 from ..report.text.machine import cpu, versions
 from .bench import Finding
 
@@ -77,7 +78,8 @@ def as_json(finding: Finding, **context: Any) -> dict[str, Any]:
         "contenders": [
             {
                 "name": row.name,
-                "form": row.form,
+                # the engine keeps its old name in JSON until the next version
+                "form": row.form.replace(f"engine {DEFAULT}", f"engine {JSON_NAMES[DEFAULT]}"),
                 "milliseconds_per_picture": finding.milliseconds(row.timing.median),
                 "milliseconds_10_90": [finding.milliseconds(seconds) for seconds in row.timing.spread],
                 "macs": row.macs,

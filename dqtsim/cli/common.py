@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..engines.names import DEFAULT, ENGINE_NAMES, full_name
 from ..errors import DqtsimError, OutputError
 from ..outputs import check_file
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ..graph.model import Array
     from ..planner import Plan
 
-ENGINE_NAMES = ("jit", "numba", "spec", "onnxruntime", "torch")
 WIDEST = 200
 Decorator = Callable[[Any], Any]
 
@@ -58,13 +58,21 @@ bits_option: Decorator = click.option(
 target_option: Decorator = click.option(
     "--target", "target_name", default="default", show_default=True, help="Name of a target, or a .toml file."
 )
+class EngineName(click.Choice[str]):
+    """The name of an engine, or an alias of it, which the help does not show."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the full name."""
+        return super().convert(full_name(value), param, ctx)
+
+
 engine_option: Decorator = click.option(
     "--engine",
     "engine_name",
-    type=click.Choice(ENGINE_NAMES),
-    default="jit",
+    type=EngineName(ENGINE_NAMES),
+    default=DEFAULT,
     show_default=True,
-    help="Who computes: jit is native code.",
+    help="Who computes: native is one program for the whole network.",
 )
 
 

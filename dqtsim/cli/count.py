@@ -168,7 +168,7 @@ def _count_over_pictures(
     check_codes(compiled, images)
     found = Distribution(compiled, energy)
     with progress(len(images), "pictures") as done:
-        for result in run(compiled, images, "jit", threads):
+        for result in run(compiled, images, threads=threads):
             found.add(result.bits)
             done()
     if output == "json":
@@ -187,7 +187,7 @@ def _widths_of_run(compiled: "Plan", input_path: Path) -> "dict[str, Widths]":
     check_codes(compiled, codes)
     if len(codes) != 1:
         raise InputError(f"--input counts the run of one picture; '{input_path}' holds {len(codes)}.")
-    result = engine(compiled, "jit")(codes, [])
+    result = engine(compiled)(codes, [])
     return dict(zip(compiled.graph.layers, result.bits, strict=True))
 
 

@@ -23,7 +23,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..engines.registry import Result
+    from ..engines.result import Result
     from ..graph.model import Array
     from ..planner import Plan
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
+from ..engines.names import ENGINE_NAMES, full_name
 from ..errors import InputError
 from .common import (
-    ENGINE_NAMES,
     bits_option,
     counted,
     engine_option,
@@ -70,7 +70,7 @@ def verify_command(
 @target_option
 @click.option(
     "--engines",
-    default="spec,jit,onnxruntime",
+    default="spec,native,onnxruntime",
     show_default=True,
     help="Two or more engines; the first is what the others are compared with.",
 )
@@ -79,7 +79,7 @@ def compare_command(model: Path, input_path: Path, bits: str | None, target_name
     from ..compare import compare_tensors
     from ..engines.registry import engine, traced
 
-    names = engines.split(",")
+    names = [full_name(name) for name in engines.split(",")]
     if len(names) < 2 or len(set(names)) != len(names) or not set(names) <= set(ENGINE_NAMES):
         raise InputError(f"--engines takes two or more of {', '.join(ENGINE_NAMES)}; found '{engines}'.")
     compiled, codes, policy = planned_input(model, input_path, bits, target_name)

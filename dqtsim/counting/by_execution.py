@@ -12,7 +12,8 @@ from types import CodeType, FrameType
 from typing import assert_never
 
 from .. import spec
-from ..engines.registry import Result, engine
+from ..engines.registry import engine
+from ..engines.result import Result
 from ..graph.model import Array
 from ..ops.cost import Cost, Primitive
 from ..ops.nested import spec_operands

@@ -1,6 +1,6 @@
-"""EXECUTE: a plan, an engine and a picture give tensors and a status. The executor decides nothing.
+"""EXECUTE: a plan, an engine and a picture give tensors and a status. The registry decides nothing.
 
-Engines: `spec` is the law itself on Python ints, `jit` native code for the whole network, `numba` the Numba kernels
+Engines: `spec` is the law itself on Python ints, `native` native code for the whole network, `numba` the Numba kernels
 step by step, `onnxruntime` the file's own function bodies, `torch` the trainer's exact integer path.
 """
 
@@ -8,71 +8,48 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..graph import BITS
-from ..graph.model import Array, Widths
-from ..ops import Outcome, refuse_widths
-from ..planner import Plan, Step
-from ..spec.mac import Flags
+from ..graph.model import BITS, Array
+from ..planner import Plan
+from .names import DEFAULT, full_name
+from .result import Execute, Observer, Result, Trace
 
-if TYPE_CHECKING:
-    from .native import Native, Ran
-
-ENGINES = ("jit", "numba", "spec", "onnxruntime", "torch")
-Observer = Callable[[Step, Outcome], None]
-Execute = Callable[[Array, Sequence[Observer]], "Result"]
+Batch = Callable[[Plan, Array, int], Iterator[Result]]
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What one sample gave.
+@dataclass(frozen=True)
+class Entry:
+    """Where an engine lives: a module of this package, its function Plan -> Execute, and one for batches if it has one.
 
-    outputs: the graph's outputs by name. bits: (weight width, activation width) per layer. flags: per layer that
-    multiplies and accumulates, the controller's included; None where the engine cannot see accumulators. macs, bitops:
-    of this run, the controller's included; BitOPs are MACs times both widths.
+    Modules are imported when an engine is used, because some need packages that are extras.
     """
 
-    outputs: Mapping[str, Array]
-    bits: tuple[Widths, ...]
-    flags: Mapping[str, Flags | None]
-    macs: int
-    bitops: int
-
-    @property
-    def logits(self) -> Array | None:
-        """Return the int32 class scores (classes,), or None when the network has none."""
-        for array in self.outputs.values():
-            if array.dtype == np.int32:
-                return array.reshape(-1)
-        return None
-
-    @property
-    def class_index(self) -> int | None:
-        """Return the argmax of the logits, the lowest index on a tie (B7)."""
-        return None if self.logits is None else int(np.argmax(self.logits))
+    module: str
+    one: str
+    batch: str = ""
 
 
-class Trace:
-    """An observer that keeps every named tensor, and `<layer>.acc` for the accumulators P of every layer."""
-
-    def __init__(self, *, accumulators: bool = True) -> None:
-        self.tensors: dict[str, Array] = {}
-        self._accumulators = accumulators
-
-    def __call__(self, step: Step, outcome: Outcome) -> None:
-        """Keep what `step` gave."""
-        if outcome.accumulator is not None and self._accumulators:
-            self.tensors[f"{step.node.name}.acc"] = outcome.accumulator.astype(np.int64)
-        self.tensors[step.node.outputs[0]] = outcome.output
+ENGINES: Mapping[str, Entry] = {
+    "native": Entry(".native.run.results", "native_engine", "native_batch"),
+    "numba": Entry(".numba.table", "numba_engine"),
+    "spec": Entry(".law", "law_engine"),
+    "onnxruntime": Entry(".onnxruntime", "onnxruntime_engine"),
+    "torch": Entry(".torch", "torch_engine"),
+}
 
 
-def engine(plan: Plan, name: str = "jit") -> Execute:
-    """Return the function that executes one sample of `plan`: (codes (1, ...), observers) -> Result."""
-    execute = _unchecked(plan, name)
+def engine(plan: Plan, name: str = DEFAULT) -> Execute:
+    """Return the function that executes one sample of `plan`: (codes (1, ...), observers) -> Result.
+
+    Raises InputError for a name that is no engine's, and what the engine raises for a plan that it cannot run.
+    """
+    make: Callable[[Plan], Execute] = _function(name, "one")
+    execute = make(plan)
 
     def checked(codes: Array, observers: Sequence[Observer]) -> Result:
         check_codes(plan, codes)
@@ -83,76 +60,16 @@ def engine(plan: Plan, name: str = "jit") -> Execute:
     return checked
 
 
-def _unchecked(plan: Plan, name: str) -> Execute:
-    if name == "onnxruntime":
-        from .unbounded import onnxruntime_engine
-
-        return onnxruntime_engine(plan)
-    if name == "torch":
-        from .unbounded import torch_engine
-
-        return torch_engine(plan)
-    if name == "jit":
-        return _jit(plan)
-    if name not in ENGINES:
-        raise InputError(f"an engine is one of {', '.join(ENGINES)}; found '{name}'.")
-
-    def execute(codes: Array, observers: Sequence[Observer]) -> Result:
-        return _execute(plan, codes, observers, by_law=name == "spec")
-
-    return execute
-
-
-def _jit(plan: Plan) -> Execute:
-    """Return the native engine; observers see a program that keeps every tensor."""
-    made = _native()(plan)
-
-    def execute(codes: Array, observers: Sequence[Observer]) -> Result:
-        if not observers:
-            return _finished(plan, made.execute(codes))
-        values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
-        flags: dict[str, Flags | None] = {}
-        for step, outcome in made.trace(codes):
-            values[step.node.outputs[0]] = outcome.output
-            if outcome.flags is not None:
-                flags[step.node.name] = outcome.flags
-            for observer in observers:
-                observer(step, outcome)
-        return summarize(plan, values, flags)
-
-    return execute
-
-
-def _jit_batch(plan: Plan, codes: Array, threads: int) -> Iterator[Result]:
-    made = _native()(plan)
-    if len(codes) == 1:
-        yield _finished(plan, made.execute(codes, threads))
-        return
-    for ran in made.batch(codes, threads):
-        yield _finished(plan, ran)
-
-
-@cache
-def _native() -> "Callable[[Plan], Native]":
-    """Return what makes the native engine of a plan, whose import costs time: once here, not at every sample."""
-    from .native import native
-
-    return native
-
-
-def _finished(plan: Plan, ran: "Ran") -> Result:
-    return Result(ran.outputs, ran.bits, ran.flags, plan.total_macs, ran.bitops)
-
-
-def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) -> Iterator[Result]:
+def run(plan: Plan, codes: Array, engine_name: str = DEFAULT, threads: int = 1) -> Iterator[Result]:
     """Yield the result of every sample of `codes` uint8 (N, ...), in order; `threads` samples run side by side.
 
     A batch means its samples' results side by side: the controller decides for each sample. A single sample is shared
     by the threads where the engine can do that.
     """
-    if engine_name == "jit":
+    batch: Batch | None = _function(engine_name, "batch")
+    if batch is not None:
         check_codes(plan, codes)
-        yield from _jit_batch(plan, codes, threads)
+        yield from batch(plan, codes, threads)
         return
     execute = engine(plan, engine_name)
     samples = [codes[index : index + 1] for index in range(len(codes))]
@@ -162,6 +79,16 @@ def run(plan: Plan, codes: Array, engine_name: str = "jit", threads: int = 1) ->
         return
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(lambda sample: execute(sample, ()), samples)
+
+
+@cache
+def _function(name: str, which: str) -> Any:
+    """Return one of an engine's functions, None where it has no such; imports cost time: once, not at every sample."""
+    entry = ENGINES.get(full_name(name))
+    if entry is None:
+        raise InputError(f"an engine is one of {', '.join(ENGINES)}; found '{name}'.")
+    function = entry.batch if which == "batch" else entry.one
+    return getattr(import_module(entry.module, __package__), function) if function else None
 
 
 def traced(plan: Plan, sample: Array, by: "str | Execute") -> tuple[Result, dict[str, Array]]:
@@ -185,34 +112,3 @@ def check_codes(plan: Plan, codes: Array) -> None:
         )
     if top < 255 and codes.size and int(codes.max()) > top:
         raise InputError(f"the model takes codes of {plan.machine.n} bits, 0 to {top}; found {int(codes.max())}.")
-
-
-def _execute(plan: Plan, codes: Array, observers: Sequence[Observer], *, by_law: bool) -> Result:
-    values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
-    flags: dict[str, Flags | None] = {}
-    for step in plan.steps:
-        function = step.operator.spec if by_law else step.operator.kernel
-        outcome = function(step.call, step.node.operands_in(values))
-        values[step.node.outputs[0]] = outcome.output
-        if outcome.flags is not None:
-            flags[step.node.name] = outcome.flags
-        for observer in observers:
-            observer(step, outcome)
-    return summarize(plan, values, flags)
-
-
-def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags | None]) -> Result:
-    """Return the result of a run whose tensors are `values`; those of the widths must be among them.
-
-    Raises ModelError where a layer ran at widths that were not planned: then the values mean nothing.
-    """
-    pairs: dict[str, Widths] = {}
-    for step in plan.layer_steps():
-        b_w, b_a = values[step.node.operand("widths")].tolist()
-        pairs[step.node.name] = (b_w, b_a)
-        if (b_w, b_a) not in step.call.bounds:
-            refuse_widths(step.node, (b_w, b_a))
-    outputs = {value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS}
-    bits = tuple(map(pairs.__getitem__, plan.graph.layers))
-    bitops = sum([count * pairs[name][0] * pairs[name][1] for name, count in plan.macs.items()])
-    return Result(outputs, bits, flags, plan.total_macs, bitops)

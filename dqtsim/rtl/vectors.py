@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import numbers, spec
 from ..counting.counts import cycles
+from ..engines.names import DEFAULT
 from ..engines.registry import traced
 from ..errors import InputError, TargetError
 from ..graph.model import Array, Node, Widths
@@ -95,7 +96,7 @@ def parameters_of(machine: Machine, target: Target) -> dict[str, int]:
     }
 
 
-def record(plan: Plan, sample: Array, layers: Sequence[str] = (), engine: str = "jit") -> list[Vector]:
+def record(plan: Plan, sample: Array, layers: Sequence[str] = (), engine: str = DEFAULT) -> list[Vector]:
     """Run one sample and return the vectors of its layers, or of those named, in execution order."""
     known = [step.node.name for step in plan.layer_steps()]
     unknown = [name for name in layers if name not in known]

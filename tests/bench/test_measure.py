@@ -13,7 +13,8 @@ from dqtsim.bench.bench import Finding, Row, measure, memory, pictures
 from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave, order
 from dqtsim.bench.peak import ACCUMULATORS, KERNELS, OPERAND, Kernel, best, compiled, probe
 from dqtsim.engines.native.compile.build import host
-from dqtsim.engines.registry import Result, run
+from dqtsim.engines.registry import run
+from dqtsim.engines.result import Result
 from dqtsim.graph import GraphBuilder
 from dqtsim.spec.mac import Flags
 from dqtsim.widths import apply_bits

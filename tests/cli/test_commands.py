@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dqtsim.cli import main
-from dqtsim.cli.common import ENGINE_NAMES
+from dqtsim.engines.names import ENGINE_NAMES
 from dqtsim.engines.numba import requantize
 from dqtsim.engines.registry import ENGINES
 from dqtsim.target import target_names, target_text
@@ -31,7 +31,7 @@ def refusal(command: Command, *words: object) -> str:
 
 
 def test_verify_the_same(command: Command, files: Path) -> None:
-    for engine in ("jit", "spec", "onnxruntime"):
+    for engine in ("native", "spec", "onnxruntime"):
         result = command("verify", files / "model.onnx", "--golden", files / "golden", "--engine", engine)
         lines = result.stdout.splitlines()
         assert (result.exit_code, result.stderr) == (0, "")
@@ -67,7 +67,7 @@ def test_verify_different(command: Command, tmp_path: Path) -> None:
         f"  first divergence: 'left' (dqtsim.NestedConv) at [0, 1, 2, 3]: expected {was ^ 1}, got {was}; accumulator "
         f"before requantization: expected {p}, got {p}; 1 of 144 elements differ"
     )
-    assert lines[3].endswith(" elements compared by engine jit: 1 vector different")
+    assert lines[3].endswith(" elements compared by engine native: 1 vector different")
 
 
 def test_a_fault_in_a_kernel_is_found(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,11 +91,11 @@ def test_a_fault_in_a_kernel_is_found(command: Command, files: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "engines", ["spec,jit", "spec,numba,jit,onnxruntime", "onnxruntime,jit,spec", "jit,onnxruntime"]
+    "engines", ["spec,native", "spec,numba,native,onnxruntime", "onnxruntime,jit,spec", "jit,onnxruntime"]
 )
 def test_compare(command: Command, files: Path, engines: str) -> None:
     result = command("compare", files / "model.onnx", "--input", files / "three.npy", "--engines", engines)
-    first, *others = engines.split(",")
+    first, *others = engines.replace("jit", "native").split(",")
     assert (result.exit_code, result.stderr) == (0, "")
     for line, other in zip(result.stdout.splitlines(), others, strict=True):
         assert line.startswith(f"bits dynamic, 3 pictures: {first} against {other}, ")
@@ -230,7 +230,7 @@ def test_help_and_version(command: Command) -> None:
 
 
 def test_engines_of_the_command_are_the_executors() -> None:
-    assert ENGINE_NAMES == ENGINES
+    assert tuple(ENGINES) == ENGINE_NAMES
 
 
 def test_the_script_is_this_command() -> None:

@@ -114,7 +114,7 @@ def test_one_picture_as_a_person_reads_it(command: Command, files: Path) -> None
     assert rows[3][1] == "w2a4"
     assert rows[3][3:5] == ["of", "32"]
     assert rows[-1][:2] == ["bits", "w2a4,"]
-    assert "target default, engine jit" in result.stdout
+    assert "target default, engine native" in result.stdout
     assert all("Error" not in line for line in result.stdout.splitlines())
 
 
@@ -124,7 +124,7 @@ def test_a_batch_is_a_line_a_picture(command: Command, files: Path) -> None:
     assert len(lines) == 4
     assert [line.split()[0] for line in lines] == ["0", "1", "2", "3"]
     assert lines[3].startswith("3 pictures, ")
-    assert ", bits dynamic, target default, engine jit, " in lines[3]
+    assert ", bits dynamic, target default, engine native, " in lines[3]
 
 
 def test_names_are_text_and_not_markup(command: Command, files: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_names_are_text_and_not_markup(command: Command, files: Path, tmp_path: 
     assert command("info", tmp_path / "odd.onnx").stdout.startswith("[/x]  ")
 
 
-@pytest.mark.parametrize("engine", ["jit", "spec", "onnxruntime"])
+@pytest.mark.parametrize("engine", ["native", "jit", "spec", "onnxruntime"])
 def test_dump_of_one_picture(command: Command, files: Path, tmp_path: Path, engine: str) -> None:
     path = tmp_path / "dump.npz"
     result = command("run", files / "model.onnx", "--input", files / "one.npy", "--dump", path, "--engine", engine)

@@ -114,7 +114,7 @@ def run_over(study: Study, split: Split, threads: int, done: Callable[[], None])
     """Run every setting over the pictures; `done` counts one picture of one setting."""
     study.split = split
     for record in study.records:
-        for result in run(record.plan, split.images, "jit", threads):
+        for result in run(record.plan, split.images, threads=threads):
             record.found.add(result.bits)
             record.classes.append(-1 if result.class_index is None else result.class_index)
             done()

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...counting.counts import average_width
-from ...engines.registry import Result
+from ...engines.result import Result
 from ...graph.model import Widths
 from ...planner import Plan
 from .runs import giga, total_flags, widths_text

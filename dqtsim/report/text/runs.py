@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ...counting.counts import average_width
-from ...engines.registry import Result
+from ...engines.names import JSON_NAMES
+from ...engines.result import Result
 from ...graph.model import Graph
 from ...ops.operator import register_width
 from ...planner import Plan
@@ -146,7 +147,7 @@ def as_json(
     return {
         "model": model,
         "target": plan.target.name,
-        "engine": engine,
+        "engine": JSON_NAMES.get(engine, engine),
         "bits_policy": policy,
         "results": [
             {

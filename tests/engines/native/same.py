@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dqtsim.engines.native import native
-from dqtsim.engines.registry import Result, run, traced
+from dqtsim.engines.registry import run, traced
+from dqtsim.engines.result import Result
 from dqtsim.planner import Plan
 from tests.builders import Array
 from tests.vectorkernels import kernel, kernels

@@ -15,7 +15,8 @@ from dqtsim.engines.native.memory import Buffer, Spot
 from dqtsim.engines.native.run.engine import LayerFlags, Numbers, Ran, Reports
 from dqtsim.engines.native.run.program import Instance
 from dqtsim.engines.native.run.team import Team
-from dqtsim.engines.registry import Result, engine, run, traced
+from dqtsim.engines.registry import engine, run, traced
+from dqtsim.engines.result import Result
 from dqtsim.errors import InputError
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan

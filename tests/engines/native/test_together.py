@@ -7,7 +7,8 @@ import pytest
 
 from dqtsim.engines.native import native
 from dqtsim.engines.native.run import program as engine
-from dqtsim.engines.registry import Result, run
+from dqtsim.engines.registry import run
+from dqtsim.engines.result import Result
 from dqtsim.errors import AccumulatorError
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan

@@ -1,4 +1,4 @@
-"""The engine behind `jit`: one sample by one or several threads, or many samples side by side."""
+"""The native engine: one sample by one or several threads, or many samples side by side."""
 
 import os
 from collections.abc import Iterator, Mapping

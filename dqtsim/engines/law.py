@@ -1,0 +1,19 @@
+"""The engine `spec`: every step by the law itself, on Python integers."""
+
+from collections.abc import Mapping
+
+from ..graph.model import Array
+from ..ops import Outcome
+from ..planner import Plan, Step
+from .result import Execute
+from .steps import step_by_step
+
+
+def law_engine(plan: Plan) -> Execute:
+    """Return the engine for `plan`."""
+    return step_by_step(plan, compute)
+
+
+def compute(step: Step, inputs: Mapping[str, Array]) -> Outcome:
+    """Return what the law makes of one step's inputs."""
+    return step.operator.spec(step.call, inputs)

@@ -1,0 +1,74 @@
+"""What an engine gives: the result of a sample, and what observers see while it runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.model import BITS, Array, Widths
+from ..ops import Outcome, refuse_widths
+from ..planner import Plan, Step
+from ..spec.mac import Flags
+
+Observer = Callable[[Step, Outcome], None]
+Execute = Callable[[Array, Sequence[Observer]], "Result"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one sample gave.
+
+    outputs: the graph's outputs by name. bits: (weight width, activation width) per layer. flags: per layer that
+    multiplies and accumulates, the controller's included; None where the engine cannot see accumulators. macs, bitops:
+    of this run, the controller's included; BitOPs are MACs times both widths.
+    """
+
+    outputs: Mapping[str, Array]
+    bits: tuple[Widths, ...]
+    flags: Mapping[str, Flags | None]
+    macs: int
+    bitops: int
+
+    @property
+    def logits(self) -> Array | None:
+        """Return the int32 class scores (classes,), or None when the network has none."""
+        for array in self.outputs.values():
+            if array.dtype == np.int32:
+                return array.reshape(-1)
+        return None
+
+    @property
+    def class_index(self) -> int | None:
+        """Return the argmax of the logits, the lowest index on a tie (B7)."""
+        return None if self.logits is None else int(np.argmax(self.logits))
+
+
+class Trace:
+    """An observer that keeps every named tensor, and `<layer>.acc` for the accumulators P of every layer."""
+
+    def __init__(self, *, accumulators: bool = True) -> None:
+        self.tensors: dict[str, Array] = {}
+        self._accumulators = accumulators
+
+    def __call__(self, step: Step, outcome: Outcome) -> None:
+        """Keep what `step` gave."""
+        if outcome.accumulator is not None and self._accumulators:
+            self.tensors[f"{step.node.name}.acc"] = outcome.accumulator.astype(np.int64)
+        self.tensors[step.node.outputs[0]] = outcome.output
+
+
+def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags | None]) -> Result:
+    """Return the result of a run whose tensors are `values`; those of the widths must be among them.
+
+    Raises ModelError where a layer ran at widths that were not planned: then the values mean nothing.
+    """
+    pairs: dict[str, Widths] = {}
+    for step in plan.layer_steps():
+        b_w, b_a = values[step.node.operand("widths")].tolist()
+        pairs[step.node.name] = (b_w, b_a)
+        if (b_w, b_a) not in step.call.bounds:
+            refuse_widths(step.node, (b_w, b_a))
+    outputs = {value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS}
+    bits = tuple(map(pairs.__getitem__, plan.graph.layers))
+    bitops = sum([count * pairs[name][0] * pairs[name][1] for name, count in plan.macs.items()])
+    return Result(outputs, bits, flags, plan.total_macs, bitops)
