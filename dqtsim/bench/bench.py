@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engines.native import native
 from ..engines.names import DEFAULT
+from ..engines.native import native
 from ..graph.model import Array
 from ..planner import Plan
 from .contenders import Reference, Rival, fastest_int8, float32, ours, reference, require_onnxruntime

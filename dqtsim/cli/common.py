@@ -58,6 +58,8 @@ bits_option: Decorator = click.option(
 target_option: Decorator = click.option(
     "--target", "target_name", default="default", show_default=True, help="Name of a target, or a .toml file."
 )
+
+
 class EngineName(click.Choice[str]):
     """The name of an engine, or an alias of it, which the help does not show."""
 

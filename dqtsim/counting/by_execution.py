@@ -15,9 +15,9 @@ from .. import spec
 from ..engines.registry import engine
 from ..engines.result import Result
 from ..graph.model import Array
-from ..ops.cost import Cost, Primitive
 from ..ops.nested import spec_operands
 from ..ops.operator import Outcome
+from ..ops.primitives import Cost, Primitive
 from ..planner import Plan, Step
 from ..spec.rules import Nesting, Rounding
 from .counts import NodeCount

@@ -12,7 +12,8 @@ from typing import NamedTuple, assert_never
 
 from ..energy import EnergyTable
 from ..graph.model import Graph, Widths
-from ..ops.cost import Cost, Primitive, nesting
+from ..ops.cost import nesting
+from ..ops.primitives import Cost, Primitive
 from ..planner import Plan, Step
 from ..target import ArrayMode, Target
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from ..energy import EnergyTable
 from ..graph.model import Widths
-from ..ops.cost import Primitive
+from ..ops.primitives import Primitive
 from ..planner import Plan
 from .counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, average_width, count, kept_nesting
 

@@ -16,4 +16,4 @@ def law_engine(plan: Plan) -> Execute:
 
 def compute(step: Step, inputs: Mapping[str, Array]) -> Outcome:
     """Return what the law makes of one step's inputs."""
-    return step.operator.spec(step.call, inputs)
+    return step.operator.law(step.call, inputs)

@@ -8,19 +8,40 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..graph.model import Node
-from .operator import Bound, Bounds, Call, Machine, Operator, Outcome, TensorType, refuse_widths
+from .operator import (
+    Arrays,
+    Bound,
+    Bounds,
+    Call,
+    Execute,
+    Machine,
+    Operator,
+    Outcome,
+    TensorType,
+    Types,
+    integers,
+    overflow_error,
+    refuse_widths,
+    scalars,
+)
 
 __all__ = [
+    "Arrays",
     "Bound",
     "Bounds",
     "Call",
+    "Execute",
     "Machine",
     "Operator",
     "Outcome",
     "TensorType",
+    "Types",
+    "integers",
     "operator_of",
     "operators",
+    "overflow_error",
     "refuse_widths",
+    "scalars",
 ]
 
 

@@ -22,13 +22,4 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array(best, np.int64).reshape(call.type.shape))
 
 
-def _kernel(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import decision
-
-    x = inputs["data"]
-    best = np.empty(x.size // x.shape[-1], np.int64)
-    decision.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
-    return Outcome(best.reshape(call.type.shape))
-
-
-OPERATORS = (Operator("", "ArgMax", _infer, _spec, _kernel, cost.argmax),)
+OPERATORS = (Operator("", "ArgMax", _infer, _spec, cost.argmax),)

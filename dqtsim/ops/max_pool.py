@@ -11,7 +11,8 @@ from .nested_average_pool import inside, pool_window, pooled_shape
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
 
 
-def _window(node: Node) -> Window:
+def max_pool_window(node: Node) -> Window:
+    """Return the geometry of a maximum pool."""
     return pool_window(node, node.pair("dilations"))
 
 
@@ -22,11 +23,11 @@ def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
     if len(node.integers("kernel_shape")) != 2:
         raise ModelError(f"{node.title} takes 'kernel_shape' with 2 entries; found {node.integers('kernel_shape')}.")
     x = inputs["x"]
-    return TensorType("uint8", pooled_shape(node, x, _window(node)), x.low, x.high)
+    return TensorType("uint8", pooled_shape(node, x, max_pool_window(node)), x.low, x.high)
 
 
 def _spec(call: Call, inputs: Arrays) -> Outcome:
-    window = _window(call.node)
+    window = max_pool_window(call.node)
     _, _, rows, columns = call.type.shape
     y = np.empty(call.type.shape, np.uint8)
     for c, plane in enumerate(integers(inputs["x"][0])):
@@ -36,13 +37,4 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(y)
 
 
-def _kernel(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import pool
-
-    window = _window(call.node)
-    y = np.empty(call.type.shape, np.uint8)
-    pool.max_pool(inputs["x"][0], window.kernel, window.strides, window.dilations, window.pads[:2], y[0])
-    return Outcome(y)
-
-
-OPERATORS = (Operator("", "MaxPool", _infer, _spec, _kernel, cost.max_pool),)
+OPERATORS = (Operator("", "MaxPool", _infer, _spec, cost.max_pool),)

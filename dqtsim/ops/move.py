@@ -78,7 +78,7 @@ def _operator(name: str, move: Move, moved: Sequence[str] = ()) -> Operator:
     def execute(call: Call, inputs: Arrays) -> Outcome:
         return Outcome(np.asarray(move(call.node, inputs), order="C"))
 
-    return Operator("", name, infer, execute, execute, cost.movement)
+    return Operator("", name, infer, execute, cost.movement)
 
 
 OPERATORS = (

@@ -1,4 +1,4 @@
-"""What the nested layers share: widths, rows, the register and the way out (A1-A5, B1-B4)."""
+"""What the nested layers share: widths, rows, the law of their sums, and how far these can get (A1-A5, B1-B4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
 from ..graph.schema import DOMAIN
-from ..numbers import of_overflow
 from ..spec.rules import Nesting, Overflow
 from .operator import Bound, Call, Machine, Types, overflow_error, refuse_widths
 
@@ -39,22 +38,6 @@ def spec_row(call: Call, widths: Array) -> Row:
     return Row(b_w, b_a, spec.select_row(b_w, b_a, call.node.integers("row_widths")))
 
 
-def kernel_row(call: Call, widths: Array) -> Row:
-    """Return the widths and the row that they select, as the kernels do."""
-    from ..engines.numba import requantize
-
-    b_w, b_a = planned(call, widths)
-    return Row(b_w, b_a, requantize.select_row(b_w, b_a, call.node.integers("row_widths")))
-
-
-def kernel_alignment(machine: Machine, row: Row) -> int:
-    """Return e_w + e_a as the kernels do (A5, B2)."""
-    from ..engines.numba import nest
-
-    rules = machine.weight_rule, machine.activation_rule
-    return sum(nest.exponent(b, machine.n, rule) for b, rule in zip((row.b_w, row.b_a), rules, strict=True))
-
-
 def spec_exponents(machine: Machine, row: Row) -> tuple[int, int]:
     """Return (e_w, e_a), by the law (A5)."""
     return (
@@ -78,38 +61,6 @@ def spec_dot(call: Call, weights: Sequence[int], taps: Sequence[int], flags: spe
         raise overflow_error(call, error.value, at[0], at[1:]) from None
 
 
-def kernel_register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> tuple[Array, spec.Flags]:
-    """Narrow the exact sums `p` (O, M) as the register does at the end of a window (ERROR, WRAP, SATURATE).
-
-    Where the plan has proven that no channel can leave the register, nothing is looked at but the extremes.
-    """
-    from ..engines.numba import mac
-
-    machine = call.machine
-    lowest, highest = mac.extremes(p)
-    flags = spec.Flags(0, 0, int(lowest), int(highest))
-    if clamps_each_product(machine) or not call.bounds[row.b_w, row.b_a].unproven(machine.accumulator_width).size:
-        return p, flags
-    if p.dtype != np.int64:
-        p = p.astype(np.int64)
-    # `narrow` stops at the first sum that ERROR refuses, and leaves it as it is
-    events, where = mac.narrow(p, machine.accumulator_width, of_overflow(machine.overflow))
-    if where >= 0:
-        position, channel = divmod(int(where), p.shape[0])
-        at = tuple(int(i) for i in np.unravel_index(position, shape)) if shape else ()
-        raise overflow_error(call, int(p[channel, position]), channel, at)
-    match machine.overflow:
-        case Overflow.ERROR:
-            pass
-        case Overflow.WRAP:
-            flags.wraps = int(events)
-        case Overflow.SATURATE | Overflow.SATURATE_EACH:
-            flags.saturations = int(events)
-        case _:
-            assert_never(machine.overflow)
-    return p, flags
-
-
 def clamps_each_product(machine: Machine) -> bool:
     """Return whether the register is narrowed after every product, not at the end of a window (B1)."""
     match machine.overflow:
@@ -119,27 +70,6 @@ def clamps_each_product(machine: Machine) -> bool:
             return True
         case _:
             assert_never(machine.overflow)
-
-
-def accumulator_dtype(bound: Bound) -> type[np.int32] | type[np.int64]:
-    """Return the dtype that holds every prefix of the exact sums."""
-    return np.int32 if bound.bits <= 32 else np.int64
-
-
-def kernel_weights(w: Array, row: Row, machine: Machine) -> Array:
-    """Return the operands of the master codes `w` as int32 of the same shape."""
-    from ..engines.numba import nest
-
-    table = nest.operand_table(1 << (machine.n - 1), row.b_w, machine.n, machine.weight_rule)
-    out = np.empty(w.shape, np.int32)
-    nest.nest_flat(w.reshape(-1), table, out.reshape(-1))
-    return out
-
-
-def saturated(table: Array, machine: Machine) -> Array:
-    """Return a row of biases as the bias register holds it (B3)."""
-    half = 1 << (machine.bias_width - 1)
-    return np.clip(table, -half, half - 1)
 
 
 def check_rows(node: Node, inputs: Types, channels: int) -> None:
@@ -179,15 +109,10 @@ def _weight_operands(b: int, n: int, rule: Nesting) -> tuple[int, ...]:
 __all__ = [
     "DOMAIN",
     "Row",
-    "accumulator_dtype",
     "check_rows",
     "clamps_each_product",
-    "kernel_alignment",
-    "kernel_register",
-    "kernel_row",
-    "kernel_weights",
     "layer_bound",
-    "saturated",
+    "planned",
     "spec_dot",
     "spec_exponents",
     "spec_operands",

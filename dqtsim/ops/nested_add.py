@@ -5,7 +5,6 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Node
-from ..numbers import of_rounding
 from . import cost
 from .nested import DOMAIN
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers, scalars
@@ -28,16 +27,4 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array(y, np.uint8).reshape(call.type.shape))
 
 
-def _kernel(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import add
-
-    a, b = (inputs[role].reshape(-1) for role in "ab")
-    z_a, z_b, z_y = scalars(inputs, "a_zero_point", "b_zero_point", "y_zero_point")
-    m_a, m_b, s = scalars(inputs, "a_multiplier", "b_multiplier", "shift")
-    low, high = call.node.integer("low"), call.node.integer("high")
-    y = np.empty(a.size, np.uint8)
-    add.add(a, b, (z_a, z_b, z_y), (m_a, m_b), s, low, high, of_rounding(call.machine.rounding), y)
-    return Outcome(y.reshape(call.type.shape))
-
-
-OPERATORS = (Operator(DOMAIN, "NestedAdd", _infer, _spec, _kernel, cost.nested_add),)
+OPERATORS = (Operator(DOMAIN, "NestedAdd", _infer, _spec, cost.nested_add),)

@@ -7,7 +7,6 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Node
-from ..numbers import of_rounding
 from ..spec.window import Window
 from . import cost
 from .nested import DOMAIN
@@ -70,26 +69,4 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(y)
 
 
-def _kernel(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import pool
-
-    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
-    node, window = call.node, pool_window(call.node)
-    y = np.empty(call.type.shape, np.uint8)
-    pool.average_pool(
-        inputs["x"][0],
-        window.kernel,
-        window.strides,
-        window.pads[:2],
-        (z_x, z_y),
-        m,
-        s,
-        node.integer("low"),
-        node.integer("high"),
-        of_rounding(call.machine.rounding),
-        y[0],
-    )
-    return Outcome(y)
-
-
-OPERATORS = (Operator(DOMAIN, "NestedAveragePool", _infer, _spec, _kernel, cost.average_pool),)
+OPERATORS = (Operator(DOMAIN, "NestedAveragePool", _infer, _spec, cost.average_pool),)

@@ -8,21 +8,13 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
-from ..numbers import of_rounding, of_tap_order
 from ..spec.rules import TapOrder
 from ..spec.window import Window
 from . import cost
 from .nested import (
     DOMAIN,
     Row,
-    accumulator_dtype,
     check_rows,
-    clamps_each_product,
-    kernel_alignment,
-    kernel_register,
-    kernel_row,
-    kernel_weights,
-    saturated,
     spec_dot,
     spec_exponents,
     spec_operands,
@@ -98,50 +90,9 @@ def _spec_weights(call: Call, w: Array, row: Row) -> list[list[int]]:
     return [spec_operands(channel, z_w, row.b_w, machine, weights=True) for channel in channels]
 
 
-def _kernel(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import mac, nest, requantize
-
-    x, w = inputs["x"], inputs["w"]
-    node, machine, row = call.node, call.machine, kernel_row(call, inputs["widths"])
-    _, outputs, rows, columns = call.type.shape
-    top, left, bottom, right = node.integers("pads")
-    channels, height, width = x.shape[1:]
-    operands = np.zeros((channels, height + top + bottom, width + left + right), np.int32)
-    table = nest.operand_table(int(inputs["x_zero_point"]), row.b_a, machine.n, machine.activation_rule)
-    nest.nest_planes(x[0], table, top, left, operands)
-    weights = kernel_weights(w, row, machine)
-    bound = call.bounds[row.b_w, row.b_a]
-    geometry = (node.pair("strides"), node.pair("dilations"), node.integer("group"))
-    p = np.zeros((outputs, rows, columns), accumulator_dtype(bound))
-    mac.conv(operands, weights, *geometry, p)
-    saturations = 0
-    unproven = bound.unproven(machine.accumulator_width)
-    if clamps_each_product(machine) and unproven.size:
-        p = p.astype(np.int64)
-        saturations = mac.conv_saturate_each(
-            operands, weights, *geometry, of_tap_order(machine.tap_order), machine.accumulator_width, unproven, p
-        )
-    sums, flags = kernel_register(call, p.reshape(outputs, -1), row, (rows, columns))
-    flags.saturations += int(saturations)
-    y = np.empty((1, outputs, rows, columns), np.uint8)
-    requantize.requantize(
-        sums,
-        kernel_alignment(machine, row),
-        saturated(inputs["bias"][row.index], machine),
-        inputs["multiplier"][row.index],
-        inputs["shift"][row.index],
-        int(inputs["y_zero_point"]),
-        node.integer("low"),
-        node.integer("high"),
-        of_rounding(machine.rounding),
-        y.reshape(outputs, -1),
-    )
-    return Outcome(y, sums.reshape(1, outputs, rows, columns), flags)
-
-
 def _macs(_node: Node, inputs: Types, output: TensorType) -> int:
     _, channels, rows, columns = inputs["w"].shape
     return output.shape[1] * output.shape[2] * output.shape[3] * channels * rows * columns
 
 
-OPERATORS = (Operator(DOMAIN, "NestedConv", _infer, _spec, _kernel, cost.nested_layer, _macs),)
+OPERATORS = (Operator(DOMAIN, "NestedConv", _infer, _spec, cost.nested_layer, _macs),)

@@ -6,20 +6,12 @@ import numpy as np
 
 from .. import spec
 from ..errors import ModelError
-from ..graph.model import Array, Node
-from ..numbers import CHANNEL_ROW_COLUMN, of_rounding
+from ..graph.model import Node
 from . import cost
 from .nested import (
     DOMAIN,
     Row,
-    accumulator_dtype,
     check_rows,
-    clamps_each_product,
-    kernel_alignment,
-    kernel_register,
-    kernel_row,
-    kernel_weights,
-    saturated,
     spec_dot,
     spec_exponents,
     spec_operands,
@@ -57,40 +49,6 @@ def _spec_sums(call: Call, inputs: Arrays, row: Row) -> tuple[list[int], spec.Fl
     return sums, flags
 
 
-def _kernel_sums(call: Call, inputs: Arrays, row: Row) -> tuple[Array, spec.Flags]:
-    """Return P (O, 1) and the flags (B1)."""
-    from ..engines.numba import mac, nest
-
-    machine, x, w = call.machine, inputs["x"], inputs["w"]
-    operands = np.empty(x.size, np.int32)
-    table = nest.operand_table(int(inputs["x_zero_point"]), row.b_a, machine.n, machine.activation_rule)
-    nest.nest_flat(x.reshape(-1), table, operands)
-    weights = kernel_weights(w, row, machine)
-    bound = call.bounds[row.b_w, row.b_a]
-    p = np.zeros((w.shape[0], 1), accumulator_dtype(bound))
-    mac.gemm(operands, weights, p)
-    saturations = 0
-    unproven = bound.unproven(machine.accumulator_width)
-    if clamps_each_product(machine) and unproven.size:
-        # a fully connected layer is the convolution of a 1 x 1 picture; both tap orders are the same
-        wide = p.astype(np.int64).reshape(-1, 1, 1)
-        saturations = mac.conv_saturate_each(
-            operands.reshape(-1, 1, 1),
-            weights.reshape(*w.shape, 1, 1),
-            (1, 1),
-            (1, 1),
-            1,
-            CHANNEL_ROW_COLUMN,
-            machine.accumulator_width,
-            unproven,
-            wide,
-        )
-        p = wide.reshape(-1, 1)
-    sums, flags = kernel_register(call, p, row, ())
-    flags.saturations += int(saturations)
-    return sums, flags
-
-
 def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
     node, machine, row = call.node, call.machine, spec_row(call, inputs["widths"])
     sums, flags = _spec_sums(call, inputs, row)
@@ -104,27 +62,6 @@ def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array([y], np.uint8), np.array([sums], np.int64), flags)
 
 
-def _kernel_gemm(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import requantize
-
-    node, machine, row = call.node, call.machine, kernel_row(call, inputs["widths"])
-    sums, flags = _kernel_sums(call, inputs, row)
-    y = np.empty(sums.shape, np.uint8)
-    requantize.requantize(
-        sums,
-        kernel_alignment(machine, row),
-        saturated(inputs["bias"][row.index], machine),
-        inputs["multiplier"][row.index],
-        inputs["shift"][row.index],
-        int(inputs["y_zero_point"]),
-        node.integer("low"),
-        node.integer("high"),
-        of_rounding(machine.rounding),
-        y,
-    )
-    return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
-
-
 def _spec_logits(call: Call, inputs: Arrays) -> Outcome:
     machine, row = call.machine, spec_row(call, inputs["widths"])
     sums, flags = _spec_sums(call, inputs, row)
@@ -134,21 +71,11 @@ def _spec_logits(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array([y], np.int32), np.array([sums], np.int64), flags)
 
 
-def _kernel_logits(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import requantize
-
-    machine, row = call.machine, kernel_row(call, inputs["widths"])
-    sums, flags = _kernel_sums(call, inputs, row)
-    y = np.empty(sums.shape, np.int32)
-    requantize.add_bias(sums, kernel_alignment(machine, row), saturated(inputs["bias"][row.index], machine), y)
-    return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
-
-
 def _macs(_node: Node, inputs: Types, _output: TensorType) -> int:
     return prod(inputs["w"].shape)
 
 
 OPERATORS = (
-    Operator(DOMAIN, "NestedGemm", _infer_gemm, _spec_gemm, _kernel_gemm, cost.nested_layer, _macs),
-    Operator(DOMAIN, "NestedLogits", _infer_logits, _spec_logits, _kernel_logits, cost.nested_logits, _macs),
+    Operator(DOMAIN, "NestedGemm", _infer_gemm, _spec_gemm, cost.nested_layer, _macs),
+    Operator(DOMAIN, "NestedLogits", _infer_logits, _spec_logits, cost.nested_logits, _macs),
 )

@@ -4,7 +4,6 @@ import numpy as np
 
 from .. import spec
 from ..graph.model import Node
-from ..numbers import of_rounding
 from . import cost
 from .nested import DOMAIN
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers, scalars
@@ -22,15 +21,4 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array(y, np.uint8).reshape(call.type.shape))
 
 
-def _kernel(call: Call, inputs: Arrays) -> Outcome:
-    from ..engines.numba import requantize
-
-    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
-    low, high = call.node.integer("low"), call.node.integer("high")
-    y = np.empty(inputs["x"].size, np.uint8)
-    rounding = of_rounding(call.machine.rounding)
-    requantize.requantize_codes(inputs["x"].reshape(-1), z_x, m, s, z_y, low, high, rounding, y)
-    return Outcome(y.reshape(call.type.shape))
-
-
-OPERATORS = (Operator(DOMAIN, "NestedRequantize", _infer, _spec, _kernel, cost.nested_requantize),)
+OPERATORS = (Operator(DOMAIN, "NestedRequantize", _infer, _spec, cost.nested_requantize),)

@@ -1,8 +1,8 @@
-"""What an operator of a model is to dqtsim: types, meaning by the law, kernel, and count, registered in one place."""
+"""What an operator of a model is to dqtsim: types, meaning by the law, and count, registered in one place."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,7 @@ from ..errors import AccumulatorError, ModelError
 from ..graph.model import Array, Node, Widths
 from ..spec.mac import Flags
 from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
-
-if TYPE_CHECKING:
-    from .cost import Cost
+from .primitives import Cost
 
 Codes = npt.NDArray[np.uint8]
 
@@ -118,7 +116,7 @@ Arrays = Mapping[str, Array]
 Infer = Callable[[Node, Types, Arrays], TensorType]
 Execute = Callable[[Call, Arrays], Outcome]
 Macs = Callable[[Node, Types, TensorType], int]
-CostOf = Callable[[Node, Types, TensorType, Machine, tuple[int, int]], "Cost"]
+CostOf = Callable[[Node, Types, TensorType, Machine, tuple[int, int]], Cost]
 
 
 def no_macs(_node: Node, _inputs: Types, _output: TensorType) -> int:
@@ -131,8 +129,8 @@ class Operator:
     """One operator. Its functions take inputs by role, `inputs["bias"]`.
 
     infer: output type from input types (and constants where the shape depends on them).
-    spec: the meaning, by the law in `spec/`.
-    kernel: the same bits, fast. Operators that only move data have one function for both.
+    law: the meaning, by the law in `spec/`.
+        The function of an operator that only moves data serves every engine.
     cost: what one execution costs at given widths; an operator without it cannot be counted.
     macs: multiply-accumulates of one execution, padded taps included.
     """
@@ -140,8 +138,7 @@ class Operator:
     domain: str
     name: str
     infer: Infer
-    spec: Execute
-    kernel: Execute
+    law: Execute
     cost: CostOf
     macs: Macs = no_macs
 

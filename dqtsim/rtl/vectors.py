@@ -20,7 +20,7 @@ from ..engines.names import DEFAULT
 from ..engines.registry import traced
 from ..errors import InputError, TargetError
 from ..graph.model import Array, Node, Widths
-from ..ops.nested import layer_bound, saturated
+from ..ops.nested import layer_bound
 from ..ops.operator import Call, Machine
 from ..outputs import Kind
 from ..planner import Plan, Step
@@ -139,7 +139,7 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
     arrays = {
         "x": x[0],
         "w": w,
-        "bias": saturated(inputs["bias"][row], machine),
+        "bias": _bias_register(inputs["bias"][row], machine),
         "m": zeros if logits else inputs["multiplier"][row],
         "s": zeros if logits else inputs["shift"][row],
         "acc": tensors[f"{node.name}.acc"][0],
@@ -176,12 +176,19 @@ def _geometry(node: Node, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, 
     }
 
 
+def _bias_register(biases: Array, machine: Machine) -> Array:
+    """Return biases int64 (O) as the bias register holds them, by the law (B3)."""
+    return np.array([spec.saturate(b, machine.bias_width) for b in biases.tolist()], np.int64)
+
+
 def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False, extreme: bool = False) -> Vector:
     """Return `vector` with the corners of every range in place of its codes and tables; same shapes and widths.
 
     Accumulators come from the layer's kernel, outputs from the law. `plain_shift` makes every multiplier a power of
     two and keeps shifts small, which meets ties all the time. `extreme` brings the sums as far from 0 as they get.
     """
+    from ..engines.numba.table import KERNELS
+
     rng, n, machine = np.random.default_rng(seed), plan.machine.n, plan.machine
     step = next(step for step in plan.layer_steps() if step.node.name == vector.name)
     top, old = (1 << n) - 1, vector.arrays
@@ -214,7 +221,7 @@ def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False, 
     inputs["widths"] = np.array(vector.widths, np.int64)
     if not logits:
         inputs |= {"y_zero_point": np.array(z_y, np.uint8), "multiplier": table, "shift": table}
-    outcome = step.operator.kernel(call, inputs)
+    outcome = KERNELS[step.node.domain, step.node.operator](call, inputs)
     assert outcome.accumulator is not None
     acc = outcome.accumulator[0].astype(np.int64)
     align = sum(
@@ -230,7 +237,7 @@ def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False, 
     arrays = {
         "x": x,
         "w": w,
-        "bias": saturated(bias, machine),
+        "bias": _bias_register(bias, machine),
         "m": old["m"] if logits else m,
         "s": old["s"] if logits else s,
     }

@@ -10,7 +10,7 @@ import pytest
 from dqtsim.counting.by_execution import count_by_execution
 from dqtsim.counting.counts import CONTROLLER, NodeCount, count, figures, storage, totals
 from dqtsim.graph import Graph, GraphBuilder
-from dqtsim.ops.cost import Primitive
+from dqtsim.ops.primitives import Primitive
 from dqtsim.planner import plan
 from dqtsim.spec import Rounding
 from dqtsim.structures import build

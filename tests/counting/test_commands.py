@@ -17,7 +17,7 @@ from dqtsim.counting.counts import count, totals
 from dqtsim.energy import load_energy
 from dqtsim.engines.registry import engine
 from dqtsim.graph import load
-from dqtsim.ops.cost import Primitive
+from dqtsim.ops.primitives import Primitive
 from dqtsim.planner import plan
 from dqtsim.target import load_target
 from dqtsim.widths import apply_bits

@@ -17,7 +17,7 @@ from dqtsim.energy import load_energy
 from dqtsim.errors import AccumulatorError
 from dqtsim.graph.model import Graph, Widths
 from dqtsim.ops import operators
-from dqtsim.ops.cost import Cost, Primitive
+from dqtsim.ops.primitives import Cost, Primitive
 from dqtsim.planner import plan
 from dqtsim.spec import Nesting, Overflow, Rounding, TapOrder
 from dqtsim.target import ArrayMode, Target, load_target

@@ -14,7 +14,7 @@ from rich.console import Console
 from dqtsim.counting.counts import LAYER, WEIGHT_NESTING, NodeCount, average_width, count, kept_nesting, totals
 from dqtsim.counting.distribution import PERCENTILES, Distribution, Number, Spread, spread
 from dqtsim.engines.registry import run
-from dqtsim.ops.cost import Primitive
+from dqtsim.ops.primitives import Primitive
 from dqtsim.report.page.study import Study
 from dqtsim.report.text.distribution import distribution_block, print_distribution
 

@@ -9,7 +9,7 @@ from ...counting.counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCou
 from ...counting.distribution import KIND_NAMES
 from ...counting.macs import MacNode, inference_cost
 from ...energy import EnergyTable
-from ...ops.cost import Cost, Primitive
+from ...ops.primitives import Cost, Primitive
 from ...planner import Plan
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from dqtsim.engines.native.isa.base import AND, ISAS, Isa
 from dqtsim.engines.native.lower.handlers import HANDLERS
 from dqtsim.engines.native.lower.state import Lowered, Native, lower
 from dqtsim.engines.native.run.program import Program
-from dqtsim.engines.registry import ENGINES, Trace, engine, run
+from dqtsim.engines.registry import ENGINES, engine, run
+from dqtsim.engines.result import Trace
 from dqtsim.errors import ModelError
 from dqtsim.graph import BITS, Graph
 from dqtsim.planner import Plan

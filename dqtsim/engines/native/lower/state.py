@@ -8,6 +8,7 @@ import numpy as np
 from ....graph.model import Array, Widths
 from ....planner import Plan, Step
 from ..emit.choice import REFUSED
+from ..fallback import compute
 from ..ir import Record
 from ..isa.base import Isa
 from ..memory import Address, Buffer, Constants, Flat, Place, Planes, Spot, rounded
@@ -230,7 +231,7 @@ def lower(
             continue
         if all(i in out.constants for i in step.node.inputs):
             inputs = step.node.operands_in(out.constants)
-            out.constants[name] = step.operator.kernel(step.call, inputs).output
+            out.constants[name] = compute(step, inputs).output
             continue
         state.step = step.node.name
         if not handlers.get(step.node.operator, _cannot)(state, step):

@@ -15,6 +15,7 @@ from ....spec.mac import Flags
 from ....spec.rules import Overflow
 from ..emit.picture import PICTURE
 from ..emit.schedule import COUNTER
+from ..fallback import compute
 from ..ir import WORD
 from ..lower.state import Lowered, Native, Ordinary, lower
 from ..memory import SLACK, Slabs, Spot, aligned, allocate
@@ -166,7 +167,7 @@ class Instance:
     def _ordinary(self, step: Step) -> None:
         try:
             inputs = {role: self.value(name) for role, name in step.node.operands.items()}
-            outcome = step.operator.kernel(step.call, inputs)
+            outcome = compute(step, inputs)
         except AccumulatorError:
             # a sum of an earlier layer may have left its register, and what followed it means nothing
             refuse(self.program.plan, self._source)

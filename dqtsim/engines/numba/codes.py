@@ -1,0 +1,68 @@
+"""Operators on codes by the kernels: additions, pools, other grids, decisions (B4-B8)."""
+
+import numpy as np
+
+from ...numbers import of_rounding
+from ...ops import Arrays, Call, Outcome, scalars
+from ...ops.max_pool import max_pool_window
+from ...ops.nested_average_pool import pool_window
+from . import add as addition
+from . import decision, pool, requantize
+
+
+def add(call: Call, inputs: Arrays) -> Outcome:
+    """Return B5 of codes `a` and `b`."""
+    a, b = (inputs[role].reshape(-1) for role in "ab")
+    z_a, z_b, z_y = scalars(inputs, "a_zero_point", "b_zero_point", "y_zero_point")
+    m_a, m_b, s = scalars(inputs, "a_multiplier", "b_multiplier", "shift")
+    low, high = call.node.integer("low"), call.node.integer("high")
+    y = np.empty(a.size, np.uint8)
+    addition.add(a, b, (z_a, z_b, z_y), (m_a, m_b), s, low, high, of_rounding(call.machine.rounding), y)
+    return Outcome(y.reshape(call.type.shape))
+
+
+def average_pool(call: Call, inputs: Arrays) -> Outcome:
+    """Return B6 of the codes `x`."""
+    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
+    node, window = call.node, pool_window(call.node)
+    y = np.empty(call.type.shape, np.uint8)
+    pool.average_pool(
+        inputs["x"][0],
+        window.kernel,
+        window.strides,
+        window.pads[:2],
+        (z_x, z_y),
+        m,
+        s,
+        node.integer("low"),
+        node.integer("high"),
+        of_rounding(call.machine.rounding),
+        y[0],
+    )
+    return Outcome(y)
+
+
+def requantize_codes(call: Call, inputs: Arrays) -> Outcome:
+    """Return the codes `x` on another grid (B4)."""
+    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
+    low, high = call.node.integer("low"), call.node.integer("high")
+    y = np.empty(inputs["x"].size, np.uint8)
+    rounding = of_rounding(call.machine.rounding)
+    requantize.requantize_codes(inputs["x"].reshape(-1), z_x, m, s, z_y, low, high, rounding, y)
+    return Outcome(y.reshape(call.type.shape))
+
+
+def max_pool(call: Call, inputs: Arrays) -> Outcome:
+    """Return the greatest code of every window (B6)."""
+    window = max_pool_window(call.node)
+    y = np.empty(call.type.shape, np.uint8)
+    pool.max_pool(inputs["x"][0], window.kernel, window.strides, window.dilations, window.pads[:2], y[0])
+    return Outcome(y)
+
+
+def argmax(call: Call, inputs: Arrays) -> Outcome:
+    """Return the place of the greatest entry along the last axis, the lowest on a tie (B7, B8)."""
+    x = inputs["data"]
+    best = np.empty(x.size // x.shape[-1], np.int64)
+    decision.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
+    return Outcome(best.reshape(call.type.shape))

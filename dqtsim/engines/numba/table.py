@@ -1,0 +1,37 @@
+"""The engine `numba`: which kernel computes which operator, and a plan step by step.
+
+Operators that only move data have one function for every engine, which their file in `ops` has.
+"""
+
+from collections.abc import Mapping
+
+from ...graph.model import Array
+from ...graph.schema import DOMAIN
+from ...ops import Execute as Kernel
+from ...ops import Outcome, move
+from ...planner import Plan, Step
+from ..result import Execute
+from ..steps import step_by_step
+from . import codes, layers
+
+KERNELS: Mapping[tuple[str, str], Kernel] = {
+    (DOMAIN, "NestedConv"): layers.conv,
+    (DOMAIN, "NestedGemm"): layers.gemm,
+    (DOMAIN, "NestedLogits"): layers.logits,
+    (DOMAIN, "NestedAdd"): codes.add,
+    (DOMAIN, "NestedAveragePool"): codes.average_pool,
+    (DOMAIN, "NestedRequantize"): codes.requantize_codes,
+    ("", "MaxPool"): codes.max_pool,
+    ("", "ArgMax"): codes.argmax,
+    **{(operator.domain, operator.name): operator.law for operator in move.OPERATORS},
+}
+
+
+def compute(step: Step, inputs: Mapping[str, Array]) -> Outcome:
+    """Return what the kernels make of one step's inputs, by role."""
+    return KERNELS[step.node.domain, step.node.operator](step.call, inputs)
+
+
+def numba_engine(plan: Plan) -> Execute:
+    """Return the engine for `plan`."""
+    return step_by_step(plan, compute)
