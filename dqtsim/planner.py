@@ -7,7 +7,8 @@ at (B1). The kernels take their fast path only where that proof says that no reg
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,10 @@ class Step:
     call: Call
     input_types: Mapping[str, TensorType]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the node instead of its operator: another process has the same operators."""
+        return _step, (self.call, dict(self.input_types))
+
     @property
     def node(self) -> Node:
         """Return the node."""
@@ -39,9 +44,17 @@ class Step:
         return self.operator.macs(self.node, self.input_types, self.call.type)
 
 
-@dataclass(frozen=True)
+def _step(call: Call, input_types: dict[str, TensorType]) -> Step:
+    """Return a step from its pickled parts."""
+    return Step(operator_of(call.node), call, input_types)
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """A graph compiled for a target. `types` maps every tensor to its type. `engines`: what engines made of it."""
+    """A graph compiled for a target: a value, which prints, compares and pickles, and runs anywhere with the same bits.
+
+    `types` maps every tensor to its type. What engines make of a plan is theirs.
+    """
 
     graph: Graph
     target: Target
@@ -50,6 +63,27 @@ class Plan:
     types: Mapping[str, TensorType]
     saturated_biases: Mapping[str, int]
     engines: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what was planned, not what anybody made of it."""
+        return Plan, (self.graph, self.target, self.machine, self.steps, self.types, self.saturated_biases)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another plan is of an equal graph on an equal target; everything else follows from these."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.target == other.target and self.graph == other.graph
+
+    def __hash__(self) -> int:
+        """Return a hash of graph and target."""
+        return hash((self.graph, self.target))
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return (
+            f"<Plan of '{self.graph.name}' for target '{self.target.name}': {len(self.steps)} steps, "
+            f"{self.total_macs:,} MACs>"
+        )
 
     def layer_steps(self) -> list[Step]:
         """Return the steps that multiply and accumulate, the controller's included, in execution order."""
@@ -146,7 +180,7 @@ def planned_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
 
 def _bounds(constants: Mapping[str, Array], x: TensorType, pairs: Sequence[Widths], machine: Machine) -> Bounds:
     w, z_x = constants["w"], int(constants["x_zero_point"])
-    return Bounds(pairs, lambda pair: layer_bound(w, z_x, x.low, x.high, pair, machine))
+    return Bounds(pairs, partial(layer_bound, w, z_x, x.low, x.high, machine))
 
 
 def _constant_type(array: Array) -> TensorType:

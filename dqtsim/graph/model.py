@@ -1,7 +1,8 @@
 """The graph inside dqtsim: what a model file says, checked, frozen, and free of ONNX's own classes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -97,6 +98,10 @@ class Node:
         first, second = self.integers(name)
         return first, second
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the attributes as a plain dictionary: a read-only view of one cannot be pickled."""
+        return _node, (self.name, self.domain, self.operator, self.inputs, self.outputs, dict(self.attributes))
+
     @property
     def title(self) -> str:
         """Return how errors name this node."""
@@ -109,7 +114,7 @@ class Graph:
 
     `nodes` are in execution order. `initializers` are read-only arrays. `layers` names the nested layers whose widths
     are the rows of `bits`, in order; `pinned` gives the widths of those that the controller never decides. `controller`
-    names the tensor of controller logits, "" when the widths are static.
+    names the tensor of controller logits, "" when the widths are static. Graphs compare by value, and pickle.
     """
 
     name: str
@@ -142,6 +147,33 @@ class Graph:
         """Return the one graph input."""
         return self.inputs[0]
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether another graph says the same, constants by dtype, shape and every integer."""
+        if not isinstance(other, Graph):
+            return NotImplemented
+        names = [entry.name for entry in fields(self) if entry.name != "initializers"]
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in names)
+            and self.initializers.keys() == other.initializers.keys()
+            and all(same_array(array, other.initializers[name]) for name, array in self.initializers.items())
+        )
+
+    def __hash__(self) -> int:
+        """Return a hash of what is quick to look at."""
+        return hash((self.name, self.arithmetic, self.layers, len(self.nodes), self.outputs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle read-only views as plain dictionaries; the arrays are made read-only again."""
+        return _graph, ({entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)},)
+
+    def __repr__(self) -> str:
+        """Return one line, not all weights."""
+        value = self.input
+        return (
+            f"<Graph '{self.name}': input {value.dtype} {value.shape}, {len(self.nodes)} nodes, "
+            f"{len(self.layers)} layers, widths {'dynamic' if self.dynamic else 'static'}>"
+        )
+
     def node(self, name: str) -> Node:
         """Return the node called `name`."""
         return next(node for node in self.nodes if node.name == name)
@@ -153,6 +185,37 @@ class Graph:
     def constants(self, node: Node) -> dict[str, Array]:
         """Return the constant inputs of `node` by their roles."""
         return {role: self.initializers[name] for role, name in node.operands.items() if name in self.initializers}
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _node(
+    name: str,
+    domain: str,
+    operator: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    attributes: dict[str, Attribute],
+) -> Node:
+    """Return a node from its pickled parts."""
+    return Node(name, domain, operator, inputs, outputs, MappingProxyType(attributes))
+
+
+def _graph(parts: dict[str, Any]) -> Graph:
+    """Return a graph from its pickled fields."""
+    for array in parts["initializers"].values():
+        array.setflags(write=False)
+    views: dict[str, Any] = {
+        name: MappingProxyType(part) if isinstance(part, dict) else part for name, part in parts.items()
+    }
+    return Graph(**views)
+
+
+def same_array(a: Array, b: Array) -> bool:
+    """Return whether two arrays have one dtype, one shape and the same integers."""
+    return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
 
 
 def freeze(array: Array) -> Array:

@@ -82,7 +82,7 @@ def check_rows(node: Node, inputs: Types, channels: int) -> None:
         )
 
 
-def layer_bound(w: Array, z_x: int, low: int, high: int, pair: tuple[int, int], machine: Machine) -> Bound:
+def layer_bound(w: Array, z_x: int, low: int, high: int, machine: Machine, pair: tuple[int, int]) -> Bound:
     """Return the extremes that sums of a layer can reach at the widths `pair`.
 
     `w` uint8 (O, ...): master codes; `low`, `high`: range of the input's master codes. Every product is replaced by its

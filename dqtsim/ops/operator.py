@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import AccumulatorError, ModelError
-from ..graph.model import Array, Node, Widths
+from ..graph.model import Array, Node, Widths, same_array
 from ..spec.mac import Flags
 from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
 from .primitives import Cost
@@ -46,12 +46,20 @@ def register_width(lowest: int, highest: int) -> int:
     return max((-lowest - 1).bit_length() if lowest < 0 else 0, highest.bit_length()) + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bound:
     """Proven extremes of every prefix of the sums of one layer at one pair of widths, int64 (O) each."""
 
     lowest: Array
     highest: Array
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another bound has the same extremes."""
+        if not isinstance(other, Bound):
+            return NotImplemented
+        return same_array(self.lowest, other.lowest) and same_array(self.highest, other.highest)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def unproven(self, width: int) -> Array:
         """Return the indices of the output channels that could leave a register of `width` bits."""

@@ -212,7 +212,7 @@ def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False, 
             rng.integers(0, 12, (channels,)),
             rng.integers(-512, 512, (channels,)),
         )
-    bounds = {vector.widths: layer_bound(w, z_x, 0, top, vector.widths, machine)}
+    bounds = {vector.widths: layer_bound(w, z_x, 0, top, machine, vector.widths)}
     call = Call(step.node, machine, step.call.type, bounds)
     rows = len(step.node.integers("row_widths"))
     # what follows the accumulators is the law's below; the kernel's own does not matter

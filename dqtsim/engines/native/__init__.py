@@ -7,6 +7,18 @@ may leave the accumulator's register, a second operation wraps or clamps them, a
 counts; it looks only at channels for which there is no proof at the widths of the run.
 """
 
-from .run.engine import Native, Ran, native
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .run.engine import Native, Ran, native
 
 __all__ = ["Native", "Ran", "native"]
+
+
+def __getattr__(name: str) -> Any:
+    # imported when asked for: who wants to know which instruction set it would be needs no plan and no NumPy
+    if name in __all__:
+        from .run import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
