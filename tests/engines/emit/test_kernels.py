@@ -281,7 +281,7 @@ def test_pool_max_pool() -> None:
 
 
 @pytest.mark.parametrize("dtype", [I32, I64])
-def test_control_argmax(dtype: Any) -> None:
+def test_decision_argmax(dtype: Any) -> None:
     out = np.empty(5, I64)
     decision.argmax(array([[1, 2, 2], [3, 3, 3], [-9, -8, -10], [0, -1, 0], [1, 2, 3]], dtype), out)
     assert out.tolist() == [1, 0, 1, 0, 2]
