@@ -1,8 +1,13 @@
 """The few kinds of error dqtsim raises.
 
 Every message is one sentence that says which rule was broken, what was found, and where. The command line prints it
-and exits with 2; nothing else in the package writes a traceback for wrong input.
+and exits with 2; nothing else in the package writes a traceback for wrong input. `cut` and `listed` keep a sentence
+short, whatever a file says.
 """
+
+from collections.abc import Sequence
+
+_LETTERS, _NAMES = 60, 32
 
 
 class DqtsimError(Exception):
@@ -39,3 +44,22 @@ class OutputError(DqtsimError):
 
 class ToolError(DqtsimError):
     """A program that dqtsim starts is not installed, or failed."""
+
+
+def cut(value: object) -> str:
+    """Return a text or value of a file as sentences show it, the beginning of a long one."""
+    text = str(value)
+    return text if len(text) <= _LETTERS + 3 else f"{text[:_LETTERS]}..."
+
+
+def listed(texts: Sequence[str], between: str = ", ") -> str:
+    """Return texts as sentences list them, the first of many and how many more there are."""
+    shown = between.join(texts[:_NAMES])
+    return shown if len(texts) <= _NAMES else f"{shown} and {len(texts) - _NAMES:,} more"
+
+
+def reason(error: OSError | UnicodeDecodeError) -> str:
+    """Return why a file cannot be read, as the end of a sentence."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return (error.strerror or str(error)).lower()

@@ -5,7 +5,6 @@ file and of every tensor, the producing command and its versions. Tensors are co
 """
 
 import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from . import limits
 from .compare import Comparison, compare_tensors
 from .engines.registry import engine
 from .engines.result import Trace
-from .errors import GoldenError
+from .errors import GoldenError, reason
 from .graph import BITS, with_bits
 from .graph.model import Array, Graph
 from .planner import Plan, plan
@@ -64,10 +64,10 @@ def find_vectors(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any], Mapp
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise GoldenError(f"golden vectors come with a manifest; '{path}' cannot be read.") from None
-    except (ValueError, RecursionError):
+        manifest = limits.json_tree(limits.read_text(path, limits.MANIFEST_BYTES))
+    except OSError as error:
+        raise GoldenError(f"golden vectors come with a manifest; '{path}' cannot be read: {reason(error)}.") from None
+    except ValueError:
         raise GoldenError(f"the manifest '{path}' is not JSON.") from None
     entries = manifest.get("vectors") if isinstance(manifest, dict) else None
     complete = isinstance(entries, list) and all(
@@ -88,10 +88,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def read_vector(path: Path, entry: Mapping[str, Any]) -> Vector:
     """Return the vector in `path`, every tensor checked against the SHA-256 of its manifest entry."""
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            tensors = {name.removesuffix(".npy"): _read_member(archive, name) for name in archive.namelist()}
+        file = limits.open_file(path, limits.VECTOR_BYTES)
     except FileNotFoundError:
         raise GoldenError(f"the manifest lists '{path.name}'; '{path}' is no file.") from None
+    except OSError as error:
+        raise GoldenError(f"the golden vector '{path}' cannot be read: {reason(error)}.") from None
+    try:
+        with file, zipfile.ZipFile(file) as archive:
+            _check_members(archive, path)
+            tensors = {name.removesuffix(".npy"): _read_member(archive, name) for name in archive.namelist()}
     except (ValueError, OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise GoldenError(f"the golden vector '{path}' is not an .npz file of numbers, or is damaged.") from None
     hashes: Mapping[str, str] = entry["sha256"]
@@ -106,6 +111,17 @@ def read_vector(path: Path, entry: Mapping[str, Any]) -> Vector:
     return Vector(path, entry["bits_policy"], tensors)
 
 
+def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise GoldenError before anything is unpacked where an archive says that it holds too much."""
+    members = archive.infolist()
+    size = sum(member.file_size for member in members)
+    if len(members) > limits.VECTOR_TENSORS or size > limits.VECTOR_BYTES:
+        raise GoldenError(
+            f"a golden vector has at most {limits.VECTOR_TENSORS:,} tensors and {limits.VECTOR_BYTES:,} bytes; "
+            f"'{path}' unpacks to {len(members):,} and {size:,}."
+        )
+
+
 def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
     with archive.open(name) as member:
         return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
@@ -118,7 +134,7 @@ def hash_tensor(array: Array) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(limits.read_bytes(path, limits.MODEL_BYTES)).hexdigest()
 
 
 def verify(model: Path, graph: Graph, target: Target, engine_name: str, paths: Sequence[Path]) -> Iterator[Verdict]:

@@ -6,7 +6,6 @@ new one is complete before the old one is moved away, and the old one is deleted
 """
 
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import limits
 from .errors import OutputError
 
 MANIFEST = "manifest.json"
 # Other writers may put a folder of theirs into the place again and again.
 _TRIES = 100
-_LARGEST_MANIFEST = 1 << 26
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
@@ -203,12 +202,12 @@ def _own(folder: Path, kind: Kind) -> set[str]:
     path = folder / MANIFEST
     try:
         found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_MANIFEST:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limits.MANIFEST_BYTES:
             return set()
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = limits.json_tree(limits.read_text(path, limits.MANIFEST_BYTES))
         known = isinstance(manifest, dict) and all(key in manifest for key in kind.keys)
         return {*kind.files(manifest), MANIFEST} if known else set()
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return set()
 
 

@@ -5,15 +5,14 @@ the rounding of the requantizer, and the shape of its array. `dqtsim target show
 """
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import TargetError
+from . import limits
+from .errors import TargetError, cut, listed, reason
 from .spec.rules import Overflow, Rounding, TapOrder
 
 MODEL_ROUNDING = "MODEL"
@@ -67,18 +66,17 @@ def load_target(name: str | os.PathLike[str]) -> Target:
     if not text.endswith(".toml"):
         return parse_target(target_text(text), f"target '{text}'")
     try:
-        content = Path(text).read_text(encoding="utf-8")
+        content = limits.read_text(text)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise TargetError(f"the target file '{text}' cannot be read: {reason}.") from None
+        raise TargetError(f"the target file '{text}' cannot be read: {reason(error)}.") from None
     return parse_target(content, f"target file '{text}'")
 
 
 def parse_target(text: str, where: str) -> Target:
     """Return the target that the TOML `text` describes; `where` names it in errors."""
     try:
-        tree = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        tree = limits.toml_tree(text)
+    except ValueError as error:
         raise TargetError(f"{where} is not TOML: {str(error).rstrip('.')}.") from None
     reader = _Reader(tree)
     target = Target(
@@ -97,7 +95,7 @@ def parse_target(text: str, where: str) -> Target:
     reader.refuse_unread()
     if reader.violations:
         count = len(reader.violations)
-        rules = "; ".join(reader.violations)
+        rules = listed(reader.violations, "; ")
         raise TargetError(f"{where} breaks {count} rule{'s' if count > 1 else ''}: {rules}.")
     return target
 
@@ -140,7 +138,7 @@ class _Reader:
         return convert(value if value in names else names[0])
 
     def refuse_unread(self) -> None:
-        self.violations += [f"'{key}' is no entry of a target" for key in sorted(self._unread)]
+        self.violations += [f"'{cut(key)}' is no entry of a target" for key in sorted(self._unread)]
 
     def _take(self, key: str, expected: str) -> Any:
         if key not in self._entries:
@@ -150,4 +148,4 @@ class _Reader:
         return self._entries[key]
 
     def _violation(self, key: str, expected: str, value: Any) -> None:
-        self.violations.append(f"'{key}' must be {expected}, found {value!r}")
+        self.violations.append(f"'{key}' must be {expected}, found {cut(repr(value))}")

@@ -1,13 +1,11 @@
 """Widths: what `--bits` says becomes the rows of the tensor `bits`."""
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from .errors import WidthError
+from . import limits
+from .errors import WidthError, cut, listed, reason
 from .graph import with_bits
 from .graph.model import Graph, Widths
 
@@ -48,7 +46,7 @@ def rows_of(graph: Graph, spec: str) -> list[Widths]:
     if len(entries) != len(graph.layers):
         raise WidthError(
             f"a list of widths has one entry per layer, {len(graph.layers)} for model '{graph.name}' "
-            f"({', '.join(graph.layers)}); --bits has {len(entries)}."
+            f"({_layers(graph)}); --bits has {len(entries)}."
         )
     return [_pair(graph, entry, f"--bits, layer '{layer}'") for layer, entry in zip(graph.layers, entries, strict=True)]
 
@@ -56,7 +54,7 @@ def rows_of(graph: Graph, spec: str) -> list[Widths]:
 def _rows_of_plan(graph: Graph, plan: Mapping[str, Any], where: str) -> list[Widths]:
     unknown = [name for name in plan if name not in graph.layers and name != "default"]
     if unknown:
-        raise WidthError(f"{where} names layer '{unknown[0]}'; model '{graph.name}' has {', '.join(graph.layers)}.")
+        raise WidthError(f"{where} names layer '{cut(unknown[0])}'; model '{graph.name}' has {_layers(graph)}.")
     rows = []
     for layer in graph.layers:
         if layer in plan:
@@ -70,15 +68,18 @@ def _rows_of_plan(graph: Graph, plan: Mapping[str, Any], where: str) -> list[Wid
     return rows
 
 
+def _layers(graph: Graph) -> str:
+    return listed([cut(layer) for layer in graph.layers])
+
+
 def _read_plan(path: str) -> Mapping[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = limits.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise WidthError(f"the plan file '{path}' cannot be read: {reason}.") from None
+        raise WidthError(f"the plan file '{path}' cannot be read: {reason(error)}.") from None
     try:
-        tree = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        tree = limits.json_tree(text) if path.endswith(".json") else limits.toml_tree(text)
+    except ValueError as error:
         kind = "JSON" if path.endswith(".json") else "TOML"
         raise WidthError(f"the plan file '{path}' is not {kind}: {str(error).rstrip('.')}.") from None
     table = tree.get("bits") if isinstance(tree, dict) else None
@@ -93,7 +94,7 @@ def _pair(graph: Graph, entry: Any, where: str) -> Widths:
         case str():
             found = _PAIR.match(entry.strip())
             if not found:
-                raise WidthError(f"{where}: expected {_EXPECTED}; found '{entry}'.")
+                raise WidthError(f"{where}: expected {_EXPECTED}; found '{cut(entry)}'.")
             both = found.group(1)
             pair = (int(both), int(both)) if both else (int(found.group(2)), int(found.group(3)))
         case int() if type(entry) is int:
@@ -101,7 +102,7 @@ def _pair(graph: Graph, entry: Any, where: str) -> Widths:
         case [int() as w, int() as a] if type(w) is int and type(a) is int:
             pair = (w, a)
         case _:
-            raise WidthError(f"{where}: expected {_EXPECTED}; found {entry!r}.")
+            raise WidthError(f"{where}: expected {_EXPECTED}; found {cut(repr(entry))}.")
     if not all(1 <= width <= n for width in pair):
-        raise WidthError(f"{where}: widths lie between 1 and the master width {n}; found '{entry}'.")
+        raise WidthError(f"{where}: widths lie between 1 and the master width {n}; found '{cut(entry)}'.")
     return pair

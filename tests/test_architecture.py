@@ -15,7 +15,7 @@ LONGEST = 450
 
 # from left to right: a part imports parts of its own column or of columns to its left, never to its right
 COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("spec", "errors", "outputs"),
+    ("spec", "errors", "limits", "outputs"),
     ("target", "graph", "energy", "numbers"),
     ("structures", "inputs", "frontends"),
     ("ops",),
@@ -31,10 +31,22 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
 )
 COLUMN = {part: index for index, parts in enumerate(COLUMNS) for part in parts}
 # the trainer stands outside: it meets the rest in the model file, and one of its files in what that file costs
-TRAIN_SEES = {"spec", "errors", "outputs", "target", "graph", "numbers", "structures", "inputs", "train"}
+TRAIN_SEES = {"spec", "errors", "limits", "outputs", "target", "graph", "numbers", "structures", "inputs", "train"}
 PRICING_SEES = TRAIN_SEES | {"search", "energy"}
 TRAIN_SEEN_BY = {"train", "cli", "engines"}
 TORCH = {"torch", "torchvision"}
+# what lies in the package, what dqtsim or a program that it starts has just written, what the system says
+READS_OWN_FILES = {
+    "energy/__init__.py",
+    "engines/native/compile/cache.py",
+    "report/page/figures.py",
+    "report/page/html.py",
+    "report/text/machine.py",
+    "rtl/area.py",
+    "rtl/cosim.py",
+    "target.py",
+    "train/golden.py",
+}
 TOLERANCES = {
     "allclose",
     "isclose",
@@ -170,8 +182,12 @@ ADAPTERS = {f"engines/numba/{name}.py" for name in ("table", "layers", "codes")}
 )
 def test_kernels_know_nothing_of_graphs_or_files(source: Path) -> None:
     allowed = {("dqtsim", "spec", "rules"), ("dqtsim", "graph", "model"), ("dqtsim", "numbers")}
-    # the choice of an instruction set can be refused, and a file of compiled code is one version's
-    allowed |= {("dqtsim", "errors"), ("dqtsim", "__version__")} if part_of(source) == "engines/native" else set()
+    # the choice of an instruction set can be refused, and a file of compiled code is one version's and has a limit
+    allowed |= (
+        {("dqtsim", "errors"), ("dqtsim", "__version__"), ("dqtsim", "limits")}
+        if part_of(source) == "engines/native"
+        else set()
+    )
     others = {name for name in imports(source) if name[0] == "dqtsim" and part_named(name[1:]) != part_of(source)}
     assert others <= allowed
 
@@ -290,6 +306,15 @@ def test_nothing_is_compared_with_a_tolerance(source: Path) -> None:
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         names = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "arg", None)}
         assert not names & TOLERANCES, f"line {getattr(node, 'lineno', 0)}"
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if name_of(s) not in READS_OWN_FILES], ids=name_of)
+def test_files_from_outside_are_read_within_limits(source: Path) -> None:
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "limits"):
+            loads = node.attr == "load" and isinstance(node.value, ast.Name) and node.value.id in ("np", "numpy")
+            assert not loads, f"line {node.lineno}"
+            assert node.attr not in ("read_text", "read_bytes", "open_memmap", "memmap"), f"line {node.lineno}"
 
 
 def test_files_are_short_enough_to_read() -> None:

@@ -294,10 +294,15 @@ def test_manifests(folder: Folder) -> None:
     unlisted = f"'{path}' lists every vector of its folder; 'static.npz' is not listed."
     assert refusal(folder, folder.path / "static.npz") == unlisted
     path.unlink()
-    assert refusal(folder) == f"golden vectors come with a manifest; '{path}' cannot be read."
+    assert (
+        refusal(folder) == f"golden vectors come with a manifest; '{path}' cannot be read: no such file or directory."
+    )
     missing = folder.path / "nowhere" / "x.npz"
-    text = f"golden vectors come with a manifest; '{missing.parent / 'manifest.json'}' cannot be read."
-    assert refusal(folder, missing) == text
+    path = missing.parent / "manifest.json"
+    assert (
+        refusal(folder, missing)
+        == f"golden vectors come with a manifest; '{path}' cannot be read: no such file or directory."
+    )
 
 
 def break_kernel(

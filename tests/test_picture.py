@@ -12,7 +12,8 @@ import pytest
 
 from dqtsim.errors import InputError
 from dqtsim.graph import Graph, Value
-from dqtsim.inputs.picture import PICTURE_SUFFIXES, read_input
+from dqtsim.inputs.decode import PICTURE_SUFFIXES
+from dqtsim.inputs.picture import read_input
 from tests.builders import dense, network, picture
 
 PICTURES = picture(3, count=2)  # (2, 3, 6, 6)
@@ -140,8 +141,7 @@ def test_arrays_that_are_none(tmp_path: Path) -> None:
     archive = io.BytesIO()
     np.savez(archive, x=PICTURES)
     objects = saved(tmp_path, np.array([{}], object), "objects.npy", object).read_bytes()
-    huge = data.replace(b"(2, 3, 6, 6)", b"(1<<60,)    ").replace(b"1<<60", b"99999999999999999")
-    for content in (b"", b"text", data[:6], data[:60], data[:-1], archive.getvalue(), objects, huge):
+    for content in (b"", b"text", data[:6], data[:60], data[:-1], archive.getvalue(), objects):
         path = tmp_path / "bad.npy"
         path.write_bytes(content)
         assert refusal(path, network()) == f"the input '{path}' is not a .npy file of numbers."
@@ -152,10 +152,11 @@ def test_damaged_pictures_are_refused_or_read_but_never_a_traceback(tmp_path: Pa
     Image.fromarray(PICTURES[0].transpose(1, 2, 0)).save(whole, "PNG")
     data = bytearray(whole.getvalue())
     path = tmp_path / "bad.png"
-    sentences = {
-        f"the input '{path}' is not a picture that Pillow can read.",
-        "model 'small' takes uint8 of shape (6, 6, 3) or (3, 6, 6), or a batch of these;",
-    }
+    sentences = (
+        f"the picture '{path}' cannot be read: ",
+        f"pictures have 8 bits a channel; '{path}' has more (Pillow's mode I;16).",
+        f"model 'small' takes uint8 of shape (6, 6, 3) or (3, 6, 6), or a batch of these; '{path}' holds ",
+    )
     broken = [bytes(data[:cut]) for cut in range(0, len(data), 7)]
     for position in range(len(data)):
         changed = data.copy()
@@ -166,7 +167,8 @@ def test_damaged_pictures_are_refused_or_read_but_never_a_traceback(tmp_path: Pa
         try:
             assert read_input(path, network()).shape == (1, 3, 6, 6)
         except InputError as error:
-            assert str(error).partition(f" '{path}' holds ")[0] in sentences
+            assert str(error).startswith(sentences)
+            assert "\n" not in str(error)
 
 
 def test_a_picture_that_claims_to_be_enormous(tmp_path: Path) -> None:
@@ -176,7 +178,10 @@ def test_a_picture_that_claims_to_be_enormous(tmp_path: Path) -> None:
     data[16:20] = (1 << 30).to_bytes(4, "big")  # the width, then the checksum of the header
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     path.write_bytes(data)
-    assert refusal(path, network()) == f"the input '{path}' is not a picture that Pillow can read."
+    assert refusal(path, network()) == (
+        f"the picture '{path}' cannot be read: image size (6442450944 pixels) exceeds limit of 178956970 pixels, could "
+        "be decompression bomb DOS attack."
+    )
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

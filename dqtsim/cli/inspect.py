@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from .. import limits
 from .common import ErrorGroup, available_cores, bits_option, console, target_option
 
 
@@ -64,4 +65,4 @@ def target_show(name: str) -> None:
     from ..target import load_target, target_text
 
     load_target(name)
-    click.echo(Path(name).read_text(encoding="utf-8") if name.endswith(".toml") else target_text(name), nl=False)
+    click.echo(limits.read_text(name) if name.endswith(".toml") else target_text(name), nl=False)

@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import json
-import tomllib
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..errors import InputError
+from .. import limits
+from ..errors import InputError, cut, reason
 from ..train.config import COSTS, DEVICES, PRECISIONS, RELAXATIONS, TEACHERS, RunDir, TrainConfig
 from ..train.rules import ACTIVATION_RULES, NETWORK_NAMES, WEIGHT_RULES
 from .common import Decorator, check_writable
@@ -46,16 +46,15 @@ def _read_config(context: click.Context, _option: click.Parameter, path: Path | 
     if path is None:
         return
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = limits.toml_tree(limits.read_text(path))
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise InputError(f"the configuration '{path}' cannot be read: {reason}.") from None
-    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"the configuration '{path}' cannot be read: {reason(error)}.") from None
+    except ValueError as error:
         raise InputError(f"the configuration '{path}' is not TOML: {str(error).rstrip('.')}.") from None
     known = sorted(str(option.name) for option in context.command.params if option.name not in ("config", "resume"))
     unknown = [key for key in tree if key not in known]
     if unknown:
-        raise InputError(f"the configuration '{path}' may hold {', '.join(known)}; found '{unknown[0]}'.")
+        raise InputError(f"the configuration '{path}' may hold {', '.join(known)}; found '{cut(unknown[0])}'.")
     for key, value in tree.items():
         # Pairs may be a list of widths or of pairs, as well as the text of the command line.
         if isinstance(value, list):

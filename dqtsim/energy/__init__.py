@@ -6,14 +6,13 @@ Energies are floats in picojoule: they are estimates of cost and never take part
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from ..errors import TargetError
+from .. import limits
+from ..errors import TargetError, cut, listed, reason
 
 DEFAULT = "horowitz-45nm"
 _RULES = (
@@ -68,9 +67,9 @@ def load_energy(name: str | os.PathLike[str] = DEFAULT) -> EnergyTable:
     if text.endswith(".toml"):
         where = f"the energy table '{text}'"
         try:
-            content = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise TargetError(f"{where} cannot be read.") from None
+            content = limits.read_text(text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise TargetError(f"{where} cannot be read: {reason(error)}.") from None
     else:
         where = f"energy table '{text}'"
         entry = resources.files("dqtsim") / "energy" / f"{text}.toml"
@@ -78,26 +77,28 @@ def load_energy(name: str | os.PathLike[str] = DEFAULT) -> EnergyTable:
             raise TargetError(f"an energy table is {DEFAULT} or a .toml file; found '{text}'.")
         content = entry.read_text(encoding="utf-8")
     try:
-        return _table(tomllib.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _table(limits.toml_tree(content))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TargetError(f"{where} {_RULES}; {_found(error)}.") from None
 
 
 def _found(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    return str(error) if str(error).endswith("...") else str(error).rstrip(".")
 
 
 def _table(tree: Mapping[str, Any]) -> EnergyTable:
     memory = dict(_section(tree, "memory"))
     access = memory.pop("access_bits")
     if type(access) is not int or access < 1:
-        raise ValueError(f"'memory.access_bits' is {access!r}")
+        raise ValueError(f"'memory.access_bits' is {cut(repr(access))}")
     per_bit = {where: _energy_of(pj, f"memory.{where}") / access for where, pj in memory.items()}
     placement = _section(tree, "placement")
     places = {what: str(placement[what]) for what in ("weights", "activations", "tables")}
     for what, place in places.items():
         if place not in per_bit:
-            raise ValueError(f"'placement.{what}' is {place!r}")
+            raise ValueError(f"'placement.{what}' is {cut(repr(place))}")
     return EnergyTable(
         _text(tree, "name"), _text(tree, "source"), _widths(tree, "add"), _widths(tree, "multiply"), per_bit, places
     )
@@ -105,25 +106,25 @@ def _table(tree: Mapping[str, Any]) -> EnergyTable:
 
 def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(tree[name], dict):
-        raise ValueError(f"'{name}' is {tree[name]!r}")
+        raise ValueError(f"'{name}' is {cut(repr(tree[name]))}")
     section: Mapping[str, Any] = tree[name]
     return section
 
 
 def _text(tree: Mapping[str, Any], name: str) -> str:
     if not isinstance(tree[name], str):
-        raise ValueError(f"'{name}' is {tree[name]!r}")
+        raise ValueError(f"'{name}' is {cut(repr(tree[name]))}")
     return str(tree[name])
 
 
 def _widths(tree: Mapping[str, Any], name: str) -> dict[int, float]:
     section = _section(tree, name)
     if len(section) != 2 or not all(re.fullmatch("[1-9][0-9]?", width) for width in section):
-        raise ValueError(f"'{name}' has {', '.join(section) or 'none'}")
+        raise ValueError(f"'{name}' has {listed([cut(width) for width in section]) or 'none'}")
     return {int(width): _energy_of(pj, f"{name}.{width}") for width, pj in section.items()}
 
 
 def _energy_of(value: Any, name: str) -> float:
     if type(value) not in (int, float) or not 0 <= value < math.inf:
-        raise ValueError(f"'{name}' is {value!r}")
+        raise ValueError(f"'{name}' is {cut(repr(value))}")
     return float(value)

@@ -7,10 +7,10 @@ that it cannot load and `count-ops` can count all the same.
 import os
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Protocol, cast
 
-from ..errors import ModelError
+from .. import limits
+from ..errors import ModelError, reason
 from ..graph.model import Graph
 from .products import Products
 
@@ -66,9 +66,9 @@ def load(path: str | os.PathLike[str]) -> Graph:
 def open_model(path: str | os.PathLike[str]) -> ModelFile:
     """Return the model file at `path` with the frontend of its format. Raises ModelError where none knows it."""
     try:
-        data = Path(path).read_bytes()
+        data = limits.read_bytes(path, limits.MODEL_BYTES)
     except OSError as error:
-        raise ModelError(f"the model file '{path}' cannot be read: {(error.strerror or str(error)).lower()}.") from None
+        raise ModelError(f"the model file '{path}' cannot be read: {reason(error)}.") from None
     for name in FRONTENDS.values():
         frontend = cast(Frontend, import_module(name))
         if frontend.detect(data):

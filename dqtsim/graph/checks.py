@@ -6,7 +6,7 @@ from typing import assert_never
 
 import numpy as np
 
-from ..errors import ModelError
+from ..errors import ModelError, cut, listed
 from ..spec.rules import Nesting
 from .model import Array, Graph, Node
 from .schema import NESTED_LAYERS, SCHEMAS, Schema, schema_of
@@ -51,8 +51,8 @@ def check_operator(node: Node) -> Schema:
     if schema is None:
         supported = ", ".join(sorted(s.title for s in SCHEMAS.values()))
         raise ModelError(
-            f"a model may use only supported operators; node '{node.name}' is operator '{node.operator}' of domain "
-            f"'{node.domain or 'ai.onnx'}' (supported: {supported})."
+            f"a model may use only supported operators; node '{cut(node.name)}' is operator '{cut(node.operator)}' of "
+            f"domain '{cut(node.domain or 'ai.onnx')}' (supported: {supported})."
         )
     return schema
 
@@ -85,7 +85,7 @@ def _nests_activations(rule: Nesting) -> bool:
 
 def _check_input(graph: Graph) -> None:
     if len(graph.inputs) != 1:
-        names = ", ".join(f"'{value.name}'" for value in graph.inputs)
+        names = listed([cut(repr(value.name)) for value in graph.inputs])
         raise ModelError(f"a model has one input; found {len(graph.inputs)}: {names or 'none'}.")
     value = graph.input
     if value.dtype != "uint8" or len(value.shape) not in (2, 4) or value.shape[0] != 1 or min(value.shape) < 1:
@@ -122,7 +122,9 @@ def _check_inputs(graph: Graph, node: Node, schema: Schema, known: Mapping[str, 
                 f"{graph.initializers[name].shape}."
             )
     if schema.variadic and len({known[name] for name in node.inputs}) > 1:
-        raise ModelError(f"{node.title} joins tensors of one dtype; found {[known[name] for name in node.inputs]}.")
+        raise ModelError(
+            f"{node.title} joins tensors of one dtype; found {cut([known[name] for name in node.inputs])}."
+        )
 
 
 def _output_dtype(node: Node, known: Mapping[str, str]) -> str:
@@ -150,7 +152,9 @@ def _check_geometry(node: Node) -> None:
         if name in node.attributes:
             value = node.integers(name)
             if len(value) != entries or min(value) < least:
-                raise ModelError(f"{node.title} takes '{name}' as {entries} integers from {least} up; found {value}.")
+                raise ModelError(
+                    f"{node.title} takes '{name}' as {entries} integers from {least} up; found {cut(value)}."
+                )
     if "group" in node.attributes and node.integer("group") < 1:
         raise ModelError(f"{node.title} takes 'group' from 1 up; found {node.integer('group')}.")
 
@@ -210,9 +214,9 @@ def _check_nested(node: Node, constants: Mapping[str, Array], n: int) -> None:
     weight, bias = constants["w"], constants["bias"]
     row_widths = node.integers("row_widths")
     if not row_widths or any(a >= b for a, b in pairwise(row_widths)):
-        raise ModelError(f"{node.title} takes ascending row_widths; found {row_widths}.")
+        raise ModelError(f"{node.title} takes ascending row_widths; found {cut(row_widths)}.")
     if not all(1 <= width <= n for width in row_widths):
-        raise ModelError(f"{node.title} takes row_widths between 1 and the master width {n}; found {row_widths}.")
+        raise ModelError(f"{node.title} takes row_widths between 1 and the master width {n}; found {cut(row_widths)}.")
     shape = (len(row_widths), weight.shape[0])
     for role in ("bias", "multiplier", "shift"):
         if role in constants and constants[role].shape != shape:

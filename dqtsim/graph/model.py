@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import cut
 from ..spec.rules import Nesting, Rounding
 from .schema import SCHEMAS, Attribute
 
@@ -105,7 +106,7 @@ class Node:
     @property
     def title(self) -> str:
         """Return how errors name this node."""
-        return f"node '{self.name}' ({self.domain + '.' if self.domain else ''}{self.operator})"
+        return f"node '{cut(self.name)}' ({cut(self.domain + '.' if self.domain else '')}{cut(self.operator)})"
 
 
 @dataclass(frozen=True, eq=False)

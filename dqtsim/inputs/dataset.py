@@ -7,21 +7,21 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from .. import limits
+from ..errors import InputError, reason
 from ..graph.model import Graph
+from .decode import PICTURE_SUFFIXES, Pictures, as_codes, open_picture
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-Pictures = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# what may lie beside pictures and is not looked at, as hidden files are
+_ASIDE = {"thumbs.db", "desktop.ini", "readme", "license"}
+_ASIDE_SUFFIXES = (".txt", ".md", ".csv", ".json")
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_SHAPE = (3, 32, 32)
 _CIFAR_BYTES = 3 * 32 * 32
@@ -55,7 +55,8 @@ def read_split(folder: Path, split: str) -> Split:
     """Return the 'train' or 'test' pictures of `folder`.
 
     Layouts: `cifar-10-batches-py` and `cifar-10-batches-bin` (or a folder that holds one of them), or folders `train`
-    and `test` (or `val`) with one folder of images per class, all of one size. Raises InputError.
+    and `test` (or `val`) with one folder of images per class, all of one size. What else lies there is refused, but for
+    hidden files and folders, texts (.txt, .md, .csv, .json) and what file managers leave. Raises InputError.
     """
     if not folder.is_dir():
         raise InputError(f"the data must be a folder, but there is no folder at {folder}.")
@@ -108,13 +109,15 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _load_pickle(path: Path) -> dict[bytes, Any]:
     try:
-        with path.open("rb") as file:
+        with limits.open_file(path, limits.BATCH_BYTES) as file:
             content: object = _ArrayUnpickler(file, encoding="bytes").load()
     except pickle.UnpicklingError as error:
         raise InputError(
             f"a CIFAR-10 pickle may hold only numpy arrays and plain values, but {path} has: {error}."
         ) from None
-    except (OSError, EOFError, ValueError, AttributeError, IndexError, KeyError, TypeError, MemoryError) as error:
+    except OSError as error:
+        raise InputError(f"a CIFAR-10 pickle must be readable, but {path} is not: {reason(error)}.") from None
+    except (EOFError, ValueError, AttributeError, IndexError, KeyError, TypeError, MemoryError) as error:
         raise InputError(f"a CIFAR-10 pickle must be readable, but {path} is not: {error}.") from None
     if not isinstance(content, dict):
         raise InputError(f"a CIFAR-10 pickle must hold a dictionary, but {path} holds a {type(content).__name__}.")
@@ -143,9 +146,10 @@ def _read_pickle(path: Path) -> tuple[Pictures, Labels]:
 
 def _read_binary(path: Path) -> tuple[Pictures, Labels]:
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        with limits.open_file(path, limits.BATCH_BYTES) as file:
+            content = np.fromfile(file, dtype=np.uint8)
     except OSError as error:
-        raise InputError(f"a CIFAR-10 batch must be readable, but {path} is not: {error}.") from None
+        raise InputError(f"a CIFAR-10 batch must be readable, but {path} is not: {reason(error)}.") from None
     record = 1 + _CIFAR_BYTES
     if content.size == 0 or content.size % record:
         raise InputError(
@@ -164,7 +168,12 @@ def _meta_names(path: Path) -> tuple[str, ...]:
 
 
 def _text_names(path: Path) -> tuple[str, ...]:
-    return tuple(path.read_text().split()) if path.is_file() else CIFAR_CLASSES
+    if not path.is_file():
+        return CIFAR_CLASSES
+    try:
+        return tuple(limits.read_text(path).split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the class names of CIFAR-10 must be readable, but {path} is not: {reason(error)}.") from None
 
 
 def is_image_folder(folder: Path) -> bool:
@@ -179,13 +188,16 @@ def list_images(folder: Path, split: str) -> tuple[list[tuple[Path, int]], tuple
 
     Nothing is decoded. Raises InputError for a missing folder or a split without pictures.
     """
-    names = tuple(sorted(path.name for path in (folder / "train").iterdir() if path.is_dir()))
+    names = tuple(_class_folders(folder / "train"))
     if not names:
         raise InputError(f"an image folder must have one folder per class, but {folder / 'train'} has no folder.")
     held_out = next((folder / choice for choice in ("test", "val") if (folder / choice).is_dir()), None)
     if held_out is None:
         raise InputError(f"an image folder must have a folder test or val, but {folder} has neither.")
     where = folder / "train" if split == "train" else held_out
+    unknown = [name for name in _class_folders(where) if name not in names]
+    if unknown:
+        raise InputError(f"every class must have a folder in train, but {where / unknown[0]} has none there.")
     files = list(_image_files(where, names))
     if not files:
         raise InputError(f"a split must have at least one picture, but {where} has none.")
@@ -195,10 +207,10 @@ def list_images(folder: Path, split: str) -> tuple[list[tuple[Path, int]], tuple
 def _image_folder(folder: Path, split: str) -> Split:
     files, names = list_images(folder, split)
     first = files[0] if split == "train" else next(_image_files(folder / "train", names), files[0])
-    height, width = _read_image(first[0]).shape[1:]
+    height, width = as_codes(open_picture(first[0])).shape[1:]
     images, labels = [], []
     for path, label in files:
-        picture = _read_image(path)
+        picture = as_codes(open_picture(path))
         if picture.shape[1:] != (height, width):
             raise InputError(
                 f"all pictures must have one size, {width}x{height} as the first, "
@@ -213,29 +225,26 @@ def _image_files(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, i
     for label, name in enumerate(names):
         if not (folder / name).is_dir():
             raise InputError(f"every class must have a folder in each split, but {folder / name} is missing.")
-        for path in sorted((folder / name).iterdir()):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                yield path, label
+        for path in _entries(folder / name):
+            if path.suffix.lower() not in PICTURE_SUFFIXES:
+                raise InputError(f"a class folder must hold pictures ({', '.join(PICTURE_SUFFIXES)}), but has {path}.")
+            yield path, label
 
 
-def _read_image(path: Path) -> Pictures:
-    return as_codes(open_image(path))
+def _class_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in that of a split, and refuse anything else that is not to be overlooked."""
+    entries = _entries(folder)
+    for path in entries:
+        if not path.is_dir():
+            raise InputError(f"a split must hold one folder of pictures per class, but {folder} has {path.name}.")
+    return [path.name for path in entries]
 
 
-def open_image(path: Path) -> "Image.Image":
-    """Return the decoded picture of a file, in RGB. Raises InputError naming a file that is no whole picture."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise InputError('picture files need Pillow; install it with pip install "dqtsim[picture]".') from None
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    # Pillow says SyntaxError of a broken PNG, and ValueError of some other broken files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"a picture must be readable, but {path} is not: {str(error).rstrip('.')}.") from None
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, by name, without what is no part of the data."""
+    return [path for path in sorted(folder.iterdir()) if not _lies_aside(path)]
 
 
-def as_codes(image: "Image.Image") -> Pictures:
-    """Return an RGB picture as uint8 (3, H, W)."""
-    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+def _lies_aside(path: Path) -> bool:
+    name = path.name.lower()
+    return name.startswith(".") or name in _ASIDE or (name.endswith(_ASIDE_SUFFIXES) and path.is_file())

@@ -1,14 +1,18 @@
 """Pictures: a file becomes the uint8 codes of a batch, (N, C, H, W); pixels are codes, nothing is scaled."""
 
 import os
+from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import InputError
+from .. import limits
+from ..errors import InputError, cut, reason
 from ..graph.model import Array, Graph
+from .decode import PICTURE_SUFFIXES, open_picture
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
+Shape = tuple[int, ...]
 
 
 def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
@@ -22,49 +26,70 @@ def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
     if not Path(path).is_file():
         raise InputError(f"the input is a .npy or a picture file; '{path}' is no file.")
     if suffix == ".npy":
-        return _arrange(_load_array(path), graph, path)
+        return _load_array(path, graph)
     if suffix in PICTURE_SUFFIXES:
-        return _arrange(_load_picture(path), graph, path, channels_last=True)
+        pixels = np.asarray(open_picture(path), np.uint8)
+        return _arrange(pixels, *_layout(pixels.shape, graph, path, channels_last=True))
     raise InputError(f"the input is a .npy or a picture file ({', '.join(PICTURE_SUFFIXES)}); found '{path}'.")
 
 
-def _load_array(path: str | os.PathLike[str]) -> Array:
+def _load_array(path: str | os.PathLike[str], graph: Graph) -> Array:
+    """Return the samples of a .npy file; its data are read only if its header says what the model takes."""
     try:
-        with Path(path).open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError):
+        with limits.open_file(path, limits.ARRAY_BYTES) as file:
+            shape, fortran, dtype = _read_header(file)
+            if dtype != np.uint8:
+                raise InputError(f"the input is uint8, 0 to 255; '{path}' holds {cut(dtype)}.")
+            layout = _layout(shape, graph, path)
+            array = np.fromfile(file, np.uint8, prod(shape))
+            if array.size < prod(shape):
+                raise EOFError
+            if file.seek(0, os.SEEK_CUR) < file.seek(0, os.SEEK_END):
+                raise InputError(f"the input is one .npy array; '{path}' goes on after it.")
+            return _arrange(array.reshape(shape, order="F" if fortran else "C"), *layout)
+    except MemoryError:
+        raise InputError(f"the input '{path}' does not fit into memory.") from None
+    except OSError as error:
+        raise InputError(f"the input '{path}' cannot be read: {reason(error)}.") from None
+    except (ValueError, EOFError):
         raise InputError(f"the input '{path}' is not a .npy file of numbers.") from None
-    if array.dtype != np.uint8:
-        raise InputError(f"the input is uint8, 0 to 255; '{path}' holds {array.dtype}.")
-    return array
 
 
-def _load_picture(path: str | os.PathLike[str]) -> Array:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise InputError('picture files need Pillow; install it with pip install "dqtsim[picture]".') from None
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"), np.uint8)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
-        raise InputError(f"the input '{path}' is not a picture that Pillow can read.") from None
+def _read_header(file: BinaryIO) -> "tuple[Shape, bool, np.dtype[np.generic]]":
+    """Return shape, Fortran order and dtype of a .npy file. Raises ValueError; object arrays are no numbers."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"version {version}")
+    if dtype.hasobject:
+        raise ValueError("objects")
+    return shape, fortran, dtype
 
 
-def _arrange(array: Array, graph: Graph, path: str | os.PathLike[str], *, channels_last: bool = False) -> Array:
+def _layout(
+    shape: Shape, graph: Graph, path: str | os.PathLike[str], *, channels_last: bool = False
+) -> tuple[Shape, bool]:
+    """Return the shape of one sample as it is stored, and whether its channels are last. Raises InputError."""
     wanted = graph.input.shape[1:]
     if len(wanted) == 3:
         channels, height, width = wanted
-        layouts: list[tuple[int, ...]] = [(channels, height, width), (height, width, channels)]
+        layouts: list[Shape] = [(channels, height, width), (height, width, channels)]
     else:
         layouts = [wanted]
-    if array.shape == layouts[0] == layouts[-1] and len(wanted) == 3 and array.size > 1 and not channels_last:
-        raise InputError(f"'{path}' holds {array.shape}, which can be (C, H, W) or (H, W, C); give it as (1, C, H, W).")
+    if shape == layouts[0] == layouts[-1] and len(wanted) == 3 and prod(shape) > 1 and not channels_last:
+        raise InputError(f"'{path}' holds {shape}, which can be (C, H, W) or (H, W, C); give it as (1, C, H, W).")
     for position, layout in list(enumerate(layouts))[-1 if channels_last else 0 :]:
-        if array.shape == layout or (array.ndim == len(layout) + 1 and array.shape[1:] == layout and len(array)):
-            batch = array.reshape(-1, *layout)
-            return np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if position else batch)
+        if shape == layout or (len(shape) == len(layout) + 1 and shape[1:] == layout and shape[0]):
+            return layout, bool(position)
     shapes = " or ".join(str(layout) for layout in reversed(layouts))
     raise InputError(
-        f"model '{graph.name}' takes uint8 of shape {shapes}, or a batch of these; '{path}' holds {array.shape}."
+        f"model '{graph.name}' takes uint8 of shape {shapes}, or a batch of these; '{path}' holds {cut(shape)}."
     )
+
+
+def _arrange(array: Array, layout: Shape, channels_last: bool) -> Array:
+    batch = array.reshape(-1, *layout)
+    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if channels_last else batch)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from dqtsim import limits
 from dqtsim.errors import InputError
 from dqtsim.outputs import write_file
 from dqtsim.train.rules import NETWORK_NAMES, ActivationRule, NestingRules, WeightRule, Widths, check_pairs
@@ -228,7 +229,7 @@ class RunDir:
         """The run's configuration."""
         if not self.config.is_file():
             raise InputError(f"A run must be a folder with config.json, but {self.path} has none.")
-        return TrainConfig.from_json(self.config.read_text())
+        return TrainConfig.from_json(limits.read_text(self.config))
 
     def require_config(self, config: TrainConfig) -> None:
         """Refuse a configuration that is not the run's; data and folder may have moved."""
@@ -244,4 +245,7 @@ class RunDir:
         """The log's rows, oldest first."""
         if not self.log.is_file():
             return []
-        return [cast(dict[str, object], json.loads(line)) for line in self.log.read_text().splitlines()]
+        return [
+            cast(dict[str, object], json.loads(line))
+            for line in limits.read_text(self.log, limits.LOG_BYTES).splitlines()
+        ]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from dqtsim.inputs import dataset
+from dqtsim.inputs.decode import Pictures as Codes
+from dqtsim.inputs.decode import as_codes, open_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,7 +120,7 @@ class PictureFiles:
 
         The next part is decoded while the caller computes with one; its random numbers are drawn before that.
         """
-        waiting: deque[list[Future[dataset.Pictures]]] = deque()
+        waiting: deque[list[Future[Codes]]] = deque()
         for index in parts:
             numbers = torch.rand((len(index), _NUMBERS), generator=generator, dtype=torch.float64).tolist()
             names = [self.files[i] for i in index.tolist()]
@@ -129,22 +130,22 @@ class PictureFiles:
         while waiting:
             yield _gather(waiting.popleft(), self.size)
 
-    def _central(self, name: str) -> dataset.Pictures:
-        image = dataset.open_image(Path(name))
+    def _central(self, name: str) -> Codes:
+        image = open_picture(Path(name))
         return self._scaled(image, central_box(*image.size))
 
-    def _random(self, name: str, numbers: Sequence[float]) -> dataset.Pictures:
-        image = dataset.open_image(Path(name))
+    def _random(self, name: str, numbers: Sequence[float]) -> Codes:
+        image = open_picture(Path(name))
         codes = self._scaled(image, random_box(*image.size, numbers))
         return codes[:, :, ::-1] if numbers[-1] < 0.5 else codes
 
-    def _scaled(self, image: "Image.Image", box: Box) -> dataset.Pictures:
+    def _scaled(self, image: "Image.Image", box: Box) -> Codes:
         from PIL import Image
 
-        return dataset.as_codes(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box))
+        return as_codes(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box))
 
 
-def _gather(pictures: Sequence[Future[dataset.Pictures]], size: int) -> torch.Tensor:
+def _gather(pictures: Sequence[Future[Codes]], size: int) -> torch.Tensor:
     gathered = np.empty((len(pictures), 3, size, size), np.uint8)
     for i, picture in enumerate(pictures):
         gathered[i] = picture.result()

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from dqtsim.errors import InputError
+from dqtsim import limits
+from dqtsim.errors import InputError, reason
 from dqtsim.outputs import write_file
 
 
@@ -18,7 +19,11 @@ def load_state(path: Path) -> dict[str, Any]:
     """Return what `save_state` wrote, on the CPU. Raises InputError where there is no such file."""
     if not path.is_file():
         raise InputError(f"A run must have {path.name}, but {path.parent} has none.")
-    return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        with limits.open_file(path, limits.CHECKPOINT_BYTES) as file:
+            return cast(dict[str, Any], torch.load(file, map_location="cpu", weights_only=True))
+    except OSError as error:
+        raise InputError(f"A run's {path.name} must be readable, but {path} is not: {reason(error)}.") from None
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

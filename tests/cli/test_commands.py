@@ -176,7 +176,8 @@ def test_wrong_use(command: Command, files: Path, tmp_path: Path) -> None:
         (("run", model, "--input", one, "--dump", "x.npy"), "--dump writes a .npz file; found 'x.npy'."),
         (
             ("verify", model, "--golden", tmp_path),
-            f"golden vectors come with a manifest; '{tmp_path / 'manifest.json'}' cannot be read.",
+            f"golden vectors come with a manifest; '{tmp_path / 'manifest.json'}' cannot be read: no such file or "
+            "directory.",
         ),
         (
             ("compare", model, "--input", one, "--engines", "spec"),

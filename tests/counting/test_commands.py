@@ -213,7 +213,7 @@ def test_energy_tables_are_swapped(command: Command, resnet8: Path, tmp_path: Pa
     assert tree["total"]["energy_pj"]["memory"] == tree["total"]["energy_pj"]["nesting"] == 0
     assert round(tree["total"]["energy_pj"]["macs"]) == 8 * MACS
     sentence = refusal(command("count-ops", resnet8, "--energy", tmp_path / "none.toml"))
-    assert sentence == f"the energy table '{tmp_path / 'none.toml'}' cannot be read."
+    assert sentence == f"the energy table '{tmp_path / 'none.toml'}' cannot be read: no such file or directory."
 
 
 @pytest.mark.parametrize(

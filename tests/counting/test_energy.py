@@ -92,7 +92,7 @@ def test_other_wrong_files(tmp_path: Path) -> None:
     )
     assert load(tmp_path, "= 1") == f"the energy table 'FILE' {RULES}; Invalid statement (at line 1, column 1)."
     for name, sentence in (
-        ("nowhere.toml", "the energy table 'nowhere.toml' cannot be read."),
+        ("nowhere.toml", "the energy table 'nowhere.toml' cannot be read: no such file or directory."),
         ("horowitz", "an energy table is horowitz-45nm or a .toml file; found 'horowitz'."),
     ):
         with pytest.raises(TargetError) as caught:

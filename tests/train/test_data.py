@@ -128,9 +128,7 @@ def test_image_folders_are_checked(tmp_path: Path) -> None:
         f"all pictures must have one size, 8x4 as the first, but {tmp_path / 'train' / 'cat' / 'b.png'} is 8x6."
     )
     (tmp_path / "train" / "cat" / "b.png").write_text("no picture")
-    assert refusal(tmp_path).startswith(
-        f"a picture must be readable, but {tmp_path / 'train' / 'cat' / 'b.png'} is not: "
-    )
+    assert refusal(tmp_path).startswith(f"the picture '{tmp_path / 'train' / 'cat' / 'b.png'}' cannot be read: ")
 
 
 def test_augmentation_crops_mirrors_and_repeats() -> None:

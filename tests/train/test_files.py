@@ -19,8 +19,9 @@ from PIL import Image
 from dqtsim import load
 from dqtsim.cli import main
 from dqtsim.errors import InputError
-from dqtsim.inputs import dataset
+from dqtsim.inputs import decode
 from dqtsim.train import ExportConfig, export_run, loop, train
+from dqtsim.train import files as picture_files
 from dqtsim.train.config import TrainConfig
 from dqtsim.train.data import Split, read_dataset
 from dqtsim.train.files import PictureFiles, central_box, in_parts, random_box
@@ -118,7 +119,7 @@ def test_memory_holds_two_batches_of_pictures_and_not_the_folder(folder: Path, m
     alive: weakref.WeakValueDictionary[int, Image.Image] = weakref.WeakValueDictionary()
     decoded: list[str] = []
     most = 0
-    opened = dataset.open_image
+    opened = decode.open_picture
 
     def watch(path: Path) -> Image.Image:
         nonlocal most
@@ -128,7 +129,7 @@ def test_memory_holds_two_batches_of_pictures_and_not_the_folder(folder: Path, m
         most = max(most, len(alive))
         return image
 
-    monkeypatch.setattr(dataset, "open_image", watch)
+    monkeypatch.setattr(picture_files, "open_picture", watch)
     data = read_dataset(folder, 24)
     assert isinstance(data.train.images, PictureFiles)
     split = Split(dataclasses.replace(data.train.images, threads=2), data.train.labels).first(40)
@@ -196,6 +197,6 @@ def test_what_cannot_be_read_is_one_sentence(folder: Path, cifar: Path, tmp_path
             (tmp_path / "broken" / name).write_bytes(whole)
         file = tmp_path / "broken" / "train" / "cat" / "b.png"
         file.write_bytes(broken)
-        assert f"a picture must be readable, but {file} is not: " in refusal(tmp_path / "broken")
+        assert f"the picture '{file}' cannot be read: " in refusal(tmp_path / "broken")
         for left in (tmp_path / "run").glob("*"):
             left.unlink()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ...errors import ModelError
+from ...errors import ModelError, cut
 from . import qoperator
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def check_operators(graph: "onnx.GraphProto") -> None:
         )
         if not standard and not (node.domain in DOMAINS and node.op_type in QUANTIZERS):
             raise ModelError(
-                f"{title(node)} has no count: operator '{node.op_type}' of domain '{node.domain or 'ai.onnx'}' is not "
-                "known, and nothing is skipped."
+                f"{title(node)} has no count: operator '{cut(node.op_type)}' of domain "
+                f"'{cut(node.domain or 'ai.onnx')}' is not known, and nothing is skipped."
             )
         mode = next((a.s.decode(errors="replace") for a in node.attribute if a.name == "mode"), "nearest")
         if node.op_type in ("Resize", "Upsample") and mode != "nearest":
-            raise ModelError(f"{title(node)} has no count: mode '{mode}' multiplies, and only 'nearest' is known.")
+            raise ModelError(f"{title(node)} has no count: mode '{cut(mode)}' multiplies, and only 'nearest' is known.")
         for name in node.input:
             if name not in ready:
                 raise ModelError(f"{title(node)} reads '{name}', which no node before it produces.")
@@ -59,4 +59,4 @@ def check_operators(graph: "onnx.GraphProto") -> None:
 def title(node: "onnx.NodeProto") -> str:
     """Return how sentences name a node."""
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return f"node '{node.name or ', '.join(node.output)}' ({kind})"
+    return f"node '{cut(node.name or ', '.join(node.output))}' ({cut(kind)})"

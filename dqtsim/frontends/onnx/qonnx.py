@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...errors import ModelError
+from ...errors import ModelError, cut
 from ..products import DATA_TYPE
 from .operators import title
 
@@ -46,7 +46,8 @@ def annotations(graph: "onnx.GraphProto") -> Mapping[str, str]:
             if entry.key == "finn_datatype":
                 if not DATA_TYPE.fullmatch(entry.value):
                     raise ModelError(
-                        f"tensor '{annotation.tensor_name}' is annotated as '{entry.value}', whose width is not known."
+                        f"tensor '{cut(annotation.tensor_name)}' is annotated as '{cut(entry.value)}', whose width is "
+                        "not known."
                     )
                 found[annotation.tensor_name] = entry.value
     return found

@@ -33,7 +33,7 @@ def inferred(model: "onnx.ModelProto") -> "onnx.GraphProto":
         return shape_inference.infer_shapes(copy, check_type=True, strict_mode=True, data_prop=True).graph
     except (shape_inference.InferenceError, RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ModelError(f"the shapes of model '{graph.name}' cannot be inferred: {reason}.") from None
+        raise ModelError(f"the shapes of model '{graph.name}' cannot be inferred: {reason[:400]}.") from None
 
 
 def _fix_batch(value: "onnx.ValueInfoProto") -> None:

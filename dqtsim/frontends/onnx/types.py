@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ...errors import ModelError
+from ...graph.file.size import check_size
 from ..products import Product, Products, width_of
 from .operators import CONVOLUTIONS, DOMAINS, MOVES, PRODUCTS, STANDARD, check_operators, title
 from .qonnx import annotations, quantizer_type
@@ -26,6 +27,7 @@ def products_of(model: "onnx.ModelProto") -> Products:
     An open batch size counts as 1. Raises ModelError for an operator that is not known, open shapes, or widths that are
     not constant.
     """
+    check_size(model)
     check_operators(model.graph)
     reader = _Reader(model)
     found: dict[str, Product] = {}

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from ...errors import ModelError
 from ...graph.schema import DOMAIN
+from ...limits import FIELDS
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _GRAPH, _OPSET, _METADATA = 7, 8, 14
 # number: kind; ir_version and model_version are varints, all others texts or messages
 _KINDS = {1: _VARINT, 5: _VARINT} | dict.fromkeys((2, 3, 4, 6, _GRAPH, _OPSET, _METADATA, 20, 25, 26), _BYTES)
-_MOST = 1 << 18
 
 
 def is_model(data: bytes) -> bool:
@@ -57,7 +57,7 @@ def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
         else:
             raise ValueError(f"kind {kind}")
         count += 1
-        if size > len(data) - place or count > _MOST:
+        if size > len(data) - place or count > FIELDS:
             raise ValueError("cut off, or too many fields")
         yield number, data[place : place + size] if number in (_OPSET, _METADATA) else b""
         place += size

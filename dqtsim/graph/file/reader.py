@@ -1,20 +1,20 @@
 """ONNX to Graph: a file comes in, and either a checked graph goes out or one sentence says what is wrong and where."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ...errors import ModelError
+from ... import limits
+from ...errors import ModelError, cut, listed, reason
 from ...spec.rules import Nesting, Rounding
 from ..checks import check_graph, check_operator
 from ..model import Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
 from ..schema import DOMAIN, FORMATS, SCHEMAS, Attribute
 from .bodies import OPSET, functions
+from .size import check_size
 
 if TYPE_CHECKING:
     import onnx
@@ -31,9 +31,9 @@ def load(path: str | os.PathLike[str]) -> Graph:
 def load_proto(path: str | os.PathLike[str]) -> "onnx.ModelProto":
     """Return the ONNX model at `path`, unchecked but well formed as a protocol buffer."""
     try:
-        data = Path(path).read_bytes()
+        data = limits.read_bytes(path, limits.MODEL_BYTES)
     except OSError as error:
-        raise ModelError(f"the model file '{path}' cannot be read: {(error.strerror or str(error)).lower()}.") from None
+        raise ModelError(f"the model file '{path}' cannot be read: {reason(error)}.") from None
     return parse_proto(data, path)
 
 
@@ -54,6 +54,7 @@ def parse_proto(data: bytes, path: str | os.PathLike[str]) -> "onnx.ModelProto":
 
 def from_onnx(model: "onnx.ModelProto") -> Graph:
     """Return the graph that `model` describes, checked. Raises ModelError."""
+    check_size(model)
     _check_texts(model)
     props = _metadata(model)
     version = _version(props)
@@ -99,7 +100,9 @@ def _check_texts(message: "Message") -> None:
             for item in value if field.is_repeated else [value]:
                 if isinstance(item, bytes):
                     kind = message.DESCRIPTOR.name
-                    raise ModelError(f"texts in a model file are UTF-8; '{field.name}' of a {kind} holds {item!r}.")
+                    raise ModelError(
+                        f"texts in a model file are UTF-8; '{field.name}' of a {kind} holds {cut(repr(item))}."
+                    )
 
 
 def _metadata(model: "onnx.ModelProto") -> dict[str, str]:
@@ -114,7 +117,8 @@ def _version(props: Mapping[str, str]) -> int:
     known = {str(version): version for version in FORMATS}
     stated = props["dqtsim.format"]
     if stated not in known:
-        raise ModelError(f"this version reads formats {' and '.join(known)}; metadata 'dqtsim.format' says '{stated}'.")
+        found = cut(stated)
+        raise ModelError(f"this version reads formats {' and '.join(known)}; metadata 'dqtsim.format' says '{found}'.")
     return known[stated]
 
 
@@ -157,19 +161,18 @@ def _entry(props: Mapping[str, str], key: str, convert: Callable[[str], T], expe
     try:
         return convert(text)
     except ValueError:
-        raise ModelError(f"metadata '{key}' is {expected}; found '{text}'.") from None
+        raise ModelError(f"metadata '{key}' is {expected}; found '{cut(text)}'.") from None
 
 
 def _json(props: Mapping[str, str], key: str, kind: type[T]) -> T:
     text = _text(props, key)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = limits.json_tree(text)
+    except ValueError:
         value = None
     if not isinstance(value, kind):
         wanted = "list" if kind is list else "object"
-        shown = text if len(text) <= 63 else f"{text[:60]}..."
-        raise ModelError(f"metadata '{key}' is a JSON {wanted}; found '{shown}'.")
+        raise ModelError(f"metadata '{key}' is a JSON {wanted}; found '{cut(text)}'.")
     return value
 
 
@@ -177,14 +180,18 @@ def _strings(props: Mapping[str, str], key: str) -> tuple[str, ...]:
     items = _json(props, key, list)
     for item in items:
         if not isinstance(item, str):
-            raise ModelError(f"metadata '{key}' holds names; found {item!r}.")
+            raise ModelError(f"metadata '{key}' holds names; found {cut(repr(item))}.")
+        if len(item) > limits.NAME:
+            raise ModelError(f"names have at most {limits.NAME:,} characters; '{cut(item)}' has {len(item):,}.")
     return tuple(items)
 
 
 def _pair(item: Any, key: str) -> Widths:
     if isinstance(item, list) and len(item) == 2 and all(type(width) is int for width in item):
         return item[0], item[1]
-    raise ModelError(f"metadata '{key}' holds pairs of a weight width and an activation width; found {item!r}.")
+    raise ModelError(
+        f"metadata '{key}' holds pairs of a weight width and an activation width; found {cut(repr(item))}."
+    )
 
 
 def _check_opsets(model: "onnx.ModelProto", version: int) -> None:
@@ -286,7 +293,8 @@ def _check_order(nodes: tuple[Node, ...], available: set[str]) -> None:
                 continue
             cycle = _find_cycle(node, producer)
             if cycle:
-                raise ModelError(f"a graph has no cycles; found {' -> '.join(repr(item.name) for item in cycle)}.")
+                found = listed([cut(repr(item.name)) for item in cycle], " -> ")
+                raise ModelError(f"a graph has no cycles; found {found}.")
             raise ModelError(
                 f"nodes stand in execution order; {node.title} reads '{name}', which {producer[name].title} "
                 f"produces only later."

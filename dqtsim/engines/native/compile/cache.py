@@ -23,7 +23,7 @@ from threading import RLock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .... import __version__
+from .... import __version__, limits
 from . import build
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _prefix(isa: "Isa") -> str:
 def _read(path: Path, expected: bytes) -> tuple[list[str], bytes] | None:
     """Return names and object code of a file, or None if there is no such file or it is not whole."""
     try:
-        data = path.read_bytes()
+        data = limits.read_bytes(path, limits.LIBRARY_BYTES)
     except OSError:
         return None
     entry = _entry(data, expected)
@@ -224,7 +224,7 @@ def state(isa: "Isa") -> State:
     for path in place.glob(f"{_prefix(isa)}*{SUFFIX}"):
         data = b""
         with suppress(OSError):
-            data = path.read_bytes()
+            data = limits.read_bytes(path, limits.LIBRARY_BYTES)
         found = data[len(MAGIC) : len(MAGIC) + _DIGEST]
         whole = path.stem.endswith(f"-{found.hex()}") and _entry(data, found) is not None
         usable, broken = usable + whole, broken + (not whole)

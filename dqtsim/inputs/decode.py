@@ -1,0 +1,46 @@
+"""Picture files, single ones and those of data folders: one list of suffixes and one decoder, Pillow.
+
+A picture becomes RGB of 8 bits a channel: grey is repeated, transparency is dropped, a file of several pictures (.gif,
+.tif) gives its first. Channels of more bits are refused, because cutting them down is no part of the law.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import limits
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pictures = npt.NDArray[np.uint8]
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
+
+
+def open_picture(path: str | os.PathLike[str]) -> "Image.Image":
+    """Return the decoded picture of a file, in RGB. Raises InputError naming a file that is no whole picture."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise InputError('picture files need Pillow; install it with pip install "dqtsim[picture]".') from None
+    try:
+        with limits.open_file(path, limits.PICTURE_BYTES) as file, Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise InputError(f"pictures have 8 bits a channel; '{path}' has more (Pillow's mode {image.mode}).")
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise InputError(f"the picture '{path}' cannot be read: it is of no format that Pillow knows.") from None
+    # Pillow says SyntaxError of a broken PNG, and ValueError of some other broken files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        why = " ".join(said.split())[:200].rstrip(".")
+        raise InputError(f"the picture '{path}' cannot be read: {why[:1].lower()}{why[1:]}.") from None
+
+
+def as_codes(image: "Image.Image") -> Pictures:
+    """Return an RGB picture as uint8 (3, H, W)."""
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
