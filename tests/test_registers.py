@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqtsim.engines.native import native
-from dqtsim.engines.native.lower.state import Ordinary
+from dqtsim.engines.native.program import Fallback
 from dqtsim.engines.registry import run, traced
 from dqtsim.engines.result import Result
 from dqtsim.errors import AccumulatorError
@@ -30,8 +30,8 @@ every_change = pytest.mark.parametrize("policy", [Overflow.WRAP, Overflow.SATURA
 
 def left_to_others(made: Plan) -> set[str]:
     """Return the layers that run by their ordinary kernels."""
-    operations = native(made).program.lowered.operations
-    return {op.step.node.name for op in operations if isinstance(op, Ordinary) and op.step.call.bounds}
+    operations = native(made).program.operations
+    return {op.step for op in operations if isinstance(op, Fallback)} & made.macs.keys()
 
 
 def assert_same(made: Plan, codes: Array, reference: str = "numba") -> list[Result]:
@@ -238,7 +238,7 @@ def test_chunks_of_a_large_layer(name: str, outputs: int) -> None:
     graph = conv((4, 72, 72), random.integers(-128, 128, (outputs, 4, 1, 1)), shift=18)
     made = compiled(graph, accumulator_width=14, overflow=Overflow.WRAP)
     with kernel(name):
-        chunks = [op.chunks for op in native(made).program.lowered.operations if not isinstance(op, Ordinary)]
+        chunks = [op.chunks for op in native(made).program.operations if not isinstance(op, Fallback)]
         assert (max(chunks) > 1) == (outputs > 4)
         for _ in range(5):
             assert_same(made, random.integers(0, 256, (1, 4, 72, 72), np.uint8))
@@ -260,7 +260,7 @@ def test_what_is_added_is_what_the_register_held(name: str, policy: Overflow) ->
     for width in (12, 32):
         made = compiled(graph, accumulator_width=width, overflow=policy)
         with kernel(name):
-            assert native(made).program.lowered.fused == ({"sum"} if made.proven() else set())
+            assert native(made).program.fused == ({"sum"} if made.proven() else set())
             assert_same(made, codes)
 
 
@@ -275,7 +275,7 @@ def test_chunks_in_any_order_give_the_same(name: str, width: int, outputs: int) 
     codes = random.integers(0, 256, (1, 16, 128, 130), np.uint8)
     with kernel(name):
         engine = native(made)
-    instance = engine.program.instance()
+    instance = engine.loaded.instance()
     instance.execute(codes)
     expected = instance.value("y")
     records, address = instance.segments[0]  # type: ignore[misc]
@@ -390,7 +390,7 @@ def test_no_layer_is_left_to_the_ordinary_kernels(policy: Overflow, width: int, 
         for step in made.layer_steps()
         if any(bound.unproven(width).size for bound in step.call.bounds.values())
     }
-    assert set(program.lowered.events) == unproven
+    assert set(program.overflow_counts) == unproven
     assert unproven or width == 20
 
 

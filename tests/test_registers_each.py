@@ -175,7 +175,7 @@ def test_threads_share_a_large_layer(name: str) -> None:
     graph = conv((4, 40, 40), random.integers(-128, 128, (32, 4, 3, 3)), shift=18)
     made = compiled(graph, accumulator_width=12, overflow=EACH)
     with kernel(name):
-        records = [op for op in native(made).program.lowered.operations if getattr(op, "name", "") == "each"]
+        records = [op for op in native(made).program.operations if getattr(op, "function", "") == "each"]
         assert [record.chunks > 1 for record in records] == [True]  # type: ignore[union-attr]
         for _ in range(3):
             assert_same(made, random.integers(0, 256, (1, 4, 40, 40), np.uint8))

@@ -14,15 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ..engines.native import native
-from ..engines.native.lower.state import Ordinary
-from ..engines.native.run.program import Instance
+from ..engines.native.program import Fallback
+from ..engines.native.run.loaded import Instance
 from ..graph.model import Array
 from ..planner import Plan
 from .measure import WARM_UP
 from .peak import peak
 
+# what an operation without a native function is called
+FALLBACK = "fallback"
 # operations that do a layer's products; their other operations prepare or finish it
-MULTIPLIES = ("conv", "ordinary")
+MULTIPLIES = ("conv", FALLBACK)
 # how often a call of no operation is timed
 LOOKS = 9
 
@@ -61,10 +63,10 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
     Raises AccumulatorError where a sum of that picture does not fit its register and the target's policy is ERROR.
     """
     engine = native(plan)
-    program = engine.program
+    loaded = engine.loaded
     matrices = engine.library.isa.matrices
     best, instruction = peak(1, matrices=matrices)
-    instance = program.instance()
+    instance = loaded.instance()
     try:
         found = []
         for number in range(-WARM_UP, runs):
@@ -72,12 +74,12 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
             if number >= 0:
                 found.append(row)
                 done()
-        program.check(instance.report()[None], codes[:1])
+        loaded.check(instance.report()[None], codes[:1])
         best = max(best, peak(1, matrices=matrices)[0])
         medians = np.median(np.array(found), axis=0) * 1e-9
         names = list(_names(instance))
     finally:
-        program.release(instance)
+        loaded.release(instance)
     parts = [
         Part(step, function, seconds, 0) for (step, function), seconds in zip(names, medians.tolist(), strict=True)
     ]
@@ -92,11 +94,8 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
 
 def _names(instance: Instance) -> Iterator[tuple[str, str]]:
     """Yield the step and the function of every operation."""
-    for operation in instance.program.lowered.operations:
-        if isinstance(operation, Ordinary):
-            yield operation.step.node.name, "ordinary"
-        else:
-            yield operation.step, operation.name
+    for operation in instance.loaded.program.operations:
+        yield operation.step, FALLBACK if isinstance(operation, Fallback) else operation.function
 
 
 def _once(instance: Instance, codes: Array) -> list[int]:
@@ -109,7 +108,7 @@ def _once(instance: Instance, codes: Array) -> list[int]:
     instance.one_by_one(codes, look)
     count = len(times)
     for _ in range(LOOKS):
-        instance.program.run(0, 0, 0)
+        instance.loaded.run(0, 0, 0)
         look()
     steps = np.diff(times).tolist()
     nothing = int(np.median(steps[count - 1 :]))

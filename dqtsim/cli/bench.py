@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..errors import InputError
 from ..outputs import write_file
@@ -36,6 +37,7 @@ AGAINST = ("onnxruntime", "float")
     help="Name of a target, or a .toml file; repeat it to compare. [default: default]",
 )
 @click.option("--profile", is_flag=True, help="Show instead where the time of one picture goes, with one thread.")
+@click.option("--program", is_flag=True, help="Print instead the native program: operations, buffers, constants.")
 @click.option("--json", "json_path", help="Write every sample to a .json file, or print it only (-).")
 def bench_command(
     model: Path,
@@ -48,6 +50,7 @@ def bench_command(
     seed: int,
     targets: tuple[str, ...],
     profile: bool,
+    program: bool,
     json_path: str | None,
 ) -> None:
     """Measure MODEL: milliseconds a picture, GMAC/s, share of the CPU's peak, and the ratio to other runtimes.
@@ -61,6 +64,9 @@ def bench_command(
     from ..frontends import load
     from ..inputs.picture import read_input
 
+    if program:
+        _print_program(model, policies, targets)
+        return
     rivals = _rivals(against)
     if profile and (rivals or threads > 1):
         raise InputError("--profile looks at dqtsim alone, with one thread; it takes neither --against nor --threads.")
@@ -108,6 +114,25 @@ def _plans(
         raise InputError("--bits and --target: what is compared must differ; found one of them twice.")
     first, *others = found.items()
     return first[1], {name: compiled for name, (_, _, compiled) in others}
+
+
+def _print_program(model: Path, policies: Sequence[str], targets: Sequence[str]) -> None:
+    """Print the program of one plan, for the instruction set that this process uses."""
+    from ..engines.native import program_of
+    from ..graph import load
+
+    context = click.get_current_context()
+    more = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in ("model", "policies", "targets", "program")
+        and context.get_parameter_source(str(option.name)) == ParameterSource.COMMANDLINE
+    ]
+    if more or len(policies) > 1 or len(targets) > 1:
+        found = ", ".join(more) or "one of them more than once"
+        raise InputError(f"--program measures nothing; it takes --bits and --target, once each; found {found}.")
+    (_, _, compiled), _ = _plans(load(model), policies or (None,), targets or ("default",))
+    click.echo(program_of(compiled))
 
 
 def _profile(

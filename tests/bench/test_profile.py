@@ -12,8 +12,8 @@ from dqtsim.bench.measure import WARM_UP
 from dqtsim.bench.profile import Part, Profile, as_json, print_profile
 from dqtsim.engines.native import native
 from dqtsim.engines.native.compile.build import host
-from dqtsim.engines.native.lower.state import Native, Ordinary
-from dqtsim.engines.native.run.program import Instance
+from dqtsim.engines.native.program import Fallback, Operation
+from dqtsim.engines.native.run.loaded import Instance
 from dqtsim.engines.registry import run
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan
@@ -75,8 +75,9 @@ def picture(plan: Plan, seed: int = 0, count: int = 1) -> Array:
 def test_the_plans_are_of_all_kinds() -> None:
     kinds = {}
     for name, plan in PLANS.items():
-        operations = native(plan).program.lowered.operations
-        kinds[name] = {op.step.node.operator if isinstance(op, Ordinary) else op.name for op in operations}
+        operations = native(plan).program.operations
+        operators = {step.node.name: step.node.operator for step in plan.steps}
+        kinds[name] = {operators[op.step] if isinstance(op, Fallback) else op.function for op in operations}
     assert "Transpose" in kinds["turned"]
     assert "NestedGemm" in kinds["left alone"]
     assert any("each" in kind for kind in kinds["each product"])
@@ -90,12 +91,12 @@ def test_every_operation_has_its_name_and_every_mac_is_counted_once(plan: Plan, 
     runs: list[int] = []
     with kernel(name):
         found = profile.profile(plan, picture(plan), 3, lambda: runs.append(1))
-        operations = native(plan).program.lowered.operations
-        idle = native(plan).program.idle
+        operations = native(plan).program.operations
+        idle = native(plan).loaded.idle
     # the instance is given back, and progress is told of measured runs
     assert (len(runs), len(idle)) == (3, 1)
     assert [part.function for part in found.parts] == [
-        "ordinary" if isinstance(operation, Ordinary) else operation.name for operation in operations
+        "fallback" if isinstance(operation, Fallback) else operation.function for operation in operations
     ]
     assert sum(part.macs for part in found.parts) == plan.total_macs
     by_step: dict[str, int] = {}
@@ -107,8 +108,8 @@ def test_every_operation_has_its_name_and_every_mac_is_counted_once(plan: Plan, 
     assert set(by_step) <= steps
     for part, operation in zip(found.parts, operations, strict=True):
         assert part.seconds > 0
-        assert part.macs == 0 or part.function in ("conv", "ordinary")
-        if isinstance(operation, Native) and operation.name == "conv":
+        assert part.macs == 0 or part.function in ("conv", "fallback")
+        if isinstance(operation, Operation) and operation.function == "conv":
             assert part.macs == plan.macs[operation.step]
     assert found.seconds == sum(part.seconds for part in found.parts)
     assert found.instruction == peak.best(matrices=name == "amx").instruction
@@ -120,7 +121,7 @@ def test_macs_are_those_of_the_operation_that_did_them(later: bool, monkeypatch:
     """Where a layer counts bits at some of its widths, one of its two convolutions has nothing to do."""
     plan = compiled(ones("TIES_UP"))
     with kernel("vnni512"):
-        count = len(native(plan).program.lowered.operations)
+        count = len(native(plan).program.operations)
         times = [number + 1 if later else count - number for number in range(count)]
         monkeypatch.setattr(profile, "_once", lambda *_: times)
         parts = profile.profile(plan, picture(plan), 1).parts
@@ -137,8 +138,8 @@ def test_macs_are_those_of_the_operation_that_did_them(later: bool, monkeypatch:
 def test_operations_one_by_one_are_a_run(plan: Plan, name: str) -> None:
     """After all of them the arena is what a whole run leaves; `done` is called once for each, in order."""
     with kernel(name):
-        program = native(plan).program
-    one, whole = Instance(program), Instance(program)
+        loaded = native(plan).loaded
+    one, whole = Instance(loaded), Instance(loaded)
     for seed in range(3):
         codes = picture(plan, seed)
         for contiguous in (codes, np.asfortranarray(codes)):
@@ -146,14 +147,14 @@ def test_operations_one_by_one_are_a_run(plan: Plan, name: str) -> None:
             one.one_by_one(contiguous, lambda calls=calls: calls.append(one.arena.tobytes()))  # type: ignore[misc]
             whole.execute(codes)
             # one of them is before the first operation
-            assert len(calls) == 1 + len(program.lowered.operations)
+            assert len(calls) == 1 + len(loaded.program.operations)
             assert calls[-1] == one.arena.tobytes()
             # records have addresses, which are not in an arena
             assert np.array_equal(one.report(), whole.report())
             assert np.array_equal(one.arena, whole.arena)
             assert dict(one.flags()) == dict(whole.flags())
         law = next(run(plan, codes, "numba"))
-        for key, (at, place) in program.lowered.report.tensors.items():
+        for key, (at, place) in loaded.program.report.tensors.items():
             if key in law.outputs:
                 assert one.report()[at : at + place.size].tobytes() == law.outputs[key].tobytes()
     # what it sees is the work of one operation more each time
@@ -162,7 +163,7 @@ def test_operations_one_by_one_are_a_run(plan: Plan, name: str) -> None:
 
 def test_steps_say_which_operations_are_theirs() -> None:
     plan = PLANS["turned"]
-    found = [(op.step, op.name) for op in native(plan).program.lowered.operations if isinstance(op, Native)]
+    found = [(op.step, op.function) for op in native(plan).program.operations if isinstance(op, Operation)]
     names = [step for step, _ in found]
     assert names[:2] == ["", ""]
     assert [function for _, function in found][:2] == ["clear", "picture"]
@@ -175,7 +176,7 @@ def test_steps_say_which_operations_are_theirs() -> None:
 def test_medians_without_the_time_of_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock whose look takes 100 ns; operations of 10, 20, ... ns, a little more each turn, far more before them."""
     plan = PLANS["vector"]
-    operations = len(native(plan).program.lowered.operations)
+    operations = len(native(plan).program.operations)
     now = 0
     reads: list[int] = []
     turn = -WARM_UP
@@ -224,7 +225,7 @@ def test_an_instance_is_given_back_after_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(profile, "_once", lambda *_: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         profile.profile(plan, picture(plan), 1)
-    assert len(native(plan).program.idle) == 1
+    assert len(native(plan).loaded.idle) == 1
 
 
 def test_the_peak_is_the_faster_burst(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +237,7 @@ def test_the_peak_is_the_faster_burst(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FOUND = Profile(
-    (Part("", "clear", 1e-6, 0), Part("a", "conv", 2e-6, 8000), Part("b", "ordinary", 5e-6, 5000)), 8.0, "w"
+    (Part("", "clear", 1e-6, 0), Part("a", "conv", 2e-6, 8000), Part("b", "fallback", 5e-6, 5000)), 8.0, "w"
 )
 
 
@@ -249,7 +250,7 @@ def test_shares() -> None:
         "operations": [
             {"step": "", "operation": "clear", "seconds": 1e-6, "macs": 0},
             {"step": "a", "operation": "conv", "seconds": 2e-6, "macs": 8000},
-            {"step": "b", "operation": "ordinary", "seconds": 5e-6, "macs": 5000},
+            {"step": "b", "operation": "fallback", "seconds": 5e-6, "macs": 5000},
         ],
     }
 
@@ -267,7 +268,7 @@ def test_a_table() -> None:
     assert [line.split() for line in lines[2:5]] == [
         ["-", "clear", "1.00", "12.5", "%"],
         ["a", "conv", "2.00", "25.0", "%", "4.0", "50.0", "%"],
-        ["b", "ordinary", "5.00", "62.5", "%", "1.0", "12.5", "%"],
+        ["b", "fallback", "5.00", "62.5", "%", "1.0", "12.5", "%"],
     ]
     assert " ".join(lines[5:]) == (
         "8.0 microseconds in all, 87.5 % in operations that multiply; 20.3 % of the peak of 8.0 GMAC/s, w"

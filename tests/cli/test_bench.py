@@ -197,3 +197,30 @@ def test_wrong_use_of_a_profile(command: Command, files: Path, tmp_path: Path) -
     assert refusal(command, "bench", model, "--profile", "--against", "tvm").startswith("--against takes ")
     assert refusal(command, "bench", model, "--profile", "--bits", "9").startswith("--bits: widths lie between")
     assert command("bench", model, "--profile", "--runs", 0).exit_code == 2
+
+
+# ---- --program ----
+
+
+def test_a_program(command: Command, files: Path) -> None:
+    model = files / "model.onnx"
+    result = command("bench", model, "--program", "--bits", 8, "--target", "acc16-wrap")
+    lines = result.stdout.splitlines()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert lines[0].startswith(f"program of small for {choose().isa.name}, TIES_UP: ")
+    assert lines[1].startswith("   0 - clear chunks=1 target=arena+")
+    # registers of 16 bits can be left, those of 32 cannot
+    assert any(" narrow chunks=" in line for line in lines)
+    assert not any(" narrow chunks=" in line for line in command("bench", model, "--program").stdout.splitlines())
+    assert command("bench", model, "--program", "--bits", 8, "--target", "acc16-wrap").stdout == result.stdout
+
+
+def test_what_a_program_does_not_go_with(command: Command, files: Path) -> None:
+    sentence = "--program measures nothing; it takes --bits and --target, once each; found "
+    for words, found in (
+        (("--runs", 3), "--runs"),
+        (("--json", "-", "--profile"), "--profile, --json"),
+        (("--bits", 8, "--bits", 4), "one of them more than once"),
+        (("--target", "default", "--target", "acc16-wrap"), "one of them more than once"),
+    ):
+        assert refusal(command, "bench", files / "model.onnx", "--program", *words) == f"{sentence}{found}."

@@ -2,7 +2,7 @@
 
 The plan's nodes become operations of `emit`, their tensors places in one arena that is reused by liveness,
 their constants tables as the kernels want them. A layer goes this way only where the plan proves that 32 bits hold its
-exact sums at all its widths; every other step is left to its ordinary kernel, between two native stretches. Where sums
+exact sums at all its widths; every other step is left to its fallback kernel, between two native stretches. Where sums
 may leave the accumulator's register, a second operation wraps or clamps them, at the end or after every product, and
 counts; it looks only at channels for which there is no proof at the widths of the run.
 """
@@ -10,9 +10,9 @@ counts; it looks only at channels for which there is no proof at the widths of t
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run.engine import Native, Ran, native
+    from .run.engine import NativeEngine, Ran, native, program_of
 
-__all__ = ["Native", "Ran", "native"]
+__all__ = ["NativeEngine", "Ran", "native", "program_of"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,12 @@
-"""Memory of a program: constants that all its instances share, and one arena each for tensors, reused by liveness."""
+"""Memory of a program: words that say where something lies, the arena of tensors, the constants of all samples.
+
+Nothing here is an address of this process: a program names places, and `run` gives them addresses when it is loaded.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +18,56 @@ SLACK = 64
 # bytes of a huge page, and of the least that is asked for at once: NumPy wants huge pages from 4 MiB on
 HUGE = 2 << 20
 SLAB = 16 << 20
+WORD_BYTES = 8
 
 
 def rounded(value: int, multiple: int) -> int:
     """Return the least multiple that is not below `value`."""
     return -(-value // multiple) * multiple
+
+
+# ---- words ----
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place in the arena: a buffer by its number, and bytes from its start."""
+
+    buffer: int
+    offset: int = 0
+
+    def __add__(self, offset: int) -> "Spot":
+        """Return the place `offset` bytes further."""
+        return replace(self, offset=self.offset + offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A place in a constant: its number in the program, and bytes from its start."""
+
+    number: int
+    offset: int = 0
+
+    def __add__(self, offset: int) -> "Constant":
+        """Return the place `offset` bytes further."""
+        return replace(self, offset=self.offset + offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A native function by its name."""
+
+    name: str
+
+
+Address = Spot | Constant
+# what a word of an operation or of a table may be; None is the place of something that is not there
+Word = Spot | Constant | Function | int | None
+# where a tensor lies whose buffer is yet to be made
+NOWHERE = Spot(-1)
+
+
+# ---- memory of this process ----
 
 
 def aligned(size: int, to: int = ALIGNMENT) -> Array:
@@ -47,15 +96,33 @@ class Slabs:
         taken, self._left = self._left[:size], self._left[whole:]
         return taken
 
+    def copy(self, data: Array) -> Array:
+        """Return a copy of uint8, with SLACK bytes behind it that may be read."""
+        kept = self.take(data.nbytes + SLACK)[: data.nbytes]
+        kept[:] = data
+        return kept
 
-@dataclass(eq=False)
+
+# ---- the arena ----
+
+
+@dataclass(frozen=True)
 class Buffer:
     """A piece of the arena, needed from operation `first` to operation `last`, both included."""
 
     size: int
     first: int
     last: int
-    offset: int = -1
+    offset: int
+
+
+@dataclass
+class Life:
+    """A buffer that has no place yet: its bytes so far, and the first and last operation known to need it."""
+
+    size: int
+    first: int
+    last: int
 
     def used(self, operation: int) -> None:
         """Note that an operation needs it."""
@@ -63,19 +130,30 @@ class Buffer:
         self.last = max(self.last, operation)
 
 
-@dataclass(frozen=True)
-class Spot:
-    """An address in an arena that does not exist yet."""
+def allocate(lives: Sequence[Life]) -> tuple[tuple[Buffer, ...], int]:
+    """Return every buffer with its offset, so that none that live together overlap, and the bytes of the arena.
 
-    buffer: Buffer
-    offset: int = 0
+    The largest first, each at the lowest place that is free all its life.
+    """
+    placed: dict[int, Buffer] = {}
+    total = 0
+    for number in sorted(range(len(lives)), key=lambda n: (-lives[n].size, lives[n].first)):
+        life = lives[number]
+        size = rounded(life.size + SLACK, ALIGNMENT)
+        others = sorted(
+            (o for o in placed.values() if o.first <= life.last and life.first <= o.last), key=lambda o: o.offset
+        )
+        at = 0
+        for other in others:
+            if other.offset - at >= size:
+                break
+            at = max(at, other.offset + rounded(other.size + SLACK, ALIGNMENT))
+        placed[number] = Buffer(life.size, life.first, life.last, at)
+        total = max(total, at + size)
+    return tuple(placed[number] for number in range(len(lives))), total
 
-    def __add__(self, offset: int) -> "Spot":
-        """Return the address `offset` bytes further."""
-        return Spot(self.buffer, self.offset + offset)
 
-
-Address = Spot | int
+# ---- tensors ----
 
 
 @dataclass(frozen=True)
@@ -107,10 +185,10 @@ class Planes:
 
     @property
     def origin(self) -> Address:
-        """Return the address of pixel (0, 0)."""
+        """Return the place of pixel (0, 0)."""
         return self.start + self.at(0, 0)
 
-    def words(self) -> dict[str, Address]:
+    def words(self) -> dict[str, Word]:
         """Return the words by which operations find its pixels, without the border."""
         return {
             "source": self.origin,
@@ -126,13 +204,9 @@ class Planes:
         return (top + y) * self.row + (left + x) * self.step
 
     def view(self, memory: Array) -> Array:
-        """Return (1, C, H, W) of an arena; no copy."""
-        assert isinstance(self.start, Spot)
-        begin = self.start.buffer.offset + self.start.offset
+        """Return (1, C, H, W) of memory uint8 that begins where the tensor does; no copy."""
         top, left, bottom, right = self.border
-        whole = memory[begin : begin + self.size].reshape(
-            top + self.height + bottom, left + self.width + right, self.step
-        )
+        whole = memory[: self.size].reshape(top + self.height + bottom, left + self.width + right, self.step)
         inner = whole[top : top + self.height, left : left + self.width, : self.channels]
         return inner.transpose(2, 0, 1)[None]
 
@@ -151,10 +225,8 @@ class Flat:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
     def view(self, memory: Array) -> Array:
-        """Return the tensor in an arena; no copy."""
-        assert isinstance(self.start, Spot)
-        begin = self.start.buffer.offset + self.start.offset
-        view: Array = memory[begin : begin + self.size].view(self.dtype).reshape(self.shape)
+        """Return the tensor in memory uint8 that begins where it does; no copy."""
+        view: Array = memory[: self.size].view(self.dtype).reshape(self.shape)
         return view
 
 
@@ -166,49 +238,93 @@ def step_of(channels: int) -> int:
     return 4 if channels <= 4 else rounded(channels, 16)
 
 
-@dataclass
-class Constants:
-    """Arrays that live as long as the program."""
+# ---- constants ----
 
-    arrays: list[Array] = field(default_factory=list)
-    known: dict[bytes, int] = field(default_factory=dict)
-    slabs: Slabs = field(default_factory=Slabs)
 
-    def add(self, array: Array) -> int:
-        """Keep an aligned copy and return its address; what is there already is not kept twice."""
-        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = sha256(flat.data).digest()
-        if key not in self.known:
-            kept = self.slabs.take(flat.nbytes + SLACK)
-            kept[: flat.nbytes] = flat
-            self.arrays.append(kept)
-            self.known[key] = int(kept.ctypes.data)
-        return self.known[key]
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Bytes that kernels read: uint8 (bytes), not to be written."""
+
+    array: Array
 
     @property
-    def size(self) -> int:
-        """Return the bytes of all."""
-        return sum(array.nbytes for array in self.arrays)
+    def nbytes(self) -> int:
+        """Return the bytes."""
+        return self.array.nbytes
+
+    @property
+    def digest(self) -> str:
+        """Return the first half of their SHA-256."""
+        return sha256(self.array.data).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether it holds the same bytes."""
+        return isinstance(other, Data) and np.array_equal(self.array, other.array)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; writing is forbidden again."""
+        state["array"].flags.writeable = False
+        self.__dict__.update(state)
 
 
-def allocate(buffers: Sequence[Buffer]) -> int:
-    """Give every buffer its offset, so that none that live together overlap; return the bytes of the arena.
+@dataclass(frozen=True)
+class Table:
+    """Records of words that kernels read: `names` of a record's words, and those of all records in a row."""
 
-    The largest first, each at the lowest place that is free all its life.
-    """
-    placed: list[Buffer] = []
-    total = 0
-    for buffer in sorted(buffers, key=lambda b: (-b.size, b.first)):
-        size = rounded(buffer.size + SLACK, ALIGNMENT)
-        others = sorted(
-            (o for o in placed if o.first <= buffer.last and buffer.first <= o.last), key=lambda o: o.offset
-        )
-        at = 0
-        for other in others:
-            if other.offset - at >= size:
-                break
-            at = max(at, other.offset + rounded(other.size + SLACK, ALIGNMENT))
-        buffer.offset = at
-        placed.append(buffer)
-        total = max(total, at + size)
-    return total
+    names: tuple[str, ...]
+    words: tuple[Word, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes."""
+        return WORD_BYTES * len(self.words)
+
+    @property
+    def records(self) -> list[tuple[Word, ...]]:
+        """Return the records."""
+        size = len(self.names)
+        return [self.words[at : at + size] for at in range(0, len(self.words), size)]
+
+
+Piece = Data | Table
+
+
+class Constants:
+    """Constants of a program that is being made. What is there already is not kept twice."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self._numbers: dict[bytes | Table, int] = {}
+        self._slabs = Slabs()
+
+    def add(self, array: Array) -> Constant:
+        """Keep a copy of an array, aligned, with SLACK zeros behind; return where it begins."""
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = sha256(flat.data).digest()
+        if key not in self._numbers:
+            self._numbers[key] = len(self.pieces)
+            self.pieces.append(self.keep(Data(flat)))
+        return Constant(self._numbers[key])
+
+    def keep(self, piece: Piece) -> Piece:
+        """Return a constant of another program, its bytes as `add` keeps them; it has no number here."""
+        if isinstance(piece, Table):
+            return piece
+        kept = self._slabs.copy(piece.array)
+        kept.flags.writeable = False
+        return Data(kept)
+
+    def table(self, names: Sequence[str], words: Sequence[Word]) -> Constant:
+        """Keep a table of words, `names` being those of a record; return where it begins."""
+        made = Table(tuple(names), tuple(words))
+        if made not in self._numbers:
+            self._numbers[made] = len(self.pieces)
+            self.pieces.append(made)
+        return Constant(self._numbers[made])
+
+
+def constant_bytes(pieces: Sequence[Piece]) -> int:
+    """Return the bytes of constants in memory."""
+    return sum(piece.nbytes + SLACK for piece in pieces)

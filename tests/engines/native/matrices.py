@@ -9,9 +9,7 @@ import pytest
 
 from dqtsim.engines.native import native
 from dqtsim.engines.native.emit.matrix import ALL_PANELS, DIRECT, PANELS
-from dqtsim.engines.native.emit.tile import CONV
-from dqtsim.engines.native.lower.state import Native
-from dqtsim.engines.native.run.program import Program
+from dqtsim.engines.native.program import Operation, Program
 from dqtsim.planner import Plan
 from tests import builders
 from tests.builders import Array
@@ -81,21 +79,21 @@ class Layer:
         return np.random.default_rng(seed).integers(0, 256, (count, *self.shape), np.uint8)
 
 
-def convolutions(program: Program) -> list[Native]:
+def convolutions(program: Program) -> list[Operation]:
     """Return the operations that multiply."""
-    return [op for op in program.lowered.operations if isinstance(op, Native) and op.name == "conv"]
+    return [op for op in program.operations if isinstance(op, Operation) and op.function == "conv"]
 
 
 def modes(plan: Plan) -> list[str]:
     """Return how each layer of a plan finds its taps; all panels are made by an operation of their own."""
     with kernel("amx"):
         program = native(plan).program
-    operations = program.lowered.operations
+    operations = program.operations
     found = []
     for number, operation in enumerate(operations):
-        if isinstance(operation, Native) and operation.record is CONV and operation.name == "conv":
+        if isinstance(operation, Operation) and operation.function == "conv":
             before = operations[number - 1]
-            made = isinstance(before, Native) and before.name == "panels" and before.step == operation.step
+            made = isinstance(before, Operation) and before.function == "panels" and before.step == operation.step
             found.append(NAMES.get(int(str(operation.words["matrices"])), "vectors"))
             assert made == (found[-1] == "all panels")
     return found
@@ -116,12 +114,12 @@ def as_many_as_allowed(_total: int, *, at_most: int, least: int = 1) -> int:
 
 def set_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Split every layer into as many chunks as it can have."""
-    monkeypatch.setattr(import_module("dqtsim.engines.native.lower.layers"), "spread", as_many_as_allowed)
+    monkeypatch.setattr(import_module("dqtsim.engines.native.lower.layer"), "spread", as_many_as_allowed)
 
 
 def never_direct(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gather the taps of every layer, also where its pixels lie one distance apart."""
-    monkeypatch.setattr(import_module("dqtsim.engines.native.lower.layers"), "distance", lambda _offsets: 0)
+    monkeypatch.setattr(import_module("dqtsim.engines.native.lower.geometry"), "distance", lambda _offsets: 0)
 
 
 def set_groups(monkeypatch: pytest.MonkeyPatch) -> None:

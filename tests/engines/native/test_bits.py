@@ -19,8 +19,8 @@ from dqtsim.engines.native.emit.functions import Functions, can_count
 from dqtsim.engines.native.emit.one_bit import BITS, CHANNELS
 from dqtsim.engines.native.isa.base import AND, ISAS, XOR
 from dqtsim.engines.native.lower import one_bit
-from dqtsim.engines.native.lower.state import Native
-from dqtsim.engines.native.memory import Planes
+from dqtsim.engines.native.memory import NOWHERE, Planes
+from dqtsim.engines.native.program import Operation
 from dqtsim.engines.registry import run
 from dqtsim.ops import Machine
 from dqtsim.planner import Plan
@@ -48,8 +48,8 @@ every_rule = pytest.mark.parametrize("rules", RULES, ids=lambda rules: "-".join(
 def operations(plan: Plan) -> list[str]:
     """Return the names of all operations that belong to a step."""
     with kernel("vnni512"):
-        lowered = native(plan).program.lowered
-    return [o.name for o in lowered.operations if isinstance(o, Native) and o.step]
+        program = native(plan).program
+    return [o.function for o in program.operations if isinstance(o, Operation) and o.step]
 
 
 def assert_counted(plan: Plan, codes: Array, expected: bool = True, **options: Any) -> None:
@@ -80,7 +80,7 @@ def test_words_and_border(channels: int, zero: int, chunks: int) -> None:
     """Each bit is that of its channel; channels that do not exist have none, and nothing else is written."""
     random = np.random.default_rng(channels)
     height, width, (top, left, bottom, right), limit = 4, 5, (1, 2, 3, 0), 64
-    place = Planes(0, channels, height, width)
+    place = Planes(NOWHERE, channels, height, width)
     source = random.integers(limit - 1, limit + 1, (height, width, place.step)).astype(np.uint8)
     flat = np.concatenate([source.reshape(-1), np.full(64, 255, np.uint8)])
     words = -(-channels // CHANNELS)
@@ -134,7 +134,7 @@ def test_words_and_border(channels: int, zero: int, chunks: int) -> None:
 @pytest.mark.parametrize("kernel_shape", [(1, 1), (3, 3), (2, 4)])
 @pytest.mark.parametrize("dilation", [(1, 1), (2, 1), (1, 2)])
 def test_each_tap_is_one_bit(channels: int, kernel_shape: tuple[int, int], dilation: tuple[int, int]) -> None:
-    place, row = Planes(0, channels, 9, 9), 1000
+    place, row = Planes(NOWHERE, channels, 9, 9), 1000
     segments, runs = one_bit.taps_of_bits(place, row, kernel_shape, dilation)
     met = {
         int(tap): 8 * begin + at
@@ -222,7 +222,7 @@ def test_tiles_and_channels_that_do_not_fill(outputs: int, pixels: int) -> None:
 
 @only_counting
 def test_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("layers", "one_bit"):
+    for name in ("layer", "nest", "one_bit"):
         monkeypatch.setattr(import_module(f"dqtsim.engines.native.lower.{name}"), "spread", as_many_as_allowed)
     random = np.random.default_rng(4)
     for outputs, size in ((32, (9, 11)), (320, (2, 2))):
@@ -275,8 +275,9 @@ def test_registers_that_overflow(overflow: Overflow, rule: str) -> None:
 def test_widths_that_a_controller_chooses(rule: str) -> None:
     plan = builders.compiled(ones(rule))
     with kernel("vnni512"):
-        lowered = native(plan).program.lowered
-    names = [o.name for o in lowered.operations if isinstance(o, Native) and o.step in ("left", "right")]
+        program = native(plan).program
+    natives = [o for o in program.operations if isinstance(o, Operation)]
+    names = [o.function for o in natives if o.step in ("left", "right")]
     assert names == 2 * ["nest", "bits", "conv", "conv"]
     random = np.random.default_rng(12)
     batch = random.integers(0, 256, (60, 32, 6, 6)).astype(np.uint8)

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native import native
-from dqtsim.engines.native.emit.add import ADD
 from dqtsim.engines.native.emit.functions import Functions, sizes_of
-from dqtsim.engines.native.emit.tile import CODES, CONV, DEPTH, LOGITS, QUADS
+from dqtsim.engines.native.emit.tile import CODES, DEPTH, LOGITS, QUADS
 from dqtsim.engines.native.isa.base import ISAS, SMALL, Isa
-from dqtsim.engines.native.lower.layers import taps_of
+from dqtsim.engines.native.lower.geometry import taps_of
 from dqtsim.engines.native.lower.residual import MOST_HALVED
-from dqtsim.engines.native.lower.state import Native, borders, spread
+from dqtsim.engines.native.lower.state import borders, spread
 from dqtsim.engines.native.lower.tiles import grouping, tile_of
-from dqtsim.engines.native.memory import Planes
+from dqtsim.engines.native.memory import NOWHERE, Planes
+from dqtsim.engines.native.program import Operation
 from dqtsim.engines.native.proofs.tables import blocks_of
-from dqtsim.engines.native.run.program import Instance
+from dqtsim.engines.native.run.loaded import Instance
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.graph.builder import Tensor
 from dqtsim.planner import plan
@@ -38,7 +38,7 @@ every_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 def test_each_tap_is_met_once_and_where_it_lies(
     channels: int, kernel_shape: tuple[int, int], dilation: tuple[int, int]
 ) -> None:
-    place = Planes(0, channels, 20, 21, (1, 2, 3, 4))
+    place = Planes(NOWHERE, channels, 20, 21, (1, 2, 3, 4))
     segments, runs = taps_of(place, kernel_shape, dilation)
     assert runs.shape[1] % 4 == 0
     met: dict[int, int] = {}
@@ -58,7 +58,7 @@ def test_each_tap_is_met_once_and_where_it_lies(
 
 
 def test_taps_of_each_channel_alone() -> None:
-    place = Planes(0, 32, 9, 9, (1, 1, 1, 1))
+    place = Planes(NOWHERE, 32, 9, 9, (1, 1, 1, 1))
     expected = [place.at(2 * y, 3 * x) - place.at(0, 0) for y in range(3) for x in range(2)]
     for kind, times in ((DEPTH, 0), (QUADS, 2)):
         segments, runs = taps_of(place, (3, 2), (2, 3), kind=kind)
@@ -155,12 +155,12 @@ class Sketch:
         return self.builder.build([(4, 8)] * self.layers)
 
 
-def fused(graph: Graph, name: str = kernels()[0]) -> set[str]:
+def fused(graph: Graph, name: str = kernels()[0]) -> frozenset[str]:
     """Return the sums that are made with a convolution, after a comparison of all bits."""
     compiled = plan(graph, replace(load_target("default"), multiplier_width=31))
     assert_native(compiled, SEEN, names=[name])
     with kernel(name):
-        return native(compiled).program.lowered.fused
+        return native(compiled).program.fused
 
 
 @pytest.mark.parametrize("rounding", list(Rounding))
@@ -182,9 +182,9 @@ def test_two_branches_are_added_by_the_later_one() -> None:
     s = Sketch()
     graph = s.build(s.add(s.conv(s.x), s.conv(s.x)))
     assert fused(graph) == {"sum"}
-    operations = native(builders.compiled(graph)).program.lowered.operations
-    assert len([op for op in operations if isinstance(op, Native) and op.record is ADD]) == 0
-    assert len([op for op in operations if isinstance(op, Native) and op.record is CONV]) == 2
+    operations = native(builders.compiled(graph)).program.operations
+    assert len([op for op in operations if isinstance(op, Operation) and op.function in ("add", "add.narrow")]) == 0
+    assert len([op for op in operations if isinstance(op, Operation) and op.function == "conv"]) == 2
 
 
 def test_a_convolution_that_somebody_else_reads_stays_alone() -> None:
@@ -247,9 +247,9 @@ def test_nothing_goes_together_where_everything_is_kept() -> None:
     compiled = builders.compiled(s.build(s.add(s.conv(s.x), s.x)))
     made = native(compiled)
     list(made.trace(SEEN))
-    assert made.program.lowered.fused == {"sum"}
+    assert made.program.fused == {"sum"}
     assert made._kept is not None
-    assert made._kept.lowered.fused == set()
+    assert made._kept.program.fused == set()
 
 
 def test_readers_with_other_pads_share_a_border() -> None:
@@ -269,16 +269,16 @@ def test_unused_bytes_change_nothing(name: str) -> None:
     x = s.conv(s.conv(s.x), pads=(0, 0, 0, 0), size=(2, 2))
     compiled = builders.compiled(s.build(s.conv(s.add(s.conv(x, (1, 1, 1, 1)), x))))
     with kernel(name):
-        program = native(compiled).program
+        loaded = native(compiled).loaded
     reports: list[Array] = []
     for filling in (0, 255, 85):
-        instance = Instance(program)
+        instance = Instance(loaded)
         instance.arena[:] = filling
         for _ in range(2):
             instance.execute(SEEN)
             reports.append(instance.report())
     # alignment between tensors is not part of what is reported
-    report = program.lowered.report
+    report = loaded.program.report
     for at, place in report.tensors.values():
         assert len({found[at : at + place.size].tobytes() for found in reports}) == 1
     assert len({found[: 8 * len(report.layers)].tobytes() for found in reports}) == 1

@@ -1,5 +1,6 @@
 """Where things lie: buffers that live together never overlap, pixels and channels are where they are said to be."""
 
+import ctypes
 from itertools import pairwise, product
 
 import numpy as np
@@ -9,39 +10,46 @@ from hypothesis import strategies as st
 
 from dqtsim.engines.native import memory as layout
 from dqtsim.engines.native import native
-from dqtsim.engines.native.lower.state import Native
 from dqtsim.engines.native.memory import (
     ALIGNMENT,
     HUGE,
+    NOWHERE,
     SLAB,
     SLACK,
     Buffer,
+    Constant,
     Constants,
+    Data,
     Flat,
+    Life,
     Planes,
     Slabs,
     Spot,
     aligned,
     allocate,
+    constant_bytes,
     step_of,
 )
-from dqtsim.engines.native.run.program import Instance
+from dqtsim.engines.native.program import Operation
+from dqtsim.engines.native.run.loaded import Instance, readable
 from dqtsim.structures import build
 from tests import builders
 from tests.builders import Array
 
-Life = tuple[int, int, int]
+Lived = tuple[int, int, int]
 lives = st.lists(st.tuples(st.integers(0, 700), st.integers(0, 12), st.integers(0, 5)), max_size=14)
 
 
-def placed(found: list[Life]) -> tuple[list[Buffer], int]:
+def placed(found: list[Lived]) -> tuple[tuple[Buffer, ...], int]:
     """Return buffers of (size, first, further operations), placed, and the bytes of the arena."""
-    buffers = [Buffer(size, first, first + more) for size, first, more in found]
-    return buffers, allocate(buffers)
+    lives = [Life(size, first, first + more) for size, first, more in found]
+    buffers, total = allocate(lives)
+    assert [(b.size, b.first, b.last) for b in buffers] == [(b.size, b.first, b.last) for b in lives]
+    return buffers, total
 
 
 @given(lives)
-def test_each_byte_has_one_owner_at_a_time(found: list[Life]) -> None:
+def test_each_byte_has_one_owner_at_a_time(found: list[Lived]) -> None:
     buffers, total = placed(found)
     for now in range(18):
         owners = np.zeros(total, int)
@@ -56,7 +64,7 @@ def test_each_byte_has_one_owner_at_a_time(found: list[Life]) -> None:
 
 
 @given(lives)
-def test_no_arena_is_larger_than_one_without_reuse(found: list[Life]) -> None:
+def test_no_arena_is_larger_than_one_without_reuse(found: list[Lived]) -> None:
     buffers, total = placed(found)
     assert total <= sum(-(-(buffer.size + SLACK) // ALIGNMENT) * ALIGNMENT for buffer in buffers)
 
@@ -76,7 +84,7 @@ def test_a_chain_needs_two_places_and_a_small_one_fits_between() -> None:
     buffers, total = placed([(640, 0, 9), (640, 0, 1), (640, 0, 9), (64, 2, 9), (64, 3, 9)])
     assert total == 3 * 704
     assert {buffers[3].offset, buffers[4].offset} == {buffers[1].offset, buffers[1].offset + 128}
-    assert allocate([]) == 0
+    assert allocate([]) == ((), 0)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -84,17 +92,18 @@ def test_every_word_points_into_a_buffer_that_is_alive(dynamic: bool) -> None:
     plan = builders.compiled(build("resnet20", dynamic=dynamic))
     program = native(plan).program
     seen = 0
-    for number, operation in enumerate(program.lowered.operations):
-        assert isinstance(operation, Native)
+    for number, operation in enumerate(program.operations):
+        assert isinstance(operation, Operation)
         for value in operation.words.values():
             if isinstance(value, Spot):
                 seen += 1
-                assert value.buffer.first <= number <= value.buffer.last
-                assert 0 <= value.offset < max(value.buffer.size, 1)
-                assert value.buffer.offset + value.buffer.size + SLACK <= program.arena_bytes
+                buffer = program.buffers[value.buffer]
+                assert buffer.first <= number <= buffer.last
+                assert 0 <= value.offset < max(buffer.size, 1)
+                assert buffer.offset + buffer.size + SLACK <= program.arena_bytes
     assert seen > 100
     # memory is used again and again
-    assert 4 * program.arena_bytes < sum(buffer.size for buffer in program.lowered.buffers)
+    assert 4 * program.arena_bytes < sum(buffer.size for buffer in program.buffers)
 
 
 BORDERS = [(0, 0, 0, 0), (1, 2, 3, 4), (0, 3, 0, 0), (2, 0, 0, 1)]
@@ -103,10 +112,9 @@ BORDERS = [(0, 0, 0, 0), (1, 2, 3, 4), (0, 3, 0, 0), (2, 0, 0, 1)]
 @pytest.mark.parametrize(("channels", "border"), list(product((1, 3, 4, 5, 16, 17, 33), BORDERS)))
 def test_planes_say_where_every_code_is(channels: int, border: tuple[int, int, int, int]) -> None:
     height, width = 3, 5
-    buffer = Buffer(1, 0, 0, offset=128)
-    place = Planes(Spot(buffer, 64), channels, height, width, border)
+    place = Planes(Spot(3, 64), channels, height, width, border)
     memory = np.random.default_rng(0).integers(0, 256, 192 + place.size + 10, np.uint8)
-    view = place.view(memory)
+    view = place.view(memory[192:])
     assert view.shape == (1, channels, height, width)
     assert np.shares_memory(view, memory)
     for c, y, x in product(range(channels), range(height), range(width)):
@@ -116,7 +124,7 @@ def test_planes_say_where_every_code_is(channels: int, border: tuple[int, int, i
     assert place.at(height + bottom - 1, width + right - 1) + place.step == place.size
     assert place.at(1, 0) - place.at(0, 0) == place.row
     assert place.at(0, 1) - place.at(0, 0) == place.step
-    assert place.origin == Spot(buffer, 64 + place.at(0, 0))
+    assert place.origin == Spot(3, 64 + place.at(0, 0))
 
 
 def test_steps_hold_all_channels() -> None:
@@ -125,21 +133,23 @@ def test_steps_hold_all_channels() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
 def test_flat_tensors(dtype: str) -> None:
-    place = Flat(Spot(Buffer(1, 0, 0, offset=64), 8), dtype, (2, 3))
+    place = Flat(NOWHERE, dtype, (2, 3))
     memory = np.random.default_rng(0).integers(0, 256, 256, np.uint8)
     assert place.size == 6 * np.dtype(dtype).itemsize
-    assert place.view(memory).tobytes() == memory[72 : 72 + place.size].tobytes()
-    assert (place.view(memory).shape, place.view(memory).dtype.name) == ((2, 3), dtype)
+    view = place.view(memory[72:])
+    assert view.tobytes() == memory[72 : 72 + place.size].tobytes()
+    assert np.shares_memory(view, memory)
+    assert (view.shape, view.dtype.name) == ((2, 3), dtype)
 
 
 def test_constants_are_aligned_copies_with_room_behind() -> None:
     constants = Constants()
     array = np.arange(24, dtype=np.int64).reshape(4, 6)[:, ::2]
-    address = constants.add(array)
-    assert address % ALIGNMENT == 0
-    (kept,) = constants.arrays
-    assert kept.ctypes.data == address
-    assert constants.size == kept.size == array.nbytes + SLACK
+    assert constants.add(array) == Constant(0)
+    kept = arrays_of(constants)[0]
+    assert kept.ctypes.data % ALIGNMENT == 0
+    assert constant_bytes(constants.pieces) == array.nbytes + SLACK
+    assert not kept.flags.writeable
     array[0, 0] = -1
     assert kept[: array.nbytes].view(np.int64)[0] == 0
     assert kept[: array.nbytes].view(np.int64)[1:].tolist() == array.reshape(-1)[1:].tolist()
@@ -196,13 +206,18 @@ def test_constants_lie_side_by_side() -> None:
     constants = Constants()
     arrays = [np.full(count, count % 255, np.uint8) for count in (1, 63, 64, 65, 3 << 20, 14 << 20, 2)]
     found = [constants.add(array) for array in arrays]
-    assert [constants.add(array.copy()) for array in arrays] == found
-    for array, kept in zip(arrays, constants.arrays, strict=True):
-        assert kept[: array.size].tobytes() == array.tobytes()
+    assert [constants.add(array.copy()) for array in arrays] == found == [Constant(n) for n in range(len(arrays))]
+    for array, kept in zip(arrays, arrays_of(constants), strict=True):
+        assert kept.tobytes() == array.tobytes()
         # vectors may read what is behind, which no other constant is
-        assert kept.size == array.size + SLACK
-        assert not kept[array.size :].any()
-    assert_apart(constants.arrays)
+        assert readable(kept)
+        behind = (ctypes.c_uint8 * SLACK).from_address(kept.ctypes.data + kept.nbytes)
+        assert not any(behind)
+    assert_apart(arrays_of(constants))
+
+
+def arrays_of(constants: Constants) -> list[Array]:
+    return [piece.array for piece in constants.pieces if isinstance(piece, Data)]
 
 
 def assert_apart(arrays: list[Array]) -> None:
@@ -212,8 +227,8 @@ def assert_apart(arrays: list[Array]) -> None:
 
 
 def test_arenas_are_apart() -> None:
-    program = native(builders.compiled(build("resnet8", dynamic=False))).program
-    instances = [Instance(program) for _ in range(3)]
+    loaded = native(builders.compiled(build("resnet8", dynamic=False))).loaded
+    instances = [Instance(loaded) for _ in range(3)]
     arenas = [instance.arena for instance in instances]
-    assert {(arena.size, int(arena.ctypes.data) % HUGE) for arena in arenas} == {(program.arena_bytes, 0)}
+    assert {(arena.size, int(arena.ctypes.data) % HUGE) for arena in arenas} == {(loaded.program.arena_bytes, 0)}
     assert_apart(arenas)

@@ -11,11 +11,10 @@ import pytest
 
 from dqtsim.engines.native import native
 from dqtsim.engines.native.emit.matrix import DIRECT, PANELS
-from dqtsim.engines.native.lower.state import Native
 from dqtsim.engines.native.lower.tiles import DEPTH_BYTES
-from dqtsim.engines.native.memory import SLACK, Slabs, Spot
-from dqtsim.engines.native.run import program as engine
-from dqtsim.engines.native.run.program import Instance, Program
+from dqtsim.engines.native.memory import SLACK, Constant, Data, Slabs, Spot, Word
+from dqtsim.engines.native.program import Operation, Program
+from dqtsim.engines.native.run.loaded import Instance, Loaded
 from dqtsim.engines.registry import run
 from dqtsim.planner import Plan
 from dqtsim.structures import build
@@ -50,9 +49,13 @@ def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     set_groups(monkeypatch)
 
 
-def program_of(plan: Plan) -> Program:
+def loaded_of(plan: Plan) -> Loaded:
     with kernel("amx"):
-        return native(plan).program
+        return native(plan).loaded
+
+
+def program_of(plan: Plan) -> Program:
+    return loaded_of(plan).program
 
 
 def fillings(size: int) -> Iterator[Array]:
@@ -63,16 +66,17 @@ def fillings(size: int) -> Iterator[Array]:
 
 def told(program: Program, report: Array) -> list[bytes]:
     """Return what a report says, without what aligns its tensors."""
-    lowered = program.lowered.report
+    lowered = program.report
     found = [report[at : at + place.size].tobytes() for at, place in lowered.tensors.values()]
     return [*found, report[: 8 * (len(lowered.layers) + len(lowered.counted))].tobytes()]
 
 
 def assert_unmoved(plan: Plan, codes: Array) -> None:
     """Whatever was in an arena before a run, also in one that has run before, its result is the law's."""
-    program = program_of(plan)
+    loaded = loaded_of(plan)
+    program = loaded.program
     law = next(run(plan, codes, "numba"))
-    instance, seen = Instance(program), set()
+    instance, seen = Instance(loaded), set()
     for turn, filling in enumerate([*fillings(program.arena_bytes)] * 2):
         instance.arena[:] = filling
         if turn % 2:
@@ -81,7 +85,7 @@ def assert_unmoved(plan: Plan, codes: Array) -> None:
         seen.add(tuple(told(program, instance.report())))
     assert len(seen) == 1
     (report,) = seen
-    names = list(program.lowered.report.tensors)
+    names = list(program.report.tensors)
     for name, array in law.outputs.items():
         assert report[names.index(name)] == array.tobytes()
     flags = law.flags.values()
@@ -107,31 +111,34 @@ def test_networks_in_an_arena_full_of_anything(network: str) -> None:
 # ---- which bytes ----
 
 
-def words_at(address: object, count: int) -> list[int]:
+def words_at(program: Program, word: Word, count: int) -> list[int]:
     """Return a constant table of 64-bit words."""
-    return list((ctypes.c_int64 * count).from_address(int(str(address))))
+    assert isinstance(word, Constant)
+    piece = program.constants[word.number]
+    assert isinstance(piece, Data)
+    return piece.array[word.offset : word.offset + 8 * count].view(np.int64).tolist()  # type: ignore[no-any-return]
 
 
-def table_of(operation: Native) -> tuple[list[int], int, int]:
+def table_of(program: Program, operation: Operation) -> tuple[list[int], int, int]:
     """Return the offsets of the pixels of all tiles; their number and size."""
     tiles, size = (int(str(operation.words[key])) for key in ("tiles", "pixels"))
-    return words_at(operation.words["offsets"], tiles * size), tiles, size
+    return words_at(program, operation.words["offsets"], tiles * size), tiles, size
 
 
-def taps_read(operation: Native) -> list[tuple[int, int]]:
+def taps_read(program: Program, operation: Operation) -> list[tuple[int, int]]:
     """Return (first, last + 1) of all that an operation reads of its input, from the first tap of pixel (0, 0)."""
-    pixels, _, _ = table_of(operation)
+    pixels, _, _ = table_of(program, operation)
     words = operation.words
     if words["matrices"] == DIRECT:
-        steps = words_at(words["step_offsets"], int(str(words["steps"])))
+        steps = words_at(program, words["step_offsets"], int(str(words["steps"])))
     else:
-        steps = words_at(words["segments"], 2 * int(str(words["segment_count"])))[::2]
+        steps = words_at(program, words["segments"], 2 * int(str(words["segment_count"])))[::2]
     return [(pixel + step, pixel + step + DEPTH_BYTES) for pixel in pixels for step in steps]
 
 
-def matrix_operations(program: Program) -> Iterator[Native]:
-    for operation in program.lowered.operations:
-        if isinstance(operation, Native) and "matrices" in operation.words and operation.words["matrices"]:
+def matrix_operations(program: Program) -> Iterator[Operation]:
+    for operation in program.operations:
+        if isinstance(operation, Operation) and "matrices" in operation.words and operation.words["matrices"]:
             yield operation
 
 
@@ -146,46 +153,49 @@ def test_reads_end_inside_the_input(name: str) -> None:
     program = program_of(compiled(build(name, **how) if layer is None else layer.graph()))
     seen = 0
     for operation in matrix_operations(program):
-        reads = taps_read(operation)
+        reads = taps_read(program, operation)
         room = 0 if operation.words["matrices"] == DIRECT else SLACK
         for key in ("direct", "nested"):
             at = operation.words[key]
             if isinstance(at, Spot):
                 seen += 1
                 assert at.offset + min(first for first, _ in reads) >= 0
-                assert at.offset + max(last for _, last in reads) <= at.buffer.size + room
-                assert at.buffer.offset + at.buffer.size + SLACK <= program.arena_bytes
+                buffer = program.buffers[at.buffer]
+                assert at.offset + max(last for _, last in reads) <= buffer.size + room
+                assert buffer.offset + buffer.size + SLACK <= program.arena_bytes
     assert seen > 0
 
 
 @every_layer
 def test_rows_of_panels_lie_apart_and_inside(name: str) -> None:
     """The last line that is copied to a row ends inside it; steps do not read beyond it; chunks have their own."""
-    program = program_of(compiled(LAYERS[name].graph()))
+    plan = compiled(LAYERS[name].graph())
+    program = program_of(plan)
     for operation in matrix_operations(program):
         words = operation.words
         if words["matrices"] == DIRECT:
             continue
-        _, tiles, size = table_of(operation)
+        _, tiles, size = table_of(program, operation)
         row, steps, count, group = (int(str(words[k])) for k in ("row_bytes", "steps", "segment_count", "group"))
-        puts = words_at(words["segments"], 2 * count)[1::2]
+        puts = words_at(program, words["segments"], 2 * count)[1::2]
         assert puts == sorted(puts)
         assert max(puts) + DEPTH_BYTES <= row
         # no tap of a matrix is where nothing was ever copied, but for those whose weights are 0
         assert all(second - first <= DEPTH_BYTES for first, second in pairwise(puts))
-        assert words_at(words["step_offsets"], steps) == [DEPTH_BYTES * step for step in range(steps)]
+        assert words_at(program, words["step_offsets"], steps) == [DEPTH_BYTES * step for step in range(steps)]
         assert DEPTH_BYTES * steps <= row
         panel = words["panel"]
         assert isinstance(panel, Spot)
-        chunks = operation.chunks if modes(program.plan) == ["panels"] else -(-tiles // group)
-        assert panel.offset == 0 and panel.buffer.size >= max(chunks * group, 1) * size * row
+        chunks = operation.chunks if modes(plan) == ["panels"] else -(-tiles // group)
+        assert panel.offset == 0 and program.buffers[panel.buffer].size >= max(chunks * group, 1) * size * row
 
 
-def written(operation: Native) -> set[tuple[int, int]]:
+def written(program: Program, operation: Operation) -> set[tuple[int, int]]:
     """Return (first, last + 1) in the arena of all buffers that an operation of a layer may write."""
-    keys = ("panel",) if operation.name == "panels" else ("panel", "target", "sums", "flags")
+    keys = ("panel",) if operation.function == "panels" else ("panel", "target", "sums", "flags")
     spots = [spot for key in keys if isinstance(spot := operation.words.get(key), Spot)]
-    return {(spot.buffer.offset, spot.buffer.offset + spot.buffer.size) for spot in spots}
+    buffers = [program.buffers[spot.buffer] for spot in spots]
+    return {(buffer.offset, buffer.offset + buffer.size) for buffer in buffers}
 
 
 @every_layer
@@ -197,22 +207,23 @@ def test_writes_are_into_their_own_buffers(name: str, keep: bool) -> None:
     beyond = 12 if layer.outputs <= 4 else 0
     plan = compiled(layer.graph())
     with kernel("amx"):
-        program = Program(plan, native(plan).library, keep=keep)
+        loaded = native(plan)._load(keep=keep)
+    program = loaded.program
     for filling in fillings(program.arena_bytes):
-        instance = Instance(program)
+        instance = Instance(loaded)
         instance.arena[:] = filling
         before: list[Array] = [instance.arena.copy()]
         # the first look is before them
-        operations = iter([None, *program.lowered.operations])
+        operations = iter([None, *program.operations])
 
         def look(
             instance: Instance = instance, before: list[Array] = before, operations: Iterator[object] = operations
         ) -> None:
             operation = next(operations)
-            if isinstance(operation, Native) and operation.name in ("conv", "panels"):
+            if isinstance(operation, Operation) and operation.function in ("conv", "panels"):
                 changed = np.flatnonzero(instance.arena != before[0])
                 allowed = np.zeros(len(instance.arena), bool)
-                for first, last in written(operation):
+                for first, last in written(program, operation):
                     allowed[first : last + beyond] = True
                 assert allowed[changed].all()
             before[0] = instance.arena.copy()
@@ -225,18 +236,20 @@ def test_writes_are_into_their_own_buffers(name: str, keep: bool) -> None:
 def test_chunks_have_their_own_panels(name: str) -> None:
     """Threads that gather at the same time never write the same byte, and together they fill the rows of all pixels."""
     layer = replace(LAYERS[name], out=(9, 11), outputs=20 if name.startswith("panels") else 300)
-    program = program_of(compiled(layer.graph()))
-    instance = Instance(program)
+    loaded = loaded_of(compiled(layer.graph()))
+    program = loaded.program
+    instance = Instance(loaded)
     instance.execute(layer.codes())
-    (number,) = (k for k, operation in enumerate(program.lowered.operations) if operation in gathering(program))
-    operation = program.lowered.operations[number]
-    assert isinstance(operation, Native) and operation.chunks > 1
+    (number,) = (k for k, operation in enumerate(program.operations) if operation in gathering(program))
+    operation = program.operations[number]
+    assert isinstance(operation, Operation) and operation.chunks > 1
     records = instance.segments[0]
     assert isinstance(records, tuple)
-    function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(operation.function)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(int(records[0][number][0]))
     panel = operation.words["panel"]
     assert isinstance(panel, Spot)
-    whole = instance.arena[panel.buffer.offset : panel.buffer.offset + panel.buffer.size]
+    buffer = program.buffers[panel.buffer]
+    whole = instance.arena[buffer.offset : buffer.offset + buffer.size]
     writers = np.zeros(whole.size, int)
     for chunk in range(operation.chunks):
         kept = np.ones(whole.size, bool)
@@ -248,17 +261,17 @@ def test_chunks_have_their_own_panels(name: str) -> None:
     assert writers.max() == 1
     row, taps = int(str(operation.words["row_bytes"])), layer.channels * layer.kernel[0] * layer.kernel[1]
     rows = writers.reshape(-1, row)[:, :taps].sum(1)
-    _, tiles, size = table_of(operation)
+    _, tiles, size = table_of(program, operation)
     assert sorted(set(rows.tolist()) | {0}) == [0, taps]
     assert np.count_nonzero(rows) == tiles * size
 
 
-def gathering(program: Program) -> list[Native]:
+def gathering(program: Program) -> list[Operation]:
     """Return the operations that fill panels."""
     return [
         operation
         for operation in matrix_operations(program)
-        if operation.name == "panels" or operation.words["matrices"] == PANELS
+        if operation.function == "panels" or operation.words["matrices"] == PANELS
     ]
 
 
@@ -270,13 +283,12 @@ class Fenced(Slabs):
 
 
 @every_layer
-def test_nothing_is_touched_behind_the_arena(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "Slabs", Fenced)
+def test_nothing_is_touched_behind_the_arena(name: str) -> None:
     for layer in (LAYERS[name], replace(LAYERS[name], outputs=LAYERS[name].outputs + 64)):
         plan = compiled(layer.graph())
-        program = program_of(plan)
-        instance = Instance(program)
+        loaded = loaded_of(plan)
+        instance = Instance(loaded, Fenced())
         instance.execute(layer.codes())
         law = next(run(plan, layer.codes(), "numba"))
-        at, place = program.lowered.report.tensors["y"]
+        at, place = loaded.program.report.tensors["y"]
         assert instance.report()[at : at + place.size].tobytes() == law.outputs["y"].tobytes()

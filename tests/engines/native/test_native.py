@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native import native
-from dqtsim.engines.native.lower.state import Report
-from dqtsim.engines.native.memory import Buffer, Spot
+from dqtsim.engines.native.memory import Spot
+from dqtsim.engines.native.program import Report
 from dqtsim.engines.native.run.engine import LayerFlags, Numbers, Ran, Reports
-from dqtsim.engines.native.run.program import Instance
+from dqtsim.engines.native.run.loaded import Instance
 from dqtsim.engines.native.run.team import Team
 from dqtsim.engines.registry import engine, run, traced
 from dqtsim.engines.result import Result
@@ -75,7 +75,7 @@ def expected(plan: Plan, codes: Array) -> list[Result]:
 
 
 def test_only_the_mixed_network_is_left_to_kernels() -> None:
-    assert {name for name, plan in PLANS.items() if not native(plan).program.whole} == {"mixed"}
+    assert {name for name, plan in PLANS.items() if not native(plan).loaded.whole} == {"mixed"}
     assert len(native(PLANS["mixed"]).program.segments) == 3
     assert_native(PLANS["mixed"], batch_of(PLANS["mixed"], 1), whole=False, threads=(1, 2))
 
@@ -165,7 +165,7 @@ def test_groups_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     list(run(plan, codes, "jit", 1))
     assert sizes == [1] * 7
     # samples that take turns stay together
-    monkeypatch.setattr(made.program, "together", 4)
+    monkeypatch.setattr(made.loaded, "together", 4)
     sizes.clear()
     list(run(plan, codes, "jit", 1))
     assert sizes == [4, 3]
@@ -215,7 +215,7 @@ FEW = builders.conv((5, 9, 9), np.random.default_rng(0).integers(-128, 128, (3, 
 )
 def test_operations_in_as_many_chunks_as_they_can_have(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers are not worth a chunk; here they have as many as large ones, and more threads than cores."""
-    for module in ("layers", "moves"):
+    for module in ("layer", "nest", "elementwise", "pools"):
         monkeypatch.setattr(import_module(f"dqtsim.engines.native.lower.{module}"), "spread", as_many_as_allowed)
     plan = builders.compiled(graph)
     codes = batch_of(plan, 2)
@@ -228,7 +228,7 @@ def test_operations_in_as_many_chunks_as_they_can_have(graph: Graph, monkeypatch
                 for threads in (1, 2, 3)
                 for turn in range(8)
             ]
-        assert max(op.chunks for segment in segments if isinstance(segment, list) for op in segment) >= (
+        assert max(op.chunks for segment in segments if isinstance(segment, tuple) for op in segment) >= (
             1 if graph is FEW and name != "portable" else 2
         )
         for index, result in found:
@@ -246,33 +246,33 @@ def many_chunks() -> Plan:
 def test_a_thread_that_comes_late_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A share that begins after its run is over, before and during later runs, touches nothing."""
     plan = many_chunks()
-    program = native(plan).program
-    assert max(op.chunks for segment in program.segments if isinstance(segment, list) for op in segment) > 4
+    loaded = native(plan).loaded
+    assert max(op.chunks for segment in loaded.segments if isinstance(segment, tuple) for op in segment) > 4
     codes = batch_of(plan, 2)
     law = expected(plan, codes)
-    instance = Instance(program)
+    instance = Instance(loaded)
     late: list[tuple[int, ...]] = []
-    real = program.share
+    real = loaded.share
 
     def share(*words: int) -> None:
         late.append(words)
         real(*words)
 
-    monkeypatch.setattr(program, "share", share)
+    monkeypatch.setattr(loaded, "share", share)
     instance.execute_together(codes[:1], Team(1))
     monkeypatch.undo()
     before = instance.report()
     arena = instance.arena.copy()
     # after its run
     for words in late:
-        program.share(*words)
+        loaded.share(*words)
     assert np.array_equal(instance.arena, arena)
     # in the middle of a later one: it takes no ticket, and counts nothing
     (counters,) = instance._counters
     finished = counters.copy()
     counters.view(np.int64)[:] = 5 << 32
     for words in late:
-        program.share(*words)
+        loaded.share(*words)
     assert np.array_equal(instance.arena, arena)
     assert set(counters.view(np.int64).tolist()) == {5 << 32}
     # counters are never reset: they stand where a run left them
@@ -283,7 +283,7 @@ def test_a_thread_that_comes_late_does_no_harm(monkeypatch: pytest.MonkeyPatch) 
     def again() -> None:
         while not stop.is_set():
             for words in late:
-                program.share(*words)
+                loaded.share(*words)
 
     disturber = Thread(target=again)
     disturber.start()
@@ -291,7 +291,7 @@ def test_a_thread_that_comes_late_does_no_harm(monkeypatch: pytest.MonkeyPatch) 
         for turn in range(30):
             instance.execute_together(codes[turn % 2 : turn % 2 + 1], Team.of(2))
             report = instance.report()
-            place = program.lowered.report.tensors["y"]
+            place = loaded.program.report.tensors["y"]
             found = report[place[0] : place[0] + place[1].size].reshape(law[0].outputs["y"].shape)
             assert np.array_equal(found, law[turn % 2].outputs["y"])
     finally:
@@ -350,12 +350,12 @@ def test_a_team_keeps_nothing_alive() -> None:
 
 def test_instances_are_used_again() -> None:
     plan = builders.compiled(network(dynamic=False))
-    program = native(plan).program
+    loaded = native(plan).loaded
     list(run(plan, picture(count=4), "jit"))
-    assert len(program.idle) == 1
-    first = program.idle[0]
+    assert len(loaded.idle) == 1
+    first = loaded.idle[0]
     list(run(plan, picture(count=4), "jit"))
-    assert program.idle == [first]
+    assert loaded.idle == [first]
 
 
 # ---- which engine ----
@@ -380,7 +380,7 @@ def test_a_plan_has_one_engine_per_kernel(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_flags_are_a_mapping() -> None:
     numbers = Numbers({"a": 0, "b": 1, "c": 2}, {"a": 0}, wraps=False)
-    place = Report(Spot(Buffer(32, 0, 0)), 32, {}, ("a", "b", "c"), ("a",), ())
+    place = Report(Spot(0), 32, {}, ("a", "b", "c"), ("a",), ())
     rows = [np.array([*extremes, 9, 0], np.int32) for extremes in ([-3, 4, -5, 6, 0, 0], [-1, 2, 9, 9, 0, 7])]
     reports = Reports(numbers, place, np.array(rows).view(np.uint8))
     own = {"b": Flags(1, 2, -7, 8)}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native import native
-from dqtsim.engines.native.lower.state import Native, joined
-from dqtsim.engines.native.memory import Address, Buffer, Spot
+from dqtsim.engines.native.lower.report import joined
+from dqtsim.engines.native.memory import Address, Constant, Spot
+from dqtsim.engines.native.program import Operation
 from dqtsim.engines.registry import run
 from dqtsim.structures import build
 from tests.builders import compiled, network
@@ -18,17 +19,17 @@ PLAN = compiled(network())
 
 
 def test_pieces_that_follow_each_other_are_one() -> None:
-    a = Spot(Buffer(64, 0, 0))
+    a = Spot(0)
     assert joined([]) == []
     assert joined([(a, 0, 8)]) == [(a, 0, 8)]
     assert joined([(a, 0, 8), (a + 8, 8, 16), (a + 24, 24, 1)]) == [(a, 0, 25)]
     # constants have addresses of their own
-    assert joined([(1000, 5, 16), (1016, 21, 16)]) == [(1000, 5, 32)]
+    assert joined([(Constant(7), 5, 16), (Constant(7, 16), 21, 16)]) == [(Constant(7), 5, 32)]
 
 
 def test_pieces_that_do_not_stay_apart() -> None:
     """Of another buffer, with a gap on either side, or in another order."""
-    a, b = Spot(Buffer(64, 0, 0)), Spot(Buffer(64, 0, 0))
+    a, b = Spot(0), Spot(1)
     cases: list[list[tuple[Address, int, int]]] = [
         [(a, 0, 8), (b + 8, 8, 8)],
         [(a, 0, 8), (a + 9, 8, 8)],
@@ -36,7 +37,7 @@ def test_pieces_that_do_not_stay_apart() -> None:
         [(a, 0, 8), (a + 7, 8, 8)],
         [(a + 8, 0, 8), (a, 8, 8)],
         [(a, 8, 8), (a + 8, 0, 8)],
-        [(1000, 0, 8), (a + 8, 8, 8)],
+        [(Constant(0), 0, 8), (a + 8, 8, 8)],
     ]
     for pieces in cases:
         assert joined(pieces) == pieces
@@ -47,9 +48,9 @@ def test_chosen_widths_are_one_copy() -> None:
     plan = compiled(build("resnet8", dynamic=True))
     program = native(plan).program
     copies = [
-        op for op in program.lowered.operations if isinstance(op, Native) and op.name == "copy_rows" and not op.step
+        op for op in program.operations if isinstance(op, Operation) and op.function == "copy_rows" and not op.step
     ]
-    assert len(program.lowered.report.chosen) >= 9
+    assert len(program.report.chosen) >= 9
     assert len(copies) <= 4
     codes = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), np.uint8)
     for found, expected in zip(run(plan, codes), run(plan, codes, "numba"), strict=True):

@@ -14,11 +14,11 @@ from llvmlite import ir
 from dqtsim import spec
 from dqtsim.engines.native import native
 from dqtsim.engines.native.compile import build
-from dqtsim.engines.native.emit.functions import Functions
-from dqtsim.engines.native.emit.tile import BLOCK, CONV, VARIANT
+from dqtsim.engines.native.emit.tile import BLOCK, VARIANT
 from dqtsim.engines.native.ir import I32, Emitter, Record, vector
 from dqtsim.engines.native.isa.base import ISAS, SMALL
-from dqtsim.engines.native.lower.state import Native
+from dqtsim.engines.native.memory import Constant, Function, Table, Word
+from dqtsim.engines.native.program import Operation
 from dqtsim.engines.native.proofs import tables
 from dqtsim.planner import Plan
 from dqtsim.spec import Nesting
@@ -167,24 +167,25 @@ def test_the_limits_of_16_bits(sums: Pair, code: int, expected: bool) -> None:
 def chosen(plan: Plan) -> dict[str, dict[Pair, list[str]]]:
     """Return the kernels of the blocks of each layer at each pair of widths."""
     with kernel("avx2"):
-        lowered = native(plan).program.lowered
-    names = {address: name for name, address in Functions(AVX2, plan.machine.rounding).items()}
+        program = native(plan).program
 
-    def read(place: int, row: int, rows: int) -> list[list[int]]:
-        flat = list((ctypes.c_int64 * (row * rows)).from_address(place))
-        return [flat[k * row : (k + 1) * row] for k in range(rows)]
+    def records(word: Word, names: Sequence[str]) -> list[dict[str, Word]]:
+        assert isinstance(word, Constant)
+        table = program.constants[word.number]
+        assert isinstance(table, Table) and (word.offset, table.names) == (0, names)
+        return [dict(zip(names, record, strict=True)) for record in table.records]
 
     found = {}
     steps = {step.node.name: step for step in plan.steps}
-    for operation in lowered.operations:
-        if isinstance(operation, Native) and operation.record is CONV:
-            place, count = (int(str(operation.words[name])) for name in ("variants", "block_count"))
+    for operation in program.operations:
+        if isinstance(operation, Operation) and operation.function == "conv":
             pairs = list(steps[operation.step].call.bounds)
-            variants = read(place, len(VARIANT), len(pairs))
-            tables_of = [read(variant[VARIANT.index("blocks")], len(BLOCK), count) for variant in variants]
+            blocks = [records(variant["blocks"], BLOCK) for variant in records(operation.words["variants"], VARIANT)]
             found[operation.step] = {
-                pair: [names[row[0]] for row in rows] for pair, rows in zip(pairs, tables_of, strict=True)
+                pair: [block["function"].name for block in rows if isinstance(block["function"], Function)]
+                for pair, rows in zip(pairs, blocks, strict=True)
             }
+            assert {len(rows) for rows in found[operation.step].values()} == {operation.words["block_count"]}
     return found
 
 

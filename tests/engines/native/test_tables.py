@@ -12,7 +12,7 @@ from dqtsim.engines.native.emit.tile import CODES, DEPTH, LOGITS, QUADS
 from dqtsim.engines.native.isa.base import ISAS, Isa
 from dqtsim.engines.native.proofs import tables
 from dqtsim.engines.native.proofs.tables import FAR, I32_MOST, I64_SAFE, Scaling
-from dqtsim.engines.native.proofs.variants import held, row_index
+from dqtsim.engines.native.proofs.variants import bias_register, row_index
 from dqtsim.ops import Bound, Machine
 from dqtsim.spec import Nesting, Overflow, Rounding, TapOrder
 
@@ -62,7 +62,7 @@ def test_rows_are_those_of_the_law() -> None:
 def test_biases_are_held_as_the_law_holds_them(width: int) -> None:
     half = 1 << (width - 1)
     biases = [0, 1, -1, half - 1, half, -half, -half - 1, 5 * half, -5 * half]
-    assert held(np.array(biases), width).tolist() == [spec.saturate(b, width) for b in biases]
+    assert bias_register(np.array(biases), width).tolist() == [spec.saturate(b, width) for b in biases]
 
 
 @every_rounding

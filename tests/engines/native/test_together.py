@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native import native
-from dqtsim.engines.native.run import program as engine
+from dqtsim.engines.native.run import loaded as engine
 from dqtsim.engines.registry import run
 from dqtsim.engines.result import Result
 from dqtsim.errors import AccumulatorError
@@ -60,12 +60,12 @@ def test_turns(
 ) -> None:
     """Any number of samples, by one thread or more, whether all operations are done together or none."""
     plan = PLANS[name]
-    program = native(plan).program
+    loaded = native(plan).loaded
     codes = samples(plan, max(COUNTS))
-    monkeypatch.setattr(program, "together", together)
-    operations = len(program.lowered.operations)
+    monkeypatch.setattr(loaded, "together", together)
+    operations = len(loaded.program.operations)
     for alone in (0, 1, operations // 2, operations):
-        monkeypatch.setattr(program.lowered, "alone", alone)
+        monkeypatch.setattr(loaded, "alone", alone)
         for count in COUNTS:
             for threads in (1, 2):
                 found = list(run(plan, codes[:count], "jit", threads))
@@ -78,11 +78,11 @@ def test_the_first_sum_that_does_not_fit_is_named(isa: str, monkeypatch: pytest.
     codes = samples(plan, 6)
     # black pictures keep to the register
     codes[[0, 1, 3, 4]] = codes[0] // 64
-    program = native(plan).program
+    loaded = native(plan).loaded
     sentences = []
-    for together, alone in ((1, 0), (4, 0), (4, len(program.lowered.operations))):
-        monkeypatch.setattr(program, "together", together)
-        monkeypatch.setattr(program.lowered, "alone", alone)
+    for together, alone in ((1, 0), (4, 0), (4, len(loaded.program.operations))):
+        monkeypatch.setattr(loaded, "together", together)
+        monkeypatch.setattr(loaded, "alone", alone)
         with pytest.raises(AccumulatorError) as raised:
             list(run(plan, codes, "jit"))
         sentences.append(str(raised.value))
@@ -119,12 +119,12 @@ def test_who_does_what_alone() -> None:
     """Samples part with the last layer whose weights are fewer bytes than its input and output."""
     # 16 * 16 pixels by 32 channels against 32 * 32 weights; then 4 * 4 by 64, 64 * 64; then 2 * 2 by 64, 64 * 64
     plan = builders.compiled(layers((32, 32, 32), (16, 32, 64), (8, 64, 64), (4, 64, 64)))
-    lowered = native(plan).program.lowered
-    first = [operation.name for operation in lowered.operations].index("conv")  # type: ignore[union-attr]
-    steps = [getattr(operation, "step", "") for operation in lowered.operations]
-    assert lowered.alone > first
-    assert "layer2" not in steps[: lowered.alone]
-    assert steps[lowered.alone - 1] == "layer1"
+    program = native(plan).program
+    first = [operation.function for operation in program.operations].index("conv")  # type: ignore[union-attr]
+    steps = [getattr(operation, "step", "") for operation in program.operations]
+    assert program.alone > first
+    assert "layer2" not in steps[: program.alone]
+    assert steps[program.alone - 1] == "layer1"
 
 
 def test_who_gains(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_who_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     for constants, arena, together in ((0, 1 << 30, 4), (1 << 30, 1 << 30, 1), (0, 0, 1)):
         monkeypatch.setattr(engine, "FAR_CONSTANTS", constants)
         monkeypatch.setattr(engine, "NEAR_ARENA", arena)
-        program = native(builders.compiled(network())).program
-        assert program.together == together
-        assert program.arena_bytes > 0
+        loaded = native(builders.compiled(network())).loaded
+        assert loaded.together == together
+        assert loaded.program.arena_bytes > 0
     assert (engine.TOGETHER, engine.FAR_CONSTANTS < engine.NEAR_ARENA) == (4, False)

@@ -1,9 +1,7 @@
 """Widths that no checked graph gives, forced past the reader: every engine stops with the layer and the pair (B8)."""
 
 import ctypes
-from collections import defaultdict
 from dataclasses import replace
-from hashlib import sha256
 from importlib import import_module
 
 import numpy as np
@@ -12,9 +10,10 @@ import pytest
 from dqtsim.engines.native import native
 from dqtsim.engines.native.emit.choice import ELSEWHERE, NONE
 from dqtsim.engines.native.isa.base import AND, ISAS, Isa
-from dqtsim.engines.native.lower.handlers import HANDLERS
-from dqtsim.engines.native.lower.state import Lowered, Native, lower
-from dqtsim.engines.native.run.program import Program
+from dqtsim.engines.native.lower.lower import lower
+from dqtsim.engines.native.memory import Constant, Data
+from dqtsim.engines.native.program import Operation, Program
+from dqtsim.engines.native.run.loaded import Loaded
 from dqtsim.engines.registry import ENGINES, engine, run
 from dqtsim.engines.result import Trace
 from dqtsim.errors import ModelError
@@ -46,9 +45,10 @@ def plan_pairs(plan: Plan, layer: str) -> set[tuple[int, int]]:
     return set(next(step.call.bounds for step in plan.layer_steps() if step.node.name == layer))
 
 
-def overwrite(program: Program, table: Array, values: Array) -> None:
-    """Change a constant where the native program reads it."""
-    ctypes.memmove(program.lowered.memory.known[sha256(table.tobytes()).digest()], values.tobytes(), values.nbytes)
+def overwrite(loaded: Loaded, table: Array, values: Array) -> None:
+    """Change the constant `table` where the native program reads it."""
+    number = loaded.program.constants.index(Data(np.frombuffer(table.tobytes(), np.uint8)))
+    ctypes.memmove(loaded.addresses.starts[number], values.tobytes(), values.nbytes)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -86,8 +86,8 @@ def test_a_native_program_stops_at_widths_that_appear_while_it_runs(name: str, p
         expected = list(run(plan, codes))
         list(made.trace(codes[:1]))
         assert made._kept is not None
-        for program in (made.program, made._kept):
-            overwrite(program, table, wrong)
+        for loaded in (made.loaded, made._kept):
+            overwrite(loaded, table, wrong)
         for count, threads in ((1, 1), (1, 3), (5, 1), (5, 2)):
             with pytest.raises(ModelError) as caught:
                 list(run(plan, codes[:count], "jit", threads))
@@ -95,7 +95,7 @@ def test_a_native_program_stops_at_widths_that_appear_while_it_runs(name: str, p
         with pytest.raises(ModelError) as caught:
             list(made.trace(codes[:1]))
         assert str(caught.value) == sentence("left", pair)
-        overwrite(made.program, table, table)
+        overwrite(made.loaded, wrong, table)
         for found, result in zip(run(plan, codes), expected, strict=True):
             assert found.bits == result.bits
             assert np.array_equal(found.outputs["result"], result.outputs["result"])
@@ -108,26 +108,31 @@ def test_constants_of_a_static_program_are_looked_at_too(name: str) -> None:
         plan = compiled(graph)
         made = native(plan)
         # the rows of all layers are equal, and kept once
-        overwrite(made.program, graph.initializers[BITS][0], np.array([85, 3], np.int64))
+        overwrite(made.loaded, graph.initializers[BITS][0], np.array([85, 3], np.int64))
         with pytest.raises(ModelError) as caught:
             list(run(plan, picture()))
     assert str(caught.value) == sentence("stem", (85, 3))
 
 
-def tables(program: Lowered, layer: str) -> dict[str, Array]:
+def tables(program: Program, layer: str) -> dict[str, Array]:
     """Return the table of choices, (9, 9), of each operation of a layer, by its name and number."""
-    arrays = {int(array.ctypes.data): array for array in program.memory.arrays}
-    own = [o for o in program.operations if isinstance(o, Native) and o.step == layer and "choice" in o.words]
-    choices = [arrays[int(str(o.words["choice"]))][:81].reshape(9, 9) for o in own]
-    return {f"{o.name} {number}": table for number, (o, table) in enumerate(zip(own, choices, strict=True))}
+    found = {}
+    for number, operation in enumerate(program.operations):
+        if isinstance(operation, Operation) and operation.step == layer and "choice" in operation.words:
+            place = operation.words["choice"]
+            assert isinstance(place, Constant)
+            table = program.constants[place.number]
+            assert isinstance(table, Data)
+            found[f"{operation.function} {number}"] = table.array.reshape(9, 9)
+    return found
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 def test_each_planned_pair_has_one_variant_and_no_other_pair_has_any(isa: Isa, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where bits are counted at one of the pairs; nothing is run, so functions need no addresses."""
+    """Also where bits are counted at one of the pairs; nothing is run, so any CPU will do."""
     monkeypatch.setattr(import_module("dqtsim.engines.native.lower.one_bit"), "can_count", lambda isa: AND in isa.dots)
     plan = compiled(ones("FLOOR"))
-    program = lower(plan, isa, defaultdict(int), HANDLERS)
+    program = lower(plan, isa)
     for layer in ("left", "right"):
         found = tables(program, layer)
         names = ["nest", "bits", "conv", "conv"] if AND in isa.dots else ["nest", "conv"]
@@ -149,7 +154,7 @@ def test_registers_that_overflow_stop_too(name: str, overflow: Overflow) -> None
         plan = compiled(network(), accumulator_width=15, overflow=overflow)
         made = native(plan)
         wrong = np.array([(3, 7)] * 3, np.int64)
-        overwrite(made.program, network().initializers["bits.candidates"], wrong)
+        overwrite(made.loaded, network().initializers["bits.candidates"], wrong)
         with pytest.raises(ModelError) as caught:
             list(run(plan, picture()))
     assert str(caught.value) == sentence("left", (3, 7))

@@ -11,12 +11,13 @@ from ....ops import Machine
 from ....planner import Step
 from ....spec.rules import Nesting
 from ..emit.functions import can_count
-from ..emit.one_bit import BITS, CHANNELS
+from ..emit.one_bit import CHANNELS
 from ..isa.base import AND, XOR
-from ..memory import Planes, Spot
+from ..memory import Address, Planes
 from ..proofs import tables
-from ..proofs.variants import Variants, choose, clamps_products
-from .state import Lowering, spread
+from ..proofs.variants import Variants, clamps_products
+from .nest import choose
+from .state import Known, Lowering, spread
 
 ONE = (1, 1)
 WORD_BYTES = 4
@@ -25,18 +26,18 @@ LEAST_CHANNELS = 16
 LEAST_TAPS = 32
 
 
-def counts_bits(state: Lowering, step: Step, place: Planes) -> bool:
+def counts_bits(known: Known, step: Step, place: Planes) -> bool:
     """Return whether a convolution over all channels counts bits where both its widths are 1.
 
     Registers that clamp after each product look at codes as bytes. MIDPOINT has no operand 0 for lanes whose channels
     do not exist, and their sums must not be among the extremes.
     """
     machine, outputs = step.call.machine, step.call.type.shape[1]
-    if not can_count(state.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
+    if not can_count(known.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
         return False
-    if _is_odd(machine.weight_rule) and outputs % state.isa.lanes:
+    if _is_odd(machine.weight_rule) and outputs % known.isa.lanes:
         return False
-    taps = math.prod(state.out.constants[step.node.inputs[1]].shape[1:])
+    taps = math.prod(known.known(step.node.inputs[1]).shape[1:])
     return not clamps_products(step) and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS
 
 
@@ -67,21 +68,20 @@ def threshold(machine: Machine) -> int:
     return int(np.argmax(codes))
 
 
-def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Spot:
+def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Address:
     """Append the operation "bits" of a convolution's input, at the widths that `variants` has; return its first word.
 
     The first word is the border's.
     """
     machine, node = step.call.machine, step.node
     top, left, bottom, right = pads = node.integers("pads")
-    target = Spot(state.buffer((top + place.height + bottom) * bits_row(place, pads)))
+    target = state.room((top + place.height + bottom) * bits_row(place, pads))
     state.add(
         "bits",
-        BITS,
         spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
         **choose(state, step, variants),
         threshold=threshold(machine),
-        zero=tables.zeta(int(state.out.constants[node.inputs[2]]), 1, machine.n, machine.activation_rule),
+        zero=tables.zeta(int(state.known(node.inputs[2])), 1, machine.n, machine.activation_rule),
         **place.words(),
         target=target,
         words=pixel_bytes(place.channels) // WORD_BYTES,

@@ -8,11 +8,12 @@ import numpy as np
 from ....graph.model import Array, Widths
 from ....planner import Step
 from ....spec.rules import Overflow
-from ..emit.overflow import CODE_BYTES, LOGIT_BYTES, NARROW
-from ..memory import Address
+from ..emit.overflow import CODE_BYTES, LOGIT_BYTES, NARROWED
+from ..memory import Spot, Word
 from ..proofs import tables
-from ..proofs.variants import Variants, choose, held, row_index
-from .state import Lowering, spread
+from ..proofs.variants import Variants, bias_register, row_index
+from .nest import choose
+from .state import Known, Lowering, spread
 from .tiles import apart
 
 # one chunk is worth at least so many sums
@@ -24,41 +25,40 @@ def narrow(
     state: Lowering,
     step: Step,
     variants: Variants,
-    sums: Address,
+    sums: Spot,
     stride: int,
-    target_offsets: int,
     places: Array,
-    words: Mapping[str, Address],
+    words: Mapping[str, Word],
 ) -> None:
     """Append the operation "narrow" of a layer whose exact sums int32 are at `sums`, `stride` bytes a pixel.
 
-    places: offsets int64 of the output pixels, which are at `target_offsets` too; words: of the convolution.
+    places: offsets int64 of the output pixels; words: of the convolution.
     """
     machine, node, lanes = step.call.machine, step.node, state.isa.lanes
     logits = node.operator == "NestedLogits"
     pixels = len(places)
-    records: list[int] = []
+    target_offsets = state.memory.add(places)
+    records: list[Word] = []
     most = 0
     for pair, variant in variants.items():
         which, packed = finishing(state, step, pair, variant)
-        records += [len(which), state.out.memory.add(which * lanes), state.out.memory.add(packed)]
+        records += [len(which), state.memory.add(which * lanes), state.memory.add(packed)]
         most = max(most, len(which))
     most_chunks = min(MOST_CHUNKS, pixels) if logits or apart(places, lanes) else 1
     state.add(
         "narrow_logits" if logits else "narrow",
-        NARROW,
         spread(pixels * most * lanes, at_most=most_chunks, least=CHUNK_SUMS),
         **choose(state, step, variants),
-        variants=state.table(records),
+        variants=state.memory.table(NARROWED, records),
         sums=sums,
         stride=stride,
         target=words["target"],
         target_offsets=target_offsets,
         pixels=pixels,
-        events=state.out.events[node.name].start,
+        events=state.overflow_counts[node.name].start,
         wraps=int(_wraps(machine.overflow)),
         unused=32 - machine.accumulator_width,
-        zero=0 if logits else int(state.out.constants[node.inputs[3]]),
+        zero=0 if logits else int(state.known(node.inputs[3])),
         low=words["low"],
         high=words["high"],
     )
@@ -72,17 +72,17 @@ def _wraps(overflow: Overflow) -> bool:
         case Overflow.ERROR | Overflow.SATURATE:
             return False
         case Overflow.SATURATE_EACH:
-            raise ValueError("SATURATE_EACH clamps product by product; see each.py")
+            raise ValueError("SATURATE_EACH clamps product by product; see saturate_each.py")
         case _:
             assert_never(overflow)
 
 
-def finishing(state: Lowering, step: Step, pair: Widths, variant: "tables.Scaling | int") -> tuple[Array, Array]:
+def finishing(known: Known, step: Step, pair: Widths, variant: "tables.Scaling | int") -> tuple[Array, Array]:
     """Return the vectors with a channel that can leave its register at a pair of widths, and their constants, uint8."""
-    machine, node, lanes = step.call.machine, step.node, state.isa.lanes
+    machine, node, lanes = step.call.machine, step.node, known.isa.lanes
     which = np.unique(step.call.bounds[pair].unproven(machine.accumulator_width) // lanes)
     if isinstance(variant, int):
-        bias = held(state.out.constants[node.inputs[3]], machine.bias_width)
+        bias = bias_register(known.known(node.inputs[3]), machine.bias_width)
         line = bias[row_index(node.integers("row_widths"), pair)].astype(np.int32)
         parts: tuple[Array, ...] = (np.full(step.call.type.shape[1], variant, np.int32), line)
     else:

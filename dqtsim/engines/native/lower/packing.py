@@ -2,33 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ....graph.model import Array
 from ....planner import Step
-from ..emit.tile import CODES, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
+from ..emit.tile import BLOCK, CODES, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
 from ..isa.base import SMALL
+from ..memory import Constant, Function, Word
 from ..proofs import tables
+from .geometry import Part
 from .one_bit import packed_bits
 from .state import Lowering
 from .tiles import DEPTH_BYTES
-
-if TYPE_CHECKING:
-    from .layers import Part
 
 
 @dataclass(frozen=True)
 class Packed:
     """The operands of one width.
 
-    address: of all blocks' operands. totals: the sum of each channel's. sizes: bytes of each block's. run: bytes of the
-    input's runs. pairs: of each block's, `tables.pair_sums`; empty where no kernel needs to know. product, begin: of
-    bits, which dot product it is, and what sums begin with.
+    address: where all blocks' operands lie. totals: the sum of each channel's. sizes: bytes of each block's. run: bytes
+    of the input's runs. pairs: of each block's, `tables.pair_sums`; empty where no kernel needs to know. product,
+    begin: of bits, which dot product it is, and what sums begin with.
     """
 
-    address: int
+    address: Constant
     totals: Array
     sizes: Sequence[int]
     run: int
@@ -38,10 +36,10 @@ class Packed:
 
 
 def pack_weights(
-    state: Lowering, step: Step, part: "Part", blocks: Sequence[tables.Block], kind: str, *, matrices: bool
+    state: Lowering, step: Step, part: Part, blocks: Sequence[tables.Block], kind: str, *, matrices: bool
 ) -> Mapping[int, Packed]:
     """Return the operands of each weight width."""
-    codes, machine, shape = state.out.constants[step.node.inputs[1]], step.call.machine, part.shape
+    codes, machine, shape = state.known(step.node.inputs[1]), step.call.machine, part.shape
     found = {}
     for width in {pair[0] for pair in part.variants}:
         operands = tables.weight_operands(codes, width, machine)
@@ -57,7 +55,7 @@ def pack_weights(
         else:
             least = DEPTH_BYTES if matrices else 4
             parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, least)
-        address = state.out.memory.add(np.concatenate([packed.reshape(-1) for packed in parts]))
+        address = state.memory.add(np.concatenate([packed.reshape(-1) for packed in parts]))
         wanted = kind in (CODES, LOGITS) and SMALL in state.isa.dots
         pairs = [tables.pair_sums(packed) for packed in parts] if wanted else []
         sizes, totals = [packed.size for packed in parts], rows.sum(1, dtype=np.int64)
@@ -65,16 +63,18 @@ def pack_weights(
     return found
 
 
-def block_table(state: Lowering, blocks: Sequence[tables.Block], packed: Packed, code: int, *, depthwise: bool) -> int:
-    """Return the address of the BLOCK records of a pair of widths at which bytes of the input are 0 to `code`.
+def block_table(
+    state: Lowering, blocks: Sequence[tables.Block], packed: Packed, code: int, *, depthwise: bool
+) -> Constant:
+    """Return the place of the BLOCK records of a pair of widths at which bytes of the input are 0 to `code`.
 
     A block takes the kernel of the narrow dot product where its own operands prove that it is exact.
     """
-    table: list[int] = []
+    table: list[Word] = []
     at = 0
     for number, (block, size) in enumerate(zip(blocks, packed.sizes, strict=True)):
         small = bool(packed.pairs) and tables.fits_pairs(packed.pairs[number], code)
-        function = state.functions[(SMALL if small else packed.product) + block.kernel]
+        function = Function((SMALL if small else packed.product) + block.kernel)
         table += [function, at, block.first * PARAMETER_BYTES, block.first if depthwise else 0, block.first]
         at += size
-    return state.table(table)
+    return state.memory.table(BLOCK, table)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from ....graph.model import Array
 from ....planner import Step
-from ..memory import Address, Planes
+from ..memory import Planes, Word
 from ..proofs import tables
-from .state import Lowering
+from .state import Known
 
 # half of it, rounded up, still has 15 bits
 MOST_HALVED = (1 << 16) - 2
@@ -21,6 +21,7 @@ class Residual:
     own: int
     others: int
     addend: int
+    shift: int
 
     @property
     def output(self) -> str:
@@ -32,7 +33,7 @@ class Residual:
         found: Array = y * self.other.row + x * self.other.step
         return found
 
-    def words(self, state: Lowering) -> dict[str, Address]:
+    def words(self) -> dict[str, Word]:
         """Return its words, but for the table of offsets."""
         node = self.step.node
         return {
@@ -40,33 +41,33 @@ class Residual:
             "own_multiplier": self.own,
             "other_multiplier": self.others,
             "addend": self.addend,
-            "add_shift": int(state.out.constants[node.inputs[7]]),
+            "add_shift": self.shift,
             "add_low": node.integer("low"),
             "add_high": node.integer("high"),
         }
 
 
-def residual_of(state: Lowering, step: Step) -> Residual | None:
+def residual_of(known: Known, step: Step) -> Residual | None:
     """Return the addition that may be done with a convolution: its only consumer, all in 32 bits."""
     name = step.node.outputs[0]
-    readers = state.uses.get(name, [])
-    if state.keep or name in state.outputs or len(readers) != 1:
+    readers = known.uses.get(name, [])
+    if known.keep or name in known.outputs or len(readers) != 1:
         return None
     add = readers[0]
     if add.node.operator != "NestedAdd":
         return None
     first = add.node.inputs[0] == name
-    other = state.out.places.get(add.node.inputs[1 if first else 0])
-    if not isinstance(other, Planes):
+    other = known.planes(add.node.inputs[1 if first else 0])
+    if other is None:
         return None
-    z_a, z_b, z_y, m_a, m_b, s = (int(state.out.constants[i]) for i in add.node.inputs[2:])
+    z_a, z_b, z_y, m_a, m_b, s = known.scalars(add, 2)
     half = tables.folded_half(s, step.call.machine.rounding)
     if s > 30 or half is None:
         return None
     addend = -z_a * m_a - z_b * m_b + (z_y << s) + half
-    if state.isa.packs and max(m_a, m_b) > MOST_HALVED:
+    if known.isa.packs and max(m_a, m_b) > MOST_HALVED:
         return None
     if abs(addend) + 255 * (m_a + m_b) >= 1 << 31:
         return None
     own, others = (m_a, m_b) if first else (m_b, m_a)
-    return Residual(add, other, own, others, addend)
+    return Residual(add, other, own, others, addend, s)

@@ -1,25 +1,24 @@
 """Layers whose register clamps after every product, and in some channels can (B1): what follows "conv"."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import numpy as np
 
 from ....graph.model import Array
 from ....planner import Step
 from ....spec.rules import TapOrder
-from ..emit.saturate_each import DEPTH, EACH, LOGITS, PLAIN
+from ..emit.saturate_each import DEPTH, EACHED, LOGITS, PLAIN
 from ..emit.tile import DEPTH as DEPTH_KIND
 from ..emit.tile import QUADS
-from ..memory import Address
+from ..memory import Spot, Word
 from ..proofs import tables
-from ..proofs.variants import Variants, choose
+from ..proofs.variants import Variants
+from .geometry import Shape, Source
+from .nest import choose
 from .overflow import finishing
 from .state import Lowering, spread
 from .tiles import apart
-
-if TYPE_CHECKING:
-    from .layers import Shape, Source
 
 # one chunk is worth at least so many products
 CHUNK_PRODUCTS = 1 << 18
@@ -29,26 +28,26 @@ MOST_CHUNKS = 16
 def each(
     state: Lowering,
     step: Step,
-    shape: "Shape",
-    source: "Source",
+    shape: Shape,
+    source: Source,
     variants: Variants,
-    sums: Address,
+    sums: Spot,
     stride: int,
     places: Array,
-    words: Mapping[str, Address],
+    words: Mapping[str, Word],
     kind: str,
 ) -> None:
     """Append the operation "each" of a layer whose exact sums int32 are at `sums`, `stride` bytes a pixel.
 
     shape, source, kind: of the convolution. places: offsets int64 of the output pixels; words: of the convolution.
     """
-    machine, node, lanes, memory = step.call.machine, step.node, state.isa.lanes, state.out.memory
+    machine, node, lanes, memory = step.call.machine, step.node, state.isa.lanes, state.memory
     logits, depthwise = node.operator == "NestedLogits", kind in (DEPTH_KIND, QUADS)
-    codes = state.out.constants[node.inputs[1]]
+    codes = state.known(node.inputs[1])
     taps, order = _taps(shape, codes, machine.tap_order, depthwise=depthwise)
-    z_x = int(state.out.constants[node.inputs[2]])
+    z_x = int(state.known(node.inputs[2]))
     pixels = len(places)
-    records: list[int] = []
+    records: list[Word] = []
     most = 0
     for pair, variant in variants.items():
         which, parameters = finishing(state, step, pair, variant)
@@ -61,14 +60,13 @@ def each(
         most = max(most, len(which))
     state.add(
         LOGITS if logits else DEPTH if depthwise else PLAIN,
-        EACH,
         spread(
             pixels * most * lanes * len(taps),
             at_most=min(MOST_CHUNKS, pixels) if logits or apart(places, lanes) else 1,
             least=CHUNK_PRODUCTS,
         ),
         **choose(state, step, variants),
-        variants=state.table(records),
+        variants=memory.table(EACHED, records),
         direct=source.direct,
         nested=source.nested,
         offsets=memory.add(shape.offsets),
@@ -80,16 +78,16 @@ def each(
         target=words["target"],
         target_offsets=memory.add(places),
         pixels=pixels,
-        events=state.out.events[node.name].start,
-        flags=state.flags_of(node.name).start,
+        events=state.overflow_counts[node.name].start,
+        flags=state.flags[node.name].start,
         unused=32 - machine.accumulator_width,
-        zero=0 if logits else int(state.out.constants[node.inputs[3]]),
+        zero=0 if logits else int(state.known(node.inputs[3])),
         low=words["low"],
         high=words["high"],
     )
 
 
-def _taps(shape: "Shape", codes: Array, tap_order: TapOrder, *, depthwise: bool) -> tuple[Array, Array]:
+def _taps(shape: Shape, codes: Array, tap_order: TapOrder, *, depthwise: bool) -> tuple[Array, Array]:
     """Return where the taps lie, int64 offsets from the first, and their numbers, in the order of the target.
 
     codes: the weights. Numbers count channels, rows and columns of the kernel, the last of these fastest.

@@ -87,7 +87,7 @@ class Scaling:
 def scaling(
     bound: Bound, bias: Array, multiplier: Array, shift: Array, exponent: int, zero: int, rounding: Rounding
 ) -> Scaling | None:
-    """Return the constants of the way out, or None where 32 and 64 bits are not proven to be enough (B2-B4).
+    """Return the constants of the epilogue, or None where 32 and 64 bits are not proven to be enough (B2-B4).
 
     bias: as the bias register holds it. A channel whose least and greatest sum give the same code gives no other; it
     gets that code as a constant, which spares it shifts that no vector can hold.
@@ -115,7 +115,7 @@ def scaling(
 
 
 def _bits(bound: Bound, bias: Array, multiplier: Array, shift: Array, exponent: int, zero: int) -> int:
-    """Return how many bits every number on the way out fits, without the sign."""
+    """Return how many bits every number of the epilogue fits, without the sign."""
     sums, b, m, s = (int(np.abs(a).max()) for a in (np.minimum(bound.lowest, -bound.highest), bias, multiplier, shift))
     return (((sums << exponent) + b) * m + (zero + 2 << s)).bit_length()
 

@@ -1,6 +1,6 @@
 """What a layer needs at each pair of widths that it may run at, and whether it may run natively at all (B1-B4, C2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 import numpy as np
@@ -10,26 +10,22 @@ from ....ops import Bound, Machine
 from ....planner import Step
 from ....spec.rules import Overflow
 from ..emit.choice import ELSEWHERE, NONE, WIDTHS
-from ..lower.state import Lowering
-from ..memory import Address
 from . import tables
 
 Variants = Mapping[Widths, "tables.Scaling | int"]
 
 
-def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Address]:
-    """Return the words CHOICE of an operation of a layer that serves those of its widths that `variants` has."""
+def choices(planned: Iterable[Widths], variants: Variants) -> Array:
+    """Return uint8 (9, 9): the number of the variant of each pair of widths, as kernels look it up.
+
+    planned: all pairs of the layer; those that `variants` lacks are served by another operation of it.
+    """
     table = np.full((WIDTHS, WIDTHS), NONE, np.uint8)
-    for b_w, b_a in step.call.bounds:
+    for b_w, b_a in planned:
         table[b_w, b_a] = ELSEWHERE
     for number, (b_w, b_a) in enumerate(variants):
         table[b_w, b_a] = number
-    return {
-        "widths": state.place_of(step.node.operand("widths")).start,
-        "choice": state.out.memory.add(table),
-        "refused": state.out.refused,
-        "layer": 1 + list(state.out.flags).index(step.node.name),
-    }
+    return table
 
 
 def can_overflow(step: Step) -> bool:
@@ -43,12 +39,14 @@ def is_native(step: Step) -> bool:
     return all(bound.bits <= 32 for bound in step.call.bounds.values())
 
 
-def variants_of(state: Lowering, step: Step, row_of: Mapping[str, int]) -> Variants | None:
-    """Return for each pair of widths its way out (for logits the exponent), or None where a proof is missing."""
+def variants_of(step: Step, inputs: Sequence[Array | None], row_of: Mapping[str, int]) -> Variants | None:
+    """Return for each pair of widths its epilogue (for logits the exponent), or None where a proof is missing.
+
+    inputs: the constants among the step's inputs; row_of: which of them is the "bias", "multiplier", "shift", "zero".
+    """
     node, machine = step.node, step.call.machine
     if not is_native(step):
         return None
-    constants = [state.out.constants.get(name) for name in node.inputs]
     found: dict[Widths, tables.Scaling | int] = {}
     for pair, bound in step.call.bounds.items():
         exponent = tables.dropped(pair[0], machine.n, machine.weight_rule)
@@ -57,9 +55,9 @@ def variants_of(state: Lowering, step: Step, row_of: Mapping[str, int]) -> Varia
             found[pair] = exponent
             continue
         row = row_index(node.integers("row_widths"), pair)
-        bias, m, s, zero = (constants[row_of[role]] for role in ("bias", "multiplier", "shift", "zero"))
+        bias, m, s, zero = (inputs[row_of[role]] for role in ("bias", "multiplier", "shift", "zero"))
         assert bias is not None and m is not None and s is not None and zero is not None
-        limited = held(bias[row], machine.bias_width)
+        limited = bias_register(bias[row], machine.bias_width)
         reach = registered(bound, machine)
         scale = tables.scaling(reach, limited, m[row], s[row], exponent, int(zero), machine.rounding)
         if scale is None:
@@ -104,7 +102,7 @@ def row_index(row_widths: Sequence[int], pair: Widths) -> int:
     return min(int(np.searchsorted(row_widths, min(pair))), len(row_widths) - 1)
 
 
-def held(bias: Array, width: int) -> Array:
+def bias_register(bias: Array, width: int) -> Array:
     """Return biases as a register of `width` bits holds them (B3)."""
     most = (1 << (width - 1)) - 1
     return np.minimum(np.maximum(bias, -most - 1), most)

@@ -13,10 +13,12 @@ from ....graph.model import BITS, Array, Widths
 from ....ops import Outcome
 from ....planner import Plan, Step
 from ....spec.mac import Flags
+from ..check import check
 from ..compile.build import VARIABLE, choose
 from ..emit.functions import Functions
-from ..lower.state import Report
-from .program import NOTHING, Library, Program
+from ..lower.lower import lower
+from ..program import Program, Report
+from .loaded import NOTHING, Library, Loaded
 from .team import Team
 
 # samples of one native call: about so many multiply-accumulates, so that progress is seen and Ctrl-C heard
@@ -36,7 +38,7 @@ class Ran(NamedTuple):
 
 @dataclass(frozen=True)
 class Numbers:
-    """The number of each layer, and of those whose events are counted; whether these are wraps."""
+    """The number of each layer, and of those whose overflows are counted; whether these are wraps."""
 
     layers: Mapping[str, int]
     counted: Mapping[str, int]
@@ -46,12 +48,12 @@ class Numbers:
 class Reports:
     """Reports uint8 (N, bytes) of samples, of which numbers are made when somebody looks: most are never asked."""
 
-    __slots__ = ("_events", "_extremes", "array", "numbers", "report")
+    __slots__ = ("_counts", "_extremes", "array", "numbers", "report")
 
     def __init__(self, numbers: Numbers, report: Report, array: Array) -> None:
         self.numbers, self.report, self.array = numbers, report, array
         self._extremes: list[list[int]] | None = None
-        self._events: list[list[int]] | None = None
+        self._counts: list[list[int]] | None = None
 
     def flags(self, sample: int, layer: str) -> Flags:
         """Return the flags of a layer in a sample."""
@@ -60,16 +62,16 @@ class Reports:
             self._extremes = self.array[:, : 8 * len(self.report.layers)].view(np.int32).tolist()
         place = 2 * numbers.layers[layer]
         lowest, highest = self._extremes[sample][place : place + 2]
-        events = 0
+        count = 0
         if layer in numbers.counted:
-            if self._events is None:
-                self._events = self.report.events(self.array).tolist()
-            events = self._events[sample][numbers.counted[layer]]
-        return Flags(0 if numbers.wraps else events, events if numbers.wraps else 0, lowest, highest)
+            if self._counts is None:
+                self._counts = self.report.overflow_counts(self.array).tolist()
+            count = self._counts[sample][numbers.counted[layer]]
+        return Flags(0 if numbers.wraps else count, count if numbers.wraps else 0, lowest, highest)
 
 
 class LayerFlags(Mapping[str, Flags | None]):
-    """Flags by layer of the sample `sample` of `reports`. own: the flags of layers that ordinary kernels ran."""
+    """Flags by layer of the sample `sample` of `reports`. own: the flags of layers that fallback kernels ran."""
 
     __slots__ = ("_own", "_reports", "_sample")
 
@@ -147,17 +149,17 @@ class Choices:
         return tuple(pairs[: self._count]), bitops
 
 
-class Native:
+class NativeEngine:
     """A plan ready to run. Any number of threads may use it at once."""
 
     def __init__(self, plan: Plan, library: Library) -> None:
         self.plan, self.library = plan, library
-        self.program = Program(plan, library)
-        self._kept: Program | None = None
-        known = self.program.lowered.constants
-        report = self.program.lowered.report
+        self.loaded = self._load(keep=False)
+        self._kept: Loaded | None = None
+        known = self.loaded.constants
+        report = self.program.report
         layers, counted = ({layer: k for k, layer in enumerate(names)} for names in (report.layers, report.counted))
-        self._numbers = Numbers(layers, counted, self.program.wraps)
+        self._numbers = Numbers(layers, counted, self.loaded.wraps)
         self._names = names = [value.name for value in plan.graph.outputs if value.name != BITS]
         # outputs as they lie in a report, and those that no sample changes
         reported = [(name, *report.tensors[name]) for name in names if name in report.tensors]
@@ -174,14 +176,22 @@ class Native:
         self._choices = Choices(plan, report, known)
         self._macs = max(1, sum(plan.macs.values()))
 
+    def _load(self, *, keep: bool) -> Loaded:
+        return Loaded(self.plan, lower(self.plan, self.library.isa, keep=keep), self.library)
+
+    @property
+    def program(self) -> Program:
+        """Return the program that samples run without an observer."""
+        return self.loaded.program
+
     @property
     def held_bytes(self) -> int:
         """Return the bytes of all constants and of one arena."""
-        return self.program.lowered.memory.size + self.program.arena_bytes
+        return self.program.constant_bytes + self.program.arena_bytes
 
     def execute(self, codes: Array, threads: int = 1) -> Ran:
         """Run one sample, codes uint8 (1, ...), by so many threads together."""
-        instance = self.program.instance()
+        instance = self.loaded.instance()
         try:
             if threads > 1:
                 instance.execute_together(codes, Team.of(threads))
@@ -189,12 +199,12 @@ class Native:
                 instance.execute(codes)
             return self._reports(instance.report()[None], codes, instance.own_flags)[0]
         finally:
-            self.program.release(instance)
+            self.loaded.release(instance)
 
     def batch(self, codes: Array, threads: int) -> Iterator[Ran]:
         """Yield what each sample of codes uint8 (N, ...) gave, in order; each is one thread's work."""
         samples = np.ascontiguousarray(codes)
-        most = max(self.program.together, GROUP_MACS // self._macs)
+        most = max(self.loaded.together, GROUP_MACS // self._macs)
         size = max(1, min(-(-len(samples) // threads), most))
         groups = [samples[at : at + size] for at in range(0, len(samples), size)]
         if threads == 1:
@@ -205,14 +215,14 @@ class Native:
             yield from ran
 
     def _group(self, codes: Array) -> list[Ran]:
-        if self.program.whole:
-            return self._reports(self.program.execute_many(codes), codes)
+        if self.loaded.whole:
+            return self._reports(self.loaded.execute_many(codes), codes)
         return [self.execute(codes[index : index + 1]) for index in range(len(codes))]
 
     def trace(self, codes: Array) -> Iterator[tuple[Step, Outcome]]:
         """Run one sample and yield every step with all that it gave."""
         if self._kept is None:
-            self._kept = Program(self.plan, self.library, keep=True)
+            self._kept = self._load(keep=True)
         instance = self._kept.instance()
         try:
             instance.execute(codes)
@@ -222,9 +232,9 @@ class Native:
             self._kept.release(instance)
 
     def _reports(self, reports: Array, codes: Array, own: Mapping[str, Flags | None] = NOTHING) -> list[Ran]:
-        """Return what reports uint8 (N, bytes) say of the samples `codes`; own: flags of layers by ordinary kernels."""
-        self.program.check(reports, codes)
-        seen = Reports(self._numbers, self.program.lowered.report, reports)
+        """Return what reports uint8 (N, bytes) say of the samples `codes`; own: flags of layers by fallback kernels."""
+        self.loaded.check(reports, codes)
+        seen = Reports(self._numbers, self.program.report, reports)
         records = reports.view(self._record)[:, 0]
         columns = [(name, records[name]) for name in self._reported]
         choices = self._choices.of(reports)
@@ -237,16 +247,26 @@ class Native:
         return found
 
 
-def native(plan: Plan) -> Native:
+def program_of(plan: Plan) -> Program:
+    """Return the program of a plan for the kernel that this process uses, checked but not loaded.
+
+    Raises InputError where DQTSIM_KERNEL names none that can be used.
+    """
+    made = lower(plan, choose().isa)
+    check(made)
+    return made
+
+
+def native(plan: Plan) -> NativeEngine:
     """Return the engine of a plan for the kernel that this process uses; it is made once.
 
     Raises InputError where DQTSIM_KERNEL names none that can be used.
     """
     asked = os.environ.get(VARIABLE, "")
     found = plan.engines.get(asked)
-    if not isinstance(found, Native):
+    if not isinstance(found, NativeEngine):
         isa = choose().isa
-        found = Native(plan, Library(isa, Functions(isa, plan.machine.rounding)))
+        found = NativeEngine(plan, Library(isa, Functions(isa, plan.machine.rounding)))
         plan.engines[asked] = found
     return found
 

@@ -1,9 +1,9 @@
-"""Running a lowered plan: arenas, records, threads, results."""
+"""Running a program: addresses for its constants and functions, an arena and records for each thread, results."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -13,17 +13,16 @@ from ....ops import Outcome, refuse_widths
 from ....planner import Plan, Step
 from ....spec.mac import Flags
 from ....spec.rules import Overflow
-from ..emit.picture import PICTURE
+from ..check import check
 from ..emit.schedule import COUNTER
 from ..fallback import compute
 from ..ir import WORD
-from ..lower.state import Lowered, Native, Ordinary, lower
-from ..memory import SLACK, Slabs, Spot, aligned, allocate
+from ..isa.base import Isa
+from ..memory import ALIGNMENT, SLACK, Constant, Function, Place, Slabs, Spot, Table, Word, aligned
+from ..operations import GIVEN, RECORDS, words_of
+from ..program import Fallback, Operation, Program
 from .refuse import refuse
 from .team import Team
-
-if TYPE_CHECKING:
-    from ..isa.base import Isa
 
 RUN = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 MANY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)
@@ -35,7 +34,8 @@ SHARE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 TOGETHER = 4
 FAR_CONSTANTS = 1 << 20
 NEAR_ARENA = 512 << 10
-SOURCE = PICTURE.names.index("source")
+PICTURE = "picture"
+SOURCE = len(GIVEN) + words_of(PICTURE).index("source")
 NOTHING: Mapping[str, Flags | None] = {}
 
 
@@ -43,77 +43,130 @@ NOTHING: Mapping[str, Flags | None] = {}
 class Library:
     """Native functions: their addresses by name, and what they were made for."""
 
-    isa: "Isa"
+    isa: Isa
     functions: Mapping[str, int]
+
+
+class Addresses:
+    """Where the constants of a program lie in this process, and its functions. They live as long as this object.
+
+    Bytes that kernels can read where they are stay there, unless `slabs` says where to put all of them.
+    """
+
+    def __init__(self, program: Program, functions: Mapping[str, int], slabs: Slabs | None = None) -> None:
+        self.functions = functions
+        own = slabs or Slabs()
+        self.memory: list[Array] = []
+        for piece in program.constants:
+            if isinstance(piece, Table):
+                self.memory.append(own.take(piece.nbytes + SLACK)[: piece.nbytes])
+            else:
+                there = slabs is None and readable(piece.array)
+                self.memory.append(piece.array if there else own.copy(piece.array))
+        self.starts = [int(array.ctypes.data) for array in self.memory]
+        for piece, array in zip(program.constants, self.memory, strict=True):
+            if isinstance(piece, Table):
+                array.view(np.int64)[:] = [self.of(word) for word in piece.words]
+
+    def of(self, word: Word) -> int:
+        """Return what a word of a table is here."""
+        match word:
+            case Constant(number, offset):
+                return self.starts[number] + offset
+            case Function(name):
+                return self.functions[name]
+            case None:
+                return 0
+            case Spot():
+                raise ValueError("every arena has addresses of its own, which no constant can hold")
+            case _:
+                return word
+
+    def record(self, program: Program, operation: Operation, base: int) -> list[int]:
+        """Return the words of an operation's record over an arena at the address `base`."""
+        words = {
+            name: base + program.at(word) if isinstance(word, Spot) else self.of(word)
+            for name, word in operation.words.items()
+        }
+        function = self.functions[operation.function]
+        return RECORDS[operation.function].words(function=function, chunks=operation.chunks, **words)
+
+
+def readable(array: Array) -> bool:
+    """Return whether kernels can read uint8 where it is: aligned, with SLACK bytes of the same memory behind."""
+    start = int(array.ctypes.data)
+    if start % ALIGNMENT or not isinstance(array.base, np.ndarray):
+        return False
+    return start + array.nbytes + SLACK <= int(array.base.ctypes.data) + array.base.nbytes
 
 
 class Instance:
     """One arena with the records that point into it: what one thread needs to run samples."""
 
-    def __init__(self, program: "Program") -> None:
-        self.program = program
-        lowered = program.lowered
-        self.arena = Slabs().take(program.arena_bytes)
+    def __init__(self, loaded: "Loaded", slabs: Slabs | None = None) -> None:
+        self.loaded = loaded
+        program = loaded.program
+        self.arena = (slabs or Slabs()).take(program.arena_bytes)
         base = int(self.arena.ctypes.data)
-        self.segments: list[tuple[Array, int] | Ordinary] = []
+        self.segments: list[tuple[Array, int] | Fallback] = []
         self.picture: Array | None = None
-        for group in program.segments:
-            if isinstance(group, Ordinary):
+        for group in loaded.segments:
+            if isinstance(group, Fallback):
                 self.segments.append(group)
                 continue
             records = np.zeros((len(group), program.record_words), np.int64)
-            for row, native in zip(records, group, strict=True):
-                words = {
-                    name: base + value.buffer.offset + value.offset if isinstance(value, Spot) else value
-                    for name, value in native.words.items()
-                }
-                found = native.record.words(function=native.function, chunks=native.chunks, **words)
+            for row, operation in zip(records, group, strict=True):
+                found = loaded.addresses.record(program, operation, base)
                 row[: len(found)] = found
-                if native.record is PICTURE:
+                if operation.function == PICTURE:
                     self.picture = row
             self.segments.append((records, int(records.ctypes.data)))
         # the one segment of a program that is native as a whole
-        first = self.segments[0] if program.whole else None
+        first = self.segments[0] if loaded.whole else None
         self._address, self._count = (first[1], len(first[0])) if isinstance(first, tuple) else (0, 0)
-        begin = lowered.report.start.buffer.offset
-        self._report = self.arena[begin : begin + lowered.report.size]
-        self.views = {name: place.view(self.arena) for name, place in lowered.places.items()}
-        self.flag_views = {layer: place.view(self.arena) for layer, place in lowered.flags.items()}
-        self.event_views = {layer: place.view(self.arena) for layer, place in lowered.events.items()}
-        self.sum_views = {layer: place.view(self.arena) for layer, place in lowered.sums.items()}
+        begin = program.at(program.report.start)
+        self._report = self.arena[begin : begin + program.report.size]
+        self.views, self.flag_views, self.overflow_views, self.sum_views = (
+            {name: self._view(place) for name, place in places.items()}
+            for places in (program.places, program.flags, program.overflow_counts, program.sums)
+        )
         self.outcomes: dict[str, Outcome] = {}
         # two counters of each operation, for threads that share a segment
         self._counters = [
-            aligned(0 if isinstance(segment, Ordinary) else 2 * COUNTER * len(segment[0])) for segment in self.segments
+            aligned(0 if isinstance(segment, Fallback) else 2 * COUNTER * len(segment[0])) for segment in self.segments
         ]
         self._run = 0
         self._source = np.zeros(0, np.uint8)
 
+    def _view(self, place: Place) -> Array:
+        assert isinstance(place.start, Spot)
+        return place.view(self.arena[self.loaded.program.at(place.start) :])
+
     def execute(self, codes: Array) -> None:
         """Run one sample, codes uint8 (1, ...)."""
-        program = self.program
+        loaded = self.loaded
         self._give(codes)
-        if program.whole:
-            program.run(self._address, self._count, program.record_bytes)
+        if loaded.whole:
+            loaded.run(self._address, self._count, loaded.record_bytes)
             return
         for segment in self.segments:
-            if isinstance(segment, Ordinary):
-                self._ordinary(segment.step)
+            if isinstance(segment, Fallback):
+                self._fallback(segment)
             else:
-                program.run(segment[1], len(segment[0]), program.record_bytes)
+                loaded.run(segment[1], len(segment[0]), loaded.record_bytes)
 
     def one_by_one(self, codes: Array, done: Callable[[], None]) -> None:
         """Run one sample as `execute` does, but call `done` before the first operation and after each."""
-        size = self.program.record_bytes
+        size = self.loaded.record_bytes
         self._give(codes)
         done()
         for segment in self.segments:
-            if isinstance(segment, Ordinary):
-                self._ordinary(segment.step)
+            if isinstance(segment, Fallback):
+                self._fallback(segment)
                 done()
                 continue
             for number in range(len(segment[0])):
-                self.program.run(segment[1] + number * size, 1, size)
+                self.loaded.run(segment[1] + number * size, 1, size)
                 done()
 
     @property
@@ -128,7 +181,7 @@ class Instance:
 
     @property
     def own_flags(self) -> Mapping[str, Flags | None]:
-        """Return the flags of the layers that ordinary kernels ran."""
+        """Return the flags of the layers that fallback kernels ran."""
         return {layer: outcome.flags for layer, outcome in self.outcomes.items()} if self.outcomes else NOTHING
 
     def _give(self, codes: Array) -> None:
@@ -138,23 +191,23 @@ class Instance:
         if self.picture is not None:
             self.picture[SOURCE] = self._source.__array_interface__["data"][0]
         else:
-            self.views[self.program.plan.graph.input.name][...] = self._source
+            self.views[self.loaded.plan.graph.input.name][...] = self._source
 
     def execute_together(self, codes: Array, team: Team) -> None:
-        """Run one sample by the threads of a team. What is left to ordinary kernels is done by the caller's."""
-        program = self.program
+        """Run one sample by the threads of a team. What is left to fallback kernels is done by the caller's."""
+        loaded = self.loaded
         self._give(codes)
         self._run += 1
         run = self._run
         for segment, counters in zip(self.segments, self._counters, strict=True):
-            if isinstance(segment, Ordinary):
-                self._ordinary(segment.step)
+            if isinstance(segment, Fallback):
+                self._fallback(segment)
                 continue
             address, operations, at = segment[1], len(segment[0]), counters.ctypes.data
 
             # the instance in the closure keeps its memory until the last thread has left
             def part(_: "Instance" = self, a: int = address, n: int = operations, c: int = at) -> None:
-                program.share(a, n, program.record_bytes, c, run)
+                loaded.share(a, n, loaded.record_bytes, c, run)
 
             team.together(part)
 
@@ -162,72 +215,64 @@ class Instance:
         """Return a copy of a tensor, or the constant of that name."""
         if name in self.views:
             return np.array(self.views[name], order="C")
-        return self.program.lowered.constants[name]
+        return self.loaded.constants[name]
 
-    def _ordinary(self, step: Step) -> None:
+    def _fallback(self, operation: Fallback) -> None:
+        step = self.loaded.steps[operation.step]
         try:
-            inputs = {role: self.value(name) for role, name in step.node.operands.items()}
-            outcome = compute(step, inputs)
+            outcome = compute(step, {role: self.value(name) for role, name in step.node.operands.items()})
         except AccumulatorError:
             # a sum of an earlier layer may have left its register, and what followed it means nothing
-            refuse(self.program.plan, self._source)
-        self.views[step.node.outputs[0]][...] = outcome.output
-        self.outcomes[step.node.name] = outcome
+            refuse(self.loaded.plan, self._source)
+        self.views[operation.output][...] = outcome.output
+        self.outcomes[operation.step] = outcome
 
     def flags(self) -> dict[str, Flags | None]:
         """Return the flags of every layer."""
         found: dict[str, Flags | None] = {}
-        wraps = self.program.wraps
+        wraps = self.loaded.wraps
         for layer, view in self.flag_views.items():
             if layer in self.outcomes:
                 found[layer] = self.outcomes[layer].flags
             else:
-                events = int(self.event_views[layer][0]) if layer in self.event_views else 0
-                found[layer] = Flags(0 if wraps else events, events if wraps else 0, *view.tolist())
+                count = int(self.overflow_views[layer][0]) if layer in self.overflow_views else 0
+                found[layer] = Flags(0 if wraps else count, count if wraps else 0, *view.tolist())
         return found
 
 
-class Program:
-    """A plan in native code, for any number of samples; `keep` keeps every tensor and accumulator."""
+class Loaded:
+    """A program of a plan in the memory of this process, for any number of samples.
 
-    def __init__(self, plan: Plan, library: Library, *, keep: bool = False) -> None:
-        from ..lower.handlers import HANDLERS
+    Raises ProgramError where the program would touch memory that is not its own.
+    """
 
-        self.plan, self.library = plan, library
-        self.lowered: Lowered = lower(plan, library.isa, library.functions, HANDLERS, keep=keep)
-        last = len(self.lowered.operations)
-        for buffer in self.lowered.buffers:
-            buffer.last = min(buffer.last, last)
-        self.arena_bytes = allocate(self.lowered.buffers) + SLACK
-        natives = [op for op in self.lowered.operations if isinstance(op, Native)]
-        self.record_words = max((len(op.record.names) for op in natives), default=2)
-        self.record_bytes = WORD * self.record_words
-        self.segments: list[list[Native] | Ordinary] = []
-        for operation in self.lowered.operations:
-            if isinstance(operation, Ordinary):
-                self.segments.append(operation)
-            elif self.segments and isinstance(self.segments[-1], list):
-                self.segments[-1].append(operation)
-            else:
-                self.segments.append([operation])
-        # whether an event of any layer stops the run, and whether events are wraps
+    def __init__(self, plan: Plan, program: Program, library: Library, slabs: Slabs | None = None) -> None:
+        assert (program.isa, program.rounding) == (library.isa.name, plan.machine.rounding)
+        check(program)
+        self.plan, self.program = plan, program
+        self.addresses = Addresses(program, library.functions, slabs)
+        self.steps = {step.node.name: step for step in plan.steps}
+        # tensors that no sample changes
+        self.constants: Mapping[str, Array] = {**plan.graph.initializers, **program.folded}
+        self.segments, self.whole = program.segments, program.whole
+        self.record_bytes = WORD * program.record_words
+        # whether an overflow of any layer stops the run, and whether overflows are wraps
         self.stops = self.wraps = False
         match plan.machine.overflow:
             case Overflow.ERROR:
-                self.stops = bool(self.lowered.events)
+                self.stops = bool(program.overflow_counts)
             case Overflow.WRAP:
                 self.wraps = True
             case Overflow.SATURATE | Overflow.SATURATE_EACH:
                 pass
             case _:
                 assert_never(plan.machine.overflow)
-        # one native call does it all
-        self.whole = len(self.segments) == 1 and isinstance(self.segments[0], list)
         # samples that take turns
-        gains = self.lowered.memory.size > FAR_CONSTANTS and self.arena_bytes <= NEAR_ARENA
-        self.together = TOGETHER if gains else 1
-        self.many = MANY(library.functions["many"])
-        self.run, self.share = RUN(library.functions["run"]), SHARE(library.functions["share"])
+        gains = program.constant_bytes > FAR_CONSTANTS and program.arena_bytes <= NEAR_ARENA
+        self.together, self.alone = TOGETHER if gains else 1, program.alone
+        functions = library.functions
+        self.many = MANY(functions["many"])
+        self.run, self.share = RUN(functions["run"]), SHARE(functions["share"])
         self.idle: list[Instance] = []
 
     def instance(self) -> Instance:
@@ -243,7 +288,7 @@ class Program:
 
     def execute_many(self, codes: Array) -> Array:
         """Run samples uint8 (N, ...), contiguous, of a program in one piece; return their reports uint8 (N, bytes)."""
-        report = self.lowered.report
+        report = self.program.report
         results = np.empty((len(codes), report.size), np.uint8)
         instances = [self.instance() for _ in range(min(len(codes), self.together))]
         try:
@@ -256,8 +301,8 @@ class Program:
             self.many(
                 arenas.ctypes.data,
                 len(instances),
-                len(self.lowered.operations),
-                self.lowered.alone,
+                len(self.program.operations),
+                self.alone,
                 self.record_bytes,
                 len(codes),
                 codes.ctypes.data,
@@ -276,19 +321,18 @@ class Program:
         ModelError: a layer met widths for which it has no variant, as no checked graph gives them (B8).
         AccumulatorError: in the first sample of which it is so, a sum did not fit and may not (B1).
         """
-        unplanned = self.lowered.report.refused(reports)
+        unplanned = self.program.report.refused(reports)
         if unplanned:
             refuse_widths(self.plan.graph.node(unplanned[0]), unplanned[1])
         if self.stops:
-            events = self.lowered.report.events(reports).any(axis=1)
-            if events.any():
-                first = int(np.argmax(events))
+            overflows = self.program.report.overflow_counts(reports).any(axis=1)
+            if overflows.any():
+                first = int(np.argmax(overflows))
                 refuse(self.plan, codes[first : first + 1])
 
     def outcomes(self, instance: Instance) -> Iterator[tuple[Step, Outcome]]:
         """Yield every step with what it gave in the last run; only where everything is kept."""
         flags = instance.flags()
-        lowered = self.lowered
         for step in self.plan.steps:
             name = step.node.outputs[0]
             accumulator = None
@@ -298,5 +342,5 @@ class Program:
                 outputs = step.call.type.shape[1]
                 sums = instance.sum_views[step.node.name][:, :outputs]
                 accumulator = np.ascontiguousarray(sums.T).reshape(step.call.type.shape)
-            output = lowered.constants[name] if name in lowered.constants else instance.value(name)
+            output = self.constants[name] if name in self.constants else instance.value(name)
             yield step, Outcome(output, accumulator, flags.get(step.node.name))

@@ -1,0 +1,58 @@
+"""The inner kernels of layers by their names: how many pixels and channels each computes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from ..emit.functions import DEPTH_PIXELS, MATRIX_PIXELS, QUAD_LANES, SHAPES, shapes_of
+from ..emit.tile import CODES, DEPTH, LOGITS, PACKED, QUADS
+from ..isa.base import AND, ISAS, SMALL, XOR
+
+_NAME = re.compile(rf"({SMALL}|{AND}|{XOR}|)({CODES}|{LOGITS}|{DEPTH}|{QUADS})_(\d+)x(\d+)(?:x(\d+))?")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel: which sums it makes, of how many pixels by vectors of `lanes` channels; matrix: by whole matrices."""
+
+    name: str
+    kind: str
+    pixels: int
+    vectors: int
+    lanes: int
+    matrix: bool
+
+    @property
+    def channels(self) -> int:
+        """Return the channels that it computes."""
+        return self.vectors * self.lanes
+
+
+@cache
+def kernels_of(name: str) -> Mapping[str, Kernel]:
+    """Return the kernels of an instruction set."""
+    isa = next(isa for isa in ISAS if isa.name == name)
+    names = []
+    for product in ("", *isa.dots):
+        for pixels, vectors in shapes_of(isa):
+            names.append(f"{product}{CODES}_{pixels}x{vectors}")
+            if pixels == 1 and product not in (AND, XOR):
+                names.append(f"{product}{LOGITS}_{pixels}x{vectors}")
+    pixels = DEPTH_PIXELS[isa.lanes]
+    if isa.packs:
+        names += [f"{QUADS}_{pixels}x{PACKED}x{lanes}" for lanes in QUAD_LANES[isa.lanes]]
+    else:
+        names += [f"{DEPTH}_{pixels}x{vectors}" for vectors in SHAPES[isa.lanes]]
+    found = {name: _kernel(name, isa.lanes, matrix=False) for name in names}
+    if isa.matrices:
+        names = [f"{CODES}_{pixels}x{vectors}" for pixels in MATRIX_PIXELS for vectors in SHAPES[isa.lanes]]
+        found |= {name: _kernel(name, isa.lanes, matrix=True) for name in names}
+    return found
+
+
+def _kernel(name: str, lanes: int, *, matrix: bool) -> Kernel:
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    _, kind, pixels, vectors, own = match.groups()
+    return Kernel(name, kind, int(pixels), int(vectors), int(own) if own else lanes, matrix)

@@ -1,0 +1,43 @@
+"""NestedGemm and NestedLogits as native operations: convolutions of one pixel (A1-B4, B7)."""
+
+from functools import partial
+
+import numpy as np
+
+from ....planner import Step
+from ..emit.tile import CODES, LOGITS
+from ..memory import Flat, Planes, Word
+from ..proofs.variants import Variants, variants_of
+from .conv import ROLES
+from .geometry import Dense, Part, Shape, Source
+from .layer import NO_RESIDUAL, Layer, layer
+from .nest import nest
+from .state import Emit, Known, Lowering
+
+
+def gemm(known: Known, step: Step) -> Emit | None:
+    """Lower NestedGemm and NestedLogits: a convolution of one pixel."""
+    node = step.node
+    place = known.places.get(node.inputs[0])
+    if not isinstance(place, Flat) or step.call.machine.n > 8:
+        return None
+    roles = {"bias": 3} if node.operator == "NestedLogits" else ROLES
+    variants = variants_of(step, [known.constant(name) for name in node.inputs], roles)
+    return None if variants is None else partial(_gemm, step=step, place=place, variants=variants)
+
+
+def _gemm(state: Lowering, *, step: Step, place: Flat, variants: Variants) -> None:
+    node = step.node
+    logits = node.operator == "NestedLogits"
+    outputs, taps = state.known(node.inputs[1]).shape
+    runs = np.full((1, -(-taps // 4) * 4), -1, np.int64)
+    runs[0, :taps] = np.arange(taps)
+    shape = Shape(np.zeros(1, np.int64), np.zeros(1, np.int64), runs, outputs, Dense(1, taps))
+    # one pixel, whose channels are the taps
+    nested = nest(state, step, Planes(place.start, taps, 1, 1), variants, padded=False)
+    target = Flat(state.room(-(-outputs // 16) * 16 * (4 if logits else 1)), step.call.type.dtype, step.call.type.shape)
+    state.put(node.outputs[0], target)
+    limits = {"low": 0, "high": 0} if logits else {"low": node.integer("low"), "high": node.integer("high")}
+    words: dict[str, Word] = {"target": target.start, **limits, **NO_RESIDUAL}
+    parts = [Part(shape, Source(place.start, nested), variants)]
+    layer(state, Layer(step, LOGITS if logits else CODES, parts, variants, np.zeros(1, np.int64), words))

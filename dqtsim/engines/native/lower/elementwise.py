@@ -1,0 +1,87 @@
+"""Operators that take a code at a time: additions and other grids (B4, B5)."""
+
+from functools import partial
+
+import numpy as np
+
+from ....graph.model import Array
+from ....planner import Step
+from ..memory import Planes
+from ..proofs import tables
+from .state import Emit, Known, Lowering, spread
+
+# bytes that are worth a chunk
+CHUNK_BYTES = 1 << 16
+MOST_CHUNKS = 8
+
+
+def add(known: Known, step: Step) -> Emit | None:
+    """Lower NestedAdd (B5)."""
+    a, b = (known.planes(name) for name in step.node.inputs[:2])
+    if a is None or b is None or known.scalars(step, 2)[-1] > 61:
+        return None
+    return partial(_add, step=step, a=a, b=b)
+
+
+def _add(state: Lowering, *, step: Step, a: Planes, b: Planes) -> None:
+    z_a, z_b, z_y, m_a, m_b, shift = state.scalars(step, 2)
+    half = (1 << shift) >> 1
+    narrow = shift <= 30 and 255 * (m_a + m_b) + half < 1 << 31
+    target = state.new_planes(step.node.outputs[0])
+    state.add(
+        "add.narrow" if narrow else "add",
+        spread(target.size, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES),
+        a=a.origin,
+        b=b.origin,
+        target=target.origin,
+        rows=target.height,
+        row_bytes=target.width * target.step,
+        a_row=a.row,
+        b_row=b.row,
+        target_row=target.row,
+        z_a=z_a,
+        z_b=z_b,
+        z_y=z_y,
+        m_a=m_a,
+        m_b=m_b,
+        shift=shift,
+        low=step.node.integer("low"),
+        high=step.node.integer("high"),
+    )
+
+
+def requantize(known: Known, step: Step) -> Emit | None:
+    """Lower NestedRequantize: one look-up a code, in a table made here (B4)."""
+    if step.node.inputs[0] not in known.places:
+        return None
+    return partial(_requantize, step=step)
+
+
+def _requantize(state: Lowering, *, step: Step) -> None:
+    source = state.places[step.node.inputs[0]]
+    table = state.memory.add(_codes(state, step))
+    target = state.new_place(step.node.outputs[0])
+    if isinstance(source, Planes) and isinstance(target, Planes):
+        rows, row_bytes, source_row, target_row = source.height, source.width * source.step, source.row, target.row
+        begin, end = source.origin, target.origin
+    else:
+        rows, row_bytes, source_row, target_row = 1, source.size, 0, 0
+        begin, end = source.start, target.start
+    state.add(
+        "table",
+        source=begin,
+        target=end,
+        rows=rows,
+        row_bytes=row_bytes,
+        source_row=source_row,
+        target_row=target_row,
+        table=table,
+    )
+
+
+def _codes(known: Known, step: Step) -> Array:
+    """Return uint8 [256]: what becomes of each code."""
+    z_x, z_y, m, s = known.scalars(step, 1)
+    low, high = step.node.integer("low"), step.node.integer("high")
+    codes = [z_y + tables.divided((q - z_x) * m, s, step.call.machine.rounding) for q in range(256)]
+    return np.array([min(max(code, low), high) for code in codes], np.uint8)

@@ -1,0 +1,73 @@
+"""From a plan to a program: which operations compute each step."""
+
+from collections.abc import Mapping
+
+from ....planner import Plan
+from ..fallback import compute
+from ..isa.base import Isa
+from ..memory import Planes
+from ..program import Program
+from . import conv, dense, elementwise, moves, pools
+from .report import place_flags, report, widths_asked
+from .state import Handler, Lowering
+
+# each looks whether a step has a native form, changing nothing, and returns what emits it
+HANDLERS: Mapping[str, Handler] = {
+    "NestedConv": conv.conv,
+    "NestedGemm": dense.gemm,
+    "NestedLogits": dense.gemm,
+    "NestedAdd": elementwise.add,
+    "NestedAveragePool": pools.average_pool,
+    "NestedRequantize": elementwise.requantize,
+    "MaxPool": pools.max_pool,
+    "Concat": moves.concat,
+    "Flatten": moves.reshape,
+    "Reshape": moves.reshape,
+    "Identity": moves.reshape,
+    "ArgMax": moves.argmax,
+    "Gather": moves.gather,
+}
+
+
+def lower(plan: Plan, isa: Isa, *, keep: bool = False) -> Program:
+    """Return `plan` as a program for the instruction set `isa`, whether or not this CPU has it."""
+    state = Lowering(plan, isa, keep=keep)
+    place_flags(state)
+    _picture(state, plan.graph.input.name)
+    for step in plan.steps:
+        name = step.node.outputs[0]
+        if name in state.fused:
+            continue
+        if all(state.constant(i) is not None for i in step.node.inputs):
+            known = {role: state.known(i) for role, i in step.node.operands.items()}
+            state.fold(name, compute(step, known).output)
+            continue
+        state.step = step.node.name
+        handler = HANDLERS.get(step.node.operator)
+        emit = handler(state, step) if handler else None
+        if emit is None:
+            state.fallback(step)
+        else:
+            emit(state)
+    state.step = ""
+    told = report(state)
+    for name in [*state.places] if keep else state.outputs | {"bits"} | widths_asked(plan):
+        state.keep_to_the_end(name)
+    return state.program(told)
+
+
+def _picture(state: Lowering, name: str) -> None:
+    """Make a place for the input; pictures of codes are put into it by an operation."""
+    place = state.new_place(name)
+    if isinstance(place, Planes):
+        state.add(
+            "picture",
+            # where the sample lies, which is known when it runs
+            source=None,
+            channels=place.channels,
+            height=place.height,
+            width=place.width,
+            target=place.origin,
+            target_row=place.row,
+            step=place.step,
+        )

@@ -1,0 +1,43 @@
+"""Nesting of a layer's input, and which of a layer's variants an operation serves (A1-A5)."""
+
+from ....numbers import of_nesting
+from ....planner import Step
+from ..memory import Address, Planes, Word
+from ..proofs.variants import Variants, choices
+from .state import Lowering, spread
+
+
+def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Word]:
+    """Return the words CHOICE of an operation of a layer that serves those of its widths that `variants` has."""
+    return {
+        "widths": state.place_of(step.node.operand("widths")).start,
+        "choice": state.memory.add(choices(step.call.bounds, variants)),
+        "refused": state.refused,
+        "layer": 1 + list(state.flags).index(step.node.name),
+    }
+
+
+def nest(state: Lowering, step: Step, place: Planes, variants: Variants, *, padded: bool) -> Address | None:
+    """Append the nesting of an input where widths that `variants` has need it; return where the copy begins, if any."""
+    machine, node = step.call.machine, step.node
+    narrow = any(b_a != machine.n for _, b_a in variants)
+    target = state.room(place.size) if narrow else None
+    if narrow or padded:
+        top, left, bottom, right = place.border
+        state.add(
+            "nest",
+            spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
+            **choose(state, step, variants),
+            n=machine.n,
+            rule=of_nesting(machine.activation_rule),
+            zero=int(state.known(node.inputs[2])),
+            **place.words(),
+            target=target,
+            step=place.step,
+            top=top,
+            left=left,
+            bottom=bottom,
+            right=right,
+            direct=1,
+        )
+    return target

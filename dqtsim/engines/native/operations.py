@@ -1,0 +1,49 @@
+"""Which words each operation of a program has, by the name of its native function."""
+
+from collections.abc import Mapping
+
+from .emit.add import ADD
+from .emit.average_pool import AVERAGE_POOL
+from .emit.clear import CLEAR
+from .emit.copy import COPY
+from .emit.decision import ARGMAX, GATHER_ROWS
+from .emit.max_pool import MAX_POOL
+from .emit.nest import NEST
+from .emit.one_bit import BITS
+from .emit.overflow import NARROW
+from .emit.picture import PICTURE
+from .emit.planes import PLANES
+from .emit.saturate_each import DEPTH, EACH, LOGITS, PLAIN
+from .emit.table import TABLE
+from .emit.tile import CONV
+from .ir import Record
+
+RECORDS: Mapping[str, Record] = {
+    "add": ADD,
+    "add.narrow": ADD,
+    "argmax": ARGMAX,
+    "average_pool": AVERAGE_POOL,
+    "bits": BITS,
+    "clear": CLEAR,
+    "conv": CONV,
+    "copy_rows": COPY,
+    PLAIN: EACH,
+    DEPTH: EACH,
+    LOGITS: EACH,
+    "gather_rows": GATHER_ROWS,
+    "max_pool": MAX_POOL,
+    "narrow": NARROW,
+    "narrow_logits": NARROW,
+    "nest": NEST,
+    "panels": CONV,
+    "picture": PICTURE,
+    "planes": PLANES,
+    "table": TABLE,
+}
+# the first two words of every record, which whoever loads a program gives it
+GIVEN = ("function", "chunks")
+
+
+def words_of(function: str) -> tuple[str, ...]:
+    """Return the names of an operation's words, in order, without GIVEN. Raises KeyError for no operation."""
+    return RECORDS[function].names[len(GIVEN) :]
