@@ -67,7 +67,6 @@ def test_inputs_are_never_taken_by_position() -> None:
     found = {
         f"{source.relative_to(ROOT)}:{function}"
         for source in SOURCES
-        if ROOT / "engines/native/lower" not in source.parents
         for function in positions(source.read_text(encoding="utf-8"))
     }
     assert found == set(ALLOWED)

@@ -17,9 +17,6 @@ from .one_bit import ONE, bits, bits_row, counts_bits, pixel_bytes, taps_of_bits
 from .residual import Residual, residual_of
 from .state import Emit, Known, Lowering
 
-# by number, among the inputs
-ROLES = {"zero": 3, "bias": 4, "multiplier": 5, "shift": 6}
-
 
 @dataclass(frozen=True)
 class Convolution:
@@ -42,10 +39,10 @@ class Convolution:
 
 def conv(known: Known, step: Step) -> Emit | None:
     """Lower NestedConv; a NestedAdd that only takes its output goes with it."""
-    place = known.planes(step.node.inputs[0])
+    place = known.planes(step.node.operand("x"))
     if place is None or step.call.machine.n > 8:
         return None
-    variants = variants_of(step, [known.constant(name) for name in step.node.inputs], ROLES)
+    variants = variants_of(step, known.operands(step))
     if variants is None:
         return None
     group, outputs = step.node.integer("group"), step.call.type.shape[1]
@@ -74,7 +71,7 @@ def _conv(state: Lowering, *, found: Convolution) -> None:
 def _parts(state: Lowering, found: Convolution) -> list[Part]:
     """Append what makes a convolution's inputs; return the layer by codes and by bits."""
     step, place, variants = found.step, found.place, found.variants
-    node, kernel = step.node, state.known(step.node.inputs[1]).shape[2:]
+    node, kernel = step.node, state.operand(step, "w").shape[2:]
     pads, stride, dilation = node.integers("pads"), node.pair("strides"), node.pair("dilations")
     outputs, dense = step.call.type.shape[1], Dense(node.integer("group"), place.channels)
     y, x = found.grid

@@ -8,7 +8,6 @@ from ....planner import Step
 from ..emit.tile import CODES, LOGITS
 from ..memory import Flat, Planes, Word
 from ..proofs.variants import Variants, variants_of
-from .conv import ROLES
 from .geometry import Dense, Part, Shape, Source
 from .layer import NO_RESIDUAL, Layer, layer
 from .nest import nest
@@ -17,19 +16,17 @@ from .state import Emit, Known, Lowering
 
 def gemm(known: Known, step: Step) -> Emit | None:
     """Lower NestedGemm and NestedLogits: a convolution of one pixel."""
-    node = step.node
-    place = known.places.get(node.inputs[0])
+    place = known.places.get(step.node.operand("x"))
     if not isinstance(place, Flat) or step.call.machine.n > 8:
         return None
-    roles = {"bias": 3} if node.operator == "NestedLogits" else ROLES
-    variants = variants_of(step, [known.constant(name) for name in node.inputs], roles)
+    variants = variants_of(step, known.operands(step))
     return None if variants is None else partial(_gemm, step=step, place=place, variants=variants)
 
 
 def _gemm(state: Lowering, *, step: Step, place: Flat, variants: Variants) -> None:
     node = step.node
     logits = node.operator == "NestedLogits"
-    outputs, taps = state.known(node.inputs[1]).shape
+    outputs, taps = state.operand(step, "w").shape
     runs = np.full((1, -(-taps // 4) * 4), -1, np.int64)
     runs[0, :taps] = np.arange(taps)
     shape = Shape(np.zeros(1, np.int64), np.zeros(1, np.int64), runs, outputs, Dense(1, taps))

@@ -17,14 +17,15 @@ MOST_CHUNKS = 8
 
 def add(known: Known, step: Step) -> Emit | None:
     """Lower NestedAdd (B5)."""
-    a, b = (known.planes(name) for name in step.node.inputs[:2])
-    if a is None or b is None or known.scalars(step, 2)[-1] > 61:
+    a, b = (known.planes(step.node.operand(role)) for role in ("a", "b"))
+    if a is None or b is None or known.scalar(step, "shift") > 61:
         return None
     return partial(_add, step=step, a=a, b=b)
 
 
 def _add(state: Lowering, *, step: Step, a: Planes, b: Planes) -> None:
-    z_a, z_b, z_y, m_a, m_b, shift = state.scalars(step, 2)
+    z_a, z_b, z_y = state.scalars(step, "a_zero_point", "b_zero_point", "y_zero_point")
+    m_a, m_b, shift = state.scalars(step, "a_multiplier", "b_multiplier", "shift")
     half = (1 << shift) >> 1
     narrow = shift <= 30 and 255 * (m_a + m_b) + half < 1 << 31
     target = state.new_planes(step.node.outputs[0])
@@ -52,13 +53,13 @@ def _add(state: Lowering, *, step: Step, a: Planes, b: Planes) -> None:
 
 def requantize(known: Known, step: Step) -> Emit | None:
     """Lower NestedRequantize: one look-up a code, in a table made here (B4)."""
-    if step.node.inputs[0] not in known.places:
+    if step.node.operand("x") not in known.places:
         return None
     return partial(_requantize, step=step)
 
 
 def _requantize(state: Lowering, *, step: Step) -> None:
-    source = state.places[step.node.inputs[0]]
+    source = state.places[step.node.operand("x")]
     table = state.memory.add(_codes(state, step))
     target = state.new_place(step.node.outputs[0])
     if isinstance(source, Planes) and isinstance(target, Planes):
@@ -81,7 +82,7 @@ def _requantize(state: Lowering, *, step: Step) -> None:
 
 def _codes(known: Known, step: Step) -> Array:
     """Return uint8 [256]: what becomes of each code."""
-    z_x, z_y, m, s = known.scalars(step, 1)
+    z_x, z_y, m, s = known.scalars(step, "x_zero_point", "y_zero_point", "multiplier", "shift")
     low, high = step.node.integer("low"), step.node.integer("high")
     codes = [z_y + tables.divided((q - z_x) * m, s, step.call.machine.rounding) for q in range(256)]
     return np.array([min(max(code, low), high) for code in codes], np.uint8)

@@ -123,7 +123,7 @@ def _part(state: Lowering, made: Layer, tiling: Tiling, part: Part, sums: Spot |
         sums_offsets=None if sums is None else to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4),
         # registers that clamp after each product have extremes of their own
         flags=state.room(8) if made.by_product else state.flags[node.name].start,
-        zero=0 if made.logits else int(state.known(node.inputs[3])),
+        zero=0 if made.logits else state.scalar(step, "y_zero_point"),
         group=group,
         by_blocks=int(by_blocks),
         **geometry,
@@ -139,8 +139,8 @@ def _part(state: Lowering, made: Layer, tiling: Tiling, part: Part, sums: Spot |
 
 def _records(state: Lowering, made: Layer, tiling: Tiling, part: Part, packed: Mapping[int, Packed]) -> list[Word]:
     """Return the words of the VARIANT records of a part."""
-    node, machine = made.step.node, made.step.call.machine
-    z_x = int(state.known(node.inputs[2]))
+    machine = made.step.call.machine
+    z_x = state.scalar(made.step, "x_zero_point")
     records: list[Word] = []
     for pair, variant in part.variants.items():
         own = packed[pair[0]]
@@ -157,8 +157,7 @@ def _records(state: Lowering, made: Layer, tiling: Tiling, part: Part, packed: M
 
 def _bias(state: Lowering, made: Layer, pair: Widths) -> Array:
     """Return the biases of logits at a pair of widths."""
-    node = made.step.node
-    bias = state.known(node.inputs[3])[row_index(node.integers("row_widths"), pair)]
+    bias = state.operand(made.step, "bias")[row_index(made.step.node.integers("row_widths"), pair)]
     return bias_register(bias, made.step.call.machine.bias_width)
 
 

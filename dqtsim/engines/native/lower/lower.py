@@ -38,9 +38,9 @@ def lower(plan: Plan, isa: Isa, *, keep: bool = False) -> Program:
         name = step.node.outputs[0]
         if name in state.fused:
             continue
-        if all(state.constant(i) is not None for i in step.node.inputs):
-            known = {role: state.known(i) for role, i in step.node.operands.items()}
-            state.fold(name, compute(step, known).output)
+        constants = state.operands(step)
+        if len(constants) == len(step.node.inputs):
+            state.fold(name, compute(step, constants).output)
             continue
         state.step = step.node.name
         handler = HANDLERS.get(step.node.operator)

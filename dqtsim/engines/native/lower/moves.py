@@ -12,8 +12,8 @@ from .state import Emit, Known, Lowering
 def reshape(known: Known, step: Step) -> Emit | None:
     """Lower Flatten, Reshape and Identity: nothing to do, unless pixels have to be put in the order of the law."""
     name, kind = step.node.outputs[0], step.call.type
-    source = known.places.get(step.node.inputs[0])
-    if source is None or any(i in known.places for i in step.node.inputs[1:]):
+    source = known.places.get(step.node.source)
+    if source is None or any(i in known.places for i in step.node.inputs if i != step.node.source):
         return None
     if isinstance(source, Flat):
         if len(kind.shape) == 4 and kind.dtype == "uint8":
@@ -30,7 +30,7 @@ def reshape(known: Known, step: Step) -> Emit | None:
 
 def argmax(known: Known, step: Step) -> Emit | None:
     """Lower ArgMax along the last axis (B7, B8)."""
-    source = known.places.get(step.node.inputs[0])
+    source = known.places.get(step.node.operand("data"))
     if not isinstance(source, Flat) or source.dtype not in ("int32", "int64"):
         return None
     return partial(_argmax, step=step, source=source)
@@ -51,7 +51,7 @@ def _argmax(state: Lowering, *, step: Step, source: Flat) -> None:
 
 def gather(known: Known, step: Step) -> Emit | None:
     """Lower Gather along the first axis: a row that is known beforehand is where it is."""
-    data, indices = step.node.inputs
+    data, indices = step.node.operand("data"), step.node.operand("indices")
     if step.node.integer("axis") or not known.exists(data) or step.call.type.dtype == "uint8":
         return None
     if isinstance(known.places.get(data), Planes):
@@ -65,14 +65,14 @@ def gather(known: Known, step: Step) -> Emit | None:
 
 
 def _take_row(state: Lowering, *, step: Step, row: int) -> None:
-    table, kind = _flat(state, step.node.inputs[0]), step.call.type
+    table, kind = _flat(state, step.node.operand("data")), step.call.type
     rows = table.shape[0]
     start = table.start + row % rows * (table.size // rows)
     state.put(step.node.outputs[0], Flat(start, kind.dtype, kind.shape))
 
 
 def _gather(state: Lowering, *, step: Step) -> None:
-    table, where = (_flat(state, name) for name in step.node.inputs)
+    table, where = (_flat(state, step.node.operand(role)) for role in ("data", "indices"))
     rows = table.shape[0]
     target = state.new_flat(step.node.outputs[0])
     state.add(

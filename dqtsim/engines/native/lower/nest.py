@@ -19,7 +19,7 @@ def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Word]:
 
 def nest(state: Lowering, step: Step, place: Planes, variants: Variants, *, padded: bool) -> Address | None:
     """Append the nesting of an input where widths that `variants` has need it; return where the copy begins, if any."""
-    machine, node = step.call.machine, step.node
+    machine = step.call.machine
     narrow = any(b_a != machine.n for _, b_a in variants)
     target = state.room(place.size) if narrow else None
     if narrow or padded:
@@ -30,7 +30,7 @@ def nest(state: Lowering, step: Step, place: Planes, variants: Variants, *, padd
             **choose(state, step, variants),
             n=machine.n,
             rule=of_nesting(machine.activation_rule),
-            zero=int(state.known(node.inputs[2])),
+            zero=state.scalar(step, "x_zero_point"),
             **place.words(),
             target=target,
             step=place.step,

@@ -37,7 +37,7 @@ def counts_bits(known: Known, step: Step, place: Planes) -> bool:
         return False
     if _is_odd(machine.weight_rule) and outputs % known.isa.lanes:
         return False
-    taps = math.prod(known.known(step.node.inputs[1]).shape[1:])
+    taps = math.prod(known.operand(step, "w").shape[1:])
     return not clamps_products(step) and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS
 
 
@@ -81,7 +81,7 @@ def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Addr
         spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
         **choose(state, step, variants),
         threshold=threshold(machine),
-        zero=tables.zeta(int(state.known(node.inputs[2])), 1, machine.n, machine.activation_rule),
+        zero=tables.zeta(state.scalar(step, "x_zero_point"), 1, machine.n, machine.activation_rule),
         **place.words(),
         target=target,
         words=pixel_bytes(place.channels) // WORD_BYTES,

@@ -58,7 +58,7 @@ def narrow(
         events=state.overflow_counts[node.name].start,
         wraps=int(_wraps(machine.overflow)),
         unused=32 - machine.accumulator_width,
-        zero=0 if logits else int(state.known(node.inputs[3])),
+        zero=0 if logits else state.scalar(step, "y_zero_point"),
         low=words["low"],
         high=words["high"],
     )
@@ -82,7 +82,7 @@ def finishing(known: Known, step: Step, pair: Widths, variant: "tables.Scaling |
     machine, node, lanes = step.call.machine, step.node, known.isa.lanes
     which = np.unique(step.call.bounds[pair].unproven(machine.accumulator_width) // lanes)
     if isinstance(variant, int):
-        bias = bias_register(known.known(node.inputs[3]), machine.bias_width)
+        bias = bias_register(known.operand(step, "bias"), machine.bias_width)
         line = bias[row_index(node.integers("row_widths"), pair)].astype(np.int32)
         parts: tuple[Array, ...] = (np.full(step.call.type.shape[1], variant, np.int32), line)
     else:

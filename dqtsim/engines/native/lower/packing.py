@@ -39,7 +39,7 @@ def pack_weights(
     state: Lowering, step: Step, part: Part, blocks: Sequence[tables.Block], kind: str, *, matrices: bool
 ) -> Mapping[int, Packed]:
     """Return the operands of each weight width."""
-    codes, machine, shape = state.known(step.node.inputs[1]), step.call.machine, part.shape
+    codes, machine, shape = state.operand(step, "w"), step.call.machine, part.shape
     found = {}
     for width in {pair[0] for pair in part.variants}:
         operands = tables.weight_operands(codes, width, machine)

@@ -12,7 +12,7 @@ from .state import Emit, Known, Lowering, spread
 
 def max_pool(known: Known, step: Step) -> Emit | None:
     """Lower MaxPool (B6)."""
-    source = known.planes(step.node.inputs[0])
+    source = known.planes(step.node.operand("x"))
     return None if source is None else partial(_max_pool, step=step, source=source)
 
 
@@ -26,10 +26,10 @@ def _max_pool(state: Lowering, *, step: Step, source: Planes) -> None:
 
 def average_pool(known: Known, step: Step) -> Emit | None:
     """Lower NestedAveragePool (B6)."""
-    source = known.planes(step.node.inputs[0])
+    source = known.planes(step.node.operand("x"))
     if source is None:
         return None
-    *_, multiplier, shift = known.scalars(step, 1)
+    multiplier, shift = known.scalars(step, "multiplier", "shift")
     kernel_y, kernel_x = step.node.pair("kernel_shape")
     if shift > 61 or 255 * kernel_y * kernel_x * multiplier + (1 << shift) >= tables.I64_SAFE:
         return None
@@ -38,7 +38,8 @@ def average_pool(known: Known, step: Step) -> Emit | None:
 
 def _average_pool(state: Lowering, *, step: Step, source: Planes) -> None:
     node = step.node
-    zero_x, zero_y, multiplier, shift = state.scalars(step, 1)
+    zero_x, zero_y = state.scalars(step, "x_zero_point", "y_zero_point")
+    multiplier, shift = state.scalars(step, "multiplier", "shift")
     target = state.new_planes(node.outputs[0])
     state.add(
         "average_pool",

@@ -56,11 +56,12 @@ def residual_of(known: Known, step: Step) -> Residual | None:
     add = readers[0]
     if add.node.operator != "NestedAdd":
         return None
-    first = add.node.inputs[0] == name
-    other = known.planes(add.node.inputs[1 if first else 0])
+    first = add.node.operand("a") == name
+    other = known.planes(add.node.operand("b" if first else "a"))
     if other is None:
         return None
-    z_a, z_b, z_y, m_a, m_b, s = known.scalars(add, 2)
+    z_a, z_b, z_y = known.scalars(add, "a_zero_point", "b_zero_point", "y_zero_point")
+    m_a, m_b, s = known.scalars(add, "a_multiplier", "b_multiplier", "shift")
     half = tables.folded_half(s, step.call.machine.rounding)
     if s > 30 or half is None:
         return None

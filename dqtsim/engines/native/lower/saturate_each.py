@@ -43,9 +43,9 @@ def each(
     """
     machine, node, lanes, memory = step.call.machine, step.node, state.isa.lanes, state.memory
     logits, depthwise = node.operator == "NestedLogits", kind in (DEPTH_KIND, QUADS)
-    codes = state.known(node.inputs[1])
+    codes = state.operand(step, "w")
     taps, order = _taps(shape, codes, machine.tap_order, depthwise=depthwise)
-    z_x = int(state.known(node.inputs[2]))
+    z_x = state.scalar(step, "x_zero_point")
     pixels = len(places)
     records: list[Word] = []
     most = 0
@@ -81,7 +81,7 @@ def each(
         events=state.overflow_counts[node.name].start,
         flags=state.flags[node.name].start,
         unused=32 - machine.accumulator_width,
-        zero=0 if logits else int(state.known(node.inputs[3])),
+        zero=0 if logits else state.scalar(step, "y_zero_point"),
         low=words["low"],
         high=words["high"],
     )

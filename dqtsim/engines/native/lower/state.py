@@ -55,9 +55,22 @@ class Known:
         place = self._places.get(name)
         return place if isinstance(place, Planes) else None
 
-    def scalars(self, step: Step, first: int) -> list[int]:
-        """Return the constant scalars among the inputs of a step, from number `first`."""
-        return [int(self.known(name)) for name in step.node.inputs[first:]]
+    def operand(self, step: Step, role: str) -> Array:
+        """Return the input of a step in `role`, which must be one that no sample changes."""
+        return self.known(step.node.operand(role))
+
+    def scalar(self, step: Step, role: str) -> int:
+        """Return the input of a step in `role`, which must be a scalar that no sample changes."""
+        return int(self.operand(step, role))
+
+    def scalars(self, step: Step, *roles: str) -> tuple[int, ...]:
+        """Return the inputs of a step in these roles, which must be scalars that no sample changes."""
+        return tuple(self.scalar(step, role) for role in roles)
+
+    def operands(self, step: Step) -> dict[str, Array]:
+        """Return by role the inputs of a step that no sample changes."""
+        found = {role: self.constant(name) for role, name in step.node.operands.items()}
+        return {role: array for role, array in found.items() if array is not None}
 
 
 class Lowering(Known):
@@ -198,7 +211,7 @@ def borders(plan: Plan) -> dict[str, tuple[int, int, int, int]]:
     found: dict[str, tuple[int, int, int, int]] = {}
     for step in plan.steps:
         if step.node.operator == "NestedConv":
-            name, pads = step.node.inputs[0], step.node.integers("pads")
+            name, pads = step.node.operand("x"), step.node.integers("pads")
             old = found.get(name, (0, 0, 0, 0))
             found[name] = (
                 max(old[0], pads[0]), max(old[1], pads[1]), max(old[2], pads[2]), max(old[3], pads[3])

@@ -39,10 +39,10 @@ def is_native(step: Step) -> bool:
     return all(bound.bits <= 32 for bound in step.call.bounds.values())
 
 
-def variants_of(step: Step, inputs: Sequence[Array | None], row_of: Mapping[str, int]) -> Variants | None:
+def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
     """Return for each pair of widths its epilogue (for logits the exponent), or None where a proof is missing.
 
-    inputs: the constants among the step's inputs; row_of: which of them is the "bias", "multiplier", "shift", "zero".
+    constants: by role, those among the step's inputs.
     """
     node, machine = step.node, step.call.machine
     if not is_native(step):
@@ -51,12 +51,11 @@ def variants_of(step: Step, inputs: Sequence[Array | None], row_of: Mapping[str,
     for pair, bound in step.call.bounds.items():
         exponent = tables.dropped(pair[0], machine.n, machine.weight_rule)
         exponent += tables.dropped(pair[1], machine.n, machine.activation_rule)
-        if "multiplier" not in row_of:
+        if "multiplier" not in node.operands:
             found[pair] = exponent
             continue
         row = row_index(node.integers("row_widths"), pair)
-        bias, m, s, zero = (inputs[row_of[role]] for role in ("bias", "multiplier", "shift", "zero"))
-        assert bias is not None and m is not None and s is not None and zero is not None
+        bias, m, s, zero = (constants[role] for role in ("bias", "multiplier", "shift", "y_zero_point"))
         limited = bias_register(bias[row], machine.bias_width)
         reach = registered(bound, machine)
         scale = tables.scaling(reach, limited, m[row], s[row], exponent, int(zero), machine.rounding)
