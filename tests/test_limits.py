@@ -131,6 +131,13 @@ def test_a_pipe_put_in_the_place_of_a_file_does_not_hang(tmp_path: Path, monkeyp
         limits.read_bytes(tmp_path / "pipe", 9)
 
 
+def test_what_is_no_file_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zero(tmp_path / "device")
+    monkeypatch.setattr(os, "open", None)
+    with pytest.raises(OSError, match="it is no regular file"):
+        limits.read_bytes(tmp_path / "device", 9)
+
+
 def test_a_file_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"longer")
