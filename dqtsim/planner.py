@@ -6,7 +6,7 @@ at (B1). The kernels take their fast path only where that proof says that no reg
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -62,10 +62,9 @@ class Plan:
     steps: tuple[Step, ...]
     types: Mapping[str, TensorType]
     saturated_biases: Mapping[str, int]
-    engines: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what was planned, not what anybody made of it."""
+        """Pickle what was planned, without what was computed from it since."""
         return Plan, (self.graph, self.target, self.machine, self.steps, self.types, self.saturated_biases)
 
     def __eq__(self, other: object) -> bool:

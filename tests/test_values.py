@@ -1,14 +1,17 @@
 """Graphs and plans are values: they compare, print in a line, and run in another process with the same bits."""
 
+import gc
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from weakref import ref
 
 import numpy as np
 import pytest
 
 from dqtsim import load_target, plan, run
+from dqtsim.engines.native import native
 from dqtsim.graph import Graph, from_onnx, to_onnx
 from dqtsim.planner import Plan
 from tests.builders import compiled, network, picture
@@ -103,3 +106,13 @@ def test_graphs_and_plans_print_in_a_line() -> None:
         assert len(text) < 200
     assert repr(made.graph).startswith(f"<Graph '{made.graph.name}': input uint8 {made.graph.input.shape}, ")
     assert repr(made).startswith(f"<Plan of '{made.graph.name}' for target 'test': {len(made.steps)} steps, ")
+
+
+def test_a_plan_has_one_engine_as_long_as_it_lives() -> None:
+    made = compiled(network())
+    engine = ref(native(made))
+    assert native(made) is engine()
+    assert native(compiled(network())) is not engine()
+    del made
+    gc.collect()
+    assert engine() is None

@@ -38,7 +38,7 @@ def sentence(layer: str, pair: tuple[int, int]) -> str:
 
 def exchanged(plan: Plan, graph: Graph) -> Plan:
     """Return `plan` with another graph than the one that was planned."""
-    return replace(plan, graph=graph, engines={})
+    return replace(plan, graph=graph)
 
 
 def plan_pairs(plan: Plan, layer: str) -> set[tuple[int, int]]:

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
+from weakref import finalize
 
 import numpy as np
 
@@ -257,17 +258,23 @@ def program_of(plan: Plan) -> Program:
     return made
 
 
+# the engine of each plan that is alive, by its identity and the kernel asked for; an engine has a copy of its plan, so
+# that it keeps no plan alive
+_ENGINES: dict[tuple[int, str], "NativeEngine"] = {}
+
+
 def native(plan: Plan) -> NativeEngine:
     """Return the engine of a plan for the kernel that this process uses; it is made once.
 
     Raises InputError where DQTSIM_KERNEL names none that can be used.
     """
     asked = os.environ.get(VARIABLE, "")
-    found = plan.engines.get(asked)
+    found = _ENGINES.get((id(plan), asked))
     if not isinstance(found, NativeEngine):
         isa = choose().isa
-        found = NativeEngine(plan, Library(isa, Functions(isa, plan.machine.rounding)))
-        plan.engines[asked] = found
+        found = NativeEngine(replace(plan), Library(isa, Functions(isa, plan.machine.rounding)))
+        _ENGINES[id(plan), asked] = found
+        finalize(plan, _ENGINES.pop, (id(plan), asked), None).atexit = False
     return found
 
 
