@@ -20,7 +20,7 @@ from dqtsim.engines.native.emit.table import TABLE
 from dqtsim.engines.native.ir import Record
 from dqtsim.engines.native.isa.base import Isa
 
-from .compiled import GUARD, HERE, address, arena, each_chunk, fenced, run
+from .compiled import GUARD, HERE, Chosen, address, arena, each_chunk, fenced, run
 from .integers import CHUNKS, SIZES, any_codes, every_isa, seeds
 
 
@@ -125,7 +125,7 @@ def sizes(record: Record, **values: int) -> dict[str, int]:
 def test_chunks_write_disjoint_rows() -> None:
     isa, codes = HERE[0], any_codes(64, 64)
     whole, target = arena(64 * 64)
-    widths, firsts = np.array([1, 4], np.int64), np.zeros(5, np.int64)
+    chosen, firsts = Chosen((1, 4), {(1, 4): 0}), np.zeros(5, np.int64)
     both = {"source": address(codes), "target": address(target)}
     image = {"height": 5, "width": 6, "source_row": 96, "source_step": 16}
     output = {"target_row": 96, "target_step": 16, "rows": 5, "columns": 6, "channels": 16}
@@ -137,7 +137,7 @@ def test_chunks_write_disjoint_rows() -> None:
             "nest",
             NEST,
             10 * 9 * 16,
-            {**image, "widths": address(widths), "n": 8, "step": 16, "top": 2, "left": 1, "bottom": 3, "right": 2},
+            {**image, **chosen.words, "n": 8, "step": 16, "top": 2, "left": 1, "bottom": 3, "right": 2},
         ),
         ("picture", PICTURE, 5 * 6 * 4, {"channels": 3, "height": 5, "width": 6, "step": 4, "target_row": 24}),
         ("planes", PLANES, 5 * 6 * 9, {"channels": 9, "height": 5, "width": 6, "step": 16, "row": 96}),
