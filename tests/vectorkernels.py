@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from dqtsim.engines.native.compile.build import VARIABLE, choose
-from dqtsim.engines.native.isa.base import ISAS
+from dqtsim.engines.native.isa import ISAS
 from dqtsim.engines.native.lower import tiles
 from dqtsim.errors import InputError
 

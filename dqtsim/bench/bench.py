@@ -104,7 +104,7 @@ def measure(
         return look
 
     made = native(plan)
-    burst = probe(threads, matrices=made.library.isa.matrices)
+    burst = probe(threads, matrices=made.library.isa.matrices is not None)
     contenders = [Contender(name, ours(each, codes, threads), check(expected[name])) for name, each in plans.items()]
     contenders += [Contender(name, rival.run) for name, rival in rivals.items()]
     *timings, peak = interleave([*contenders, Contender("peak", burst.run)], runs, done, burst=BURST)

@@ -64,7 +64,7 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
     """
     engine = native(plan)
     loaded = engine.loaded
-    matrices = engine.library.isa.matrices
+    matrices = engine.library.isa.matrices is not None
     best, instruction = peak(1, matrices=matrices)
     instance = loaded.instance()
     try:

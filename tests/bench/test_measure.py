@@ -1,18 +1,21 @@
 """Rounds, statistics, the peak's arithmetic, memory, and the check of our own bits; no time is asserted."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise, permutations, product
 from typing import Any
 
 import numpy as np
 import pytest
+from llvmlite import binding
 
 from dqtsim.bench import bench, contenders, peak
 from dqtsim.bench.bench import Finding, Row, measure, memory, pictures
 from dqtsim.bench.measure import WARM_UP, Contender, Timing, interleave, order
-from dqtsim.bench.peak import ACCUMULATORS, KERNELS, OPERAND, Kernel, best, compiled, probe
-from dqtsim.engines.native.compile.build import host
+from dqtsim.bench.peak import OPERAND, best, compiled, emitted, probe
+from dqtsim.engines.native.compile.build import missing, optimized
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.engines.registry import run
 from dqtsim.engines.result import Result
 from dqtsim.graph import GraphBuilder
@@ -105,58 +108,89 @@ def halves(x: Any) -> tuple[Any, Any]:
     return low, x >> 16
 
 
-def emulated(kernel: Kernel, steps: int, operand: int) -> int:
-    total = 0
-    if kernel.matrices:
+def bytes_of(accumulator: int, operand: int) -> int:
+    pairs = zip(accumulator.to_bytes(4, "little", signed=True), operand.to_bytes(4, "little"), strict=True)
+    return accumulator + sum(x * (y - 256 * (y > 127)) for x, y in pairs)
+
+
+def words_of(accumulator: int, operand: int) -> int:
+    return accumulator + sum(x * y for x, y in zip(halves(accumulator), halves(operand), strict=True))
+
+
+# one step of a lane by the instruction of the peak
+STEPS_OF: dict[str, Callable[[int, int], int]] = {
+    "vpdpbusd": bytes_of,
+    "vpmaddwd": words_of,
+    "32-bit": lambda accumulator, operand: accumulator * operand + operand,
+}
+
+
+def emulated(isa: Isa, steps: int, operand: int) -> int:
+    peak, total = isa.peak, 0
+    if isa.matrices is not None:
         # every element of every accumulator gets the same 64 products a step
-        four = operand.to_bytes(4, "little")
-        each = 16 * sum(x * (x - 256 * (x > 127)) for x in four)
-        return int(wrapped(kernel.accumulators * 256 * steps * each))
-    for number in range(1, ACCUMULATORS + 1):
+        each = 16 * sum(x * (x - 256 * (x > 127)) for x in operand.to_bytes(4, "little"))
+        return int(wrapped(peak.accumulators * peak.lanes * steps * each))
+    step = STEPS_OF[peak.instruction.split()[0]]
+    for number in range(1, peak.accumulators + 1):
         a = number
         for _ in range(steps):
-            if kernel.feature.endswith("vnni"):
-                pairs = zip(a.to_bytes(4, "little", signed=True), operand.to_bytes(4, "little"), strict=True)
-                a = wrapped(a + sum(x * (y - 256 * (y > 127)) for x, y in pairs))
-            elif kernel.feature:
-                products = [x * y for x, y in zip(halves(a), halves(operand), strict=True)]
-                a = wrapped(a + sum(products))
-            else:
-                a = wrapped(a * operand + operand)
-        total += a * kernel.lanes
+            a = wrapped(step(a, operand))
+        total += a * peak.lanes
     return int(wrapped(total))
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: str(kernel.instruction))
-def test_the_peak_is_of_work_that_is_done(kernel: Kernel) -> None:
-    if kernel.feature and not host()[1].get(kernel.feature):
-        pytest.skip(f"this CPU has no {kernel.feature}")
-    loop: Any = compiled(kernel)
-    for steps in (1, 2, 7, 40):
-        assert loop(steps, OPERAND) == emulated(kernel, steps, OPERAND)
-    # a CPU that has more makes one instruction of two, which is no longer the one that is named
-    if kernel is best(matrices=kernel.matrices) and kernel.feature:
-        (code,) = loop.inspect_asm().values()
-        assert code.count(kernel.instruction.split()[0]) >= kernel.accumulators
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_the_peak_is_of_work_that_is_done(isa: Isa) -> None:
+    if missing(isa):
+        pytest.skip(f"this CPU has no {isa.name}")
+    loop = compiled(isa)
+    for steps in (0, 1, 2, 7, 40):
+        assert loop(steps, OPERAND) == emulated(isa, steps, OPERAND)
+    parsed, machine = optimized(emitted(isa), isa)
+    if isa.needs:
+        assert machine.emit_assembly(parsed).count(isa.peak.instruction.split()[0]) >= isa.peak.accumulators
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa.needs], ids=lambda isa: isa.name)
+def test_sums_of_a_peak_stay_in_registers(isa: Isa) -> None:
+    """Compiled for the CPU that has it, wherever this runs: a turn is the instruction, once an accumulator."""
+    module = emitted(isa)
+    triple = f"{isa.architecture[0]}-unknown-linux-gnu"
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    features = ",".join(f"+{name}" for names in isa.needs[:1] for name in names)
+    machine = binding.Target.from_triple(triple).create_target_machine("", features, opt=3)
+    module.triple, module.data_layout = triple, str(machine.target_data)
+    parsed = binding.parse_assembly(str(module))
+    builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(parsed, builder)
+    lines = machine.emit_assembly(parsed).splitlines()
+    instruction = isa.peak.instruction.split()[0]
+    places = [number for number, line in enumerate(lines) if instruction in line.split()]
+    assert len(places) >= isa.peak.accumulators
+    # between the instructions of a turn nothing is loaded or stored
+    assert not [line for line in lines[places[0] : places[-1]] if "rsp" in line or "rbp" in line]
 
 
 def test_the_widest_instruction_of_the_cpu_is_chosen() -> None:
-    assert best({}).feature == ""
-    assert best({"avx2": False}).instruction == "32-bit multiply and add of 4 lanes"
-    assert best({"avx2": True}).instruction == "vpmaddwd of 256 bits"
-    assert best({"avx2": True, "avxvnni": True}).instruction == "vpdpbusd of 256 bits"
-    assert best({"avx2": True, "avx512vnni": True}).instruction == "vpdpbusd of 512 bits"
-    every = {"avx2": True, "avx512vnni": True, "amx-tile": True}
-    assert best(every).instruction == "vpdpbusd of 512 bits"
-    assert best(every, matrices=True).instruction == "tdpbusd of 16 x 16 x 64"
-    assert best({"avx2": True}, matrices=True).instruction == "vpmaddwd of 256 bits"
+    def found(*names: str, matrices: bool = False) -> str:
+        needs = [feature for isa in ISAS if isa.name in names for feature in isa.needs[0]]
+        return best(dict.fromkeys(needs, True), matrices=matrices).peak.instruction
+
+    assert found() == best({"avx2": False}).peak.instruction == "32-bit multiply and add of 4 lanes"
+    assert found("avx2") == "vpmaddwd of 256 bits"
+    assert found("avx2", "vnni256") == "vpdpbusd of 256 bits"
+    assert found("avx2", "vnni512") == found("avx2", "vnni512", "amx") == "vpdpbusd of 512 bits"
+    assert found("avx2", "vnni512", "amx", matrices=True) == "tdpbusd of 16 x 16 x 64"
+    assert found("avx2", matrices=True) == "vpmaddwd of 256 bits"
 
 
 def test_a_burst_is_counted_once_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "STEPS", 100)
     one, two = probe(1), probe(2)
-    assert one.macs * 2 == two.macs == 2 * 100 * ACCUMULATORS * best().macs
-    assert peak.peak(2, bursts=3)[1] == best().instruction
+    assert one.macs * 2 == two.macs == 2 * 100 * best().peak.accumulators * best().peak.macs
+    assert peak.peak(2, bursts=3)[1] == best().peak.instruction
     assert peak.peak(1, bursts=1)[0] > 0
 
 

@@ -112,7 +112,7 @@ def test_every_operation_has_its_name_and_every_mac_is_counted_once(plan: Plan, 
         if isinstance(operation, Operation) and operation.function == "conv":
             assert part.macs == plan.macs[operation.step]
     assert found.seconds == sum(part.seconds for part in found.parts)
-    assert found.instruction == peak.best(matrices=name == "amx").instruction
+    assert found.instruction == peak.best(matrices=name == "amx").peak.instruction
 
 
 @pytest.mark.skipif("vnni512" not in kernels() or not host()[1].get("avx512vpopcntdq"), reason="no kernel counts bits")

@@ -10,7 +10,7 @@ import pytest
 
 from dqtsim.cli import common, main
 from dqtsim.engines.native.compile import build, cache
-from dqtsim.engines.native.isa.base import ISAS
+from dqtsim.engines.native.isa import ISAS
 
 from .conftest import Command
 from .test_commands import refusal
@@ -64,7 +64,9 @@ def test_json(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     name, features = build.host()
     assert found["cpu"]["llvm"] == name
     assert found["cpu"]["features"].items() <= features.items()
-    assert {name for isa in ISAS for name in isa.needs} & set(features) == set(found["cpu"]["features"])
+    assert {name for isa in ISAS for names in isa.needs for name in names} & set(features) == set(
+        found["cpu"]["features"]
+    )
     assert found["cpu"]["cores_available"] == common.available_cores()
     for package in ("dqtsim", "numpy", "numba", "llvmlite", "onnx"):
         assert found["versions"][package] == version(package)

@@ -3,22 +3,20 @@
 Nothing that comes out of these functions may depend on the computer.
 """
 
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import click
-import pytest
 
-from dqtsim.engines.native.emit import functions
-from dqtsim.engines.native.isa.base import COUNTS, ISAS
+from dqtsim.engines.native.emit import libraries as emission
+from dqtsim.engines.native.isa import ISAS
 from dqtsim.graph import Arithmetic, load, to_onnx
 from dqtsim.graph.file.bodies import functions as bodies_of
 from dqtsim.spec.rules import Nesting, Rounding
 
 ROUNDINGS = tuple(rounding.value for rounding in Rounding)
-MAIN = functions.MAIN
+MAIN = emission.MAIN
 
 
 def command_line() -> click.Group:
@@ -49,19 +47,15 @@ def instruction_sets() -> list[str]:
 
 def libraries(isa: str, *, counts: bool) -> tuple[str, ...]:
     """Return the libraries of an instruction set on a CPU that counts bits in vectors, or does not."""
-    with pytest.MonkeyPatch.context() as patch:
-        _computer(patch, counts, "linux")
-        return functions.libraries(_isa(isa))
+    return emission.libraries(_products(isa, counts=counts))
 
 
 def emit_text(isa: str, rounding: str, library: str, *, counts: bool = False, platform: str = "linux") -> str:
     """Return the LLVM IR of a library for a CPU that counts bits in vectors, or does not, on an operating system."""
     from llvmlite import ir
 
-    module = ir.Module("dqtsim")
-    with pytest.MonkeyPatch.context() as patch:
-        _computer(patch, counts, platform)
-        functions.emit_library(module, _isa(isa), Rounding(rounding), library)
+    module, products = ir.Module("dqtsim"), _products(isa, counts=counts)
+    emission.emit_library(module, _isa(isa), Rounding(rounding), library, products, yields=platform != "win32")
     return str(module)
 
 
@@ -69,10 +63,9 @@ def _isa(name: str) -> Any:
     return next(isa for isa in ISAS if isa.name == name)
 
 
-def _computer(patch: pytest.MonkeyPatch, counts: bool, platform: str) -> None:
-    """State all that emission asks of the computer."""
-    patch.setattr(functions, "host", lambda: ("generic", {COUNTS: counts}))
-    patch.setattr(sys, "platform", platform)
+def _products(isa: str, *, counts: bool) -> list[str]:
+    """Return the dot products with names on a CPU that has nothing, or nothing but the counting of bits, beside."""
+    return [name for name, product in _isa(isa).dots.items() if counts or not product.needs]
 
 
 def written(model: Path) -> bytes:

@@ -39,12 +39,13 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def facts(cores: int) -> dict[str, Any]:
     """Return all that is known of the computer, of which `cores` are available, for JSON."""
     from ...engines.native.compile import build, cache
-    from ...engines.native.isa.base import ISAS
+    from ...engines.native.isa import ISAS
 
     choice = build.choose()
     llvm, features = build.host()
     # LLVM names the features of this architecture, whether the CPU has them or not, and no others
-    relevant = [name for name in dict.fromkeys(name for isa in ISAS for name in isa.needs) if name in features]
+    needed = dict.fromkeys(name for isa in ISAS for names in isa.needs for name in names)
+    relevant = [name for name in needed if name in features]
     state = cache.state(choice.isa)
     return {
         "kernel": {"name": choice.isa.name, "is": choice.isa.says, "chosen_because": choice.why},

@@ -27,15 +27,13 @@ from dqtsim.engines.native.emit import (
 from dqtsim.engines.native.emit.choice import NONE, WIDTHS
 from dqtsim.engines.native.emit.requantize import rounded_shift
 from dqtsim.engines.native.ir import I32, I64, Emitter, Record, vector
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.spec import Rounding
 
 Bytes = np.ndarray[Any, Any]
 GUARD = 67
 # of functions that are here only: rounded shifts of one integer, of one vector of int32, of one of int64
 SHIFTS = Record("values", "shifts", "target")
-# features that stand in for those an instruction set needs: no operation here has its dot product
-ALSO = {"vnni256": ("avx2", "avx512vnni", "avx512vl")}
 EMITTERS: tuple[Callable[[Any, Isa], str], ...] = (
     nest.emit,
     picture.emit,
@@ -51,10 +49,8 @@ EMITTERS: tuple[Callable[[Any, Isa], str], ...] = (
 def features(isa: Isa) -> tuple[str, ...] | None:
     """Return the features to compile with, or None where this machine lacks them."""
     host = llvm.get_host_cpu_features()
-    for needs in (isa.needs, ALSO.get(isa.name, isa.needs)):
-        if all(host.get(name, False) for name in needs):
-            return needs
-    return None
+    alternatives = isa.needs or ((),)
+    return next((names for names in alternatives if all(host.get(name, False) for name in names)), None)
 
 
 HERE = [isa for isa in ISAS if features(isa) is not None]

@@ -1,10 +1,10 @@
 """The portable kernel is made of instructions that every CPU has: LLVM compiles all of it for ARM too."""
 
 import pytest
+from dqtsim.engines.native.emit.functions import emit_library, libraries
 from llvmlite import binding, ir
 
-from dqtsim.engines.native.emit.functions import emit_library, libraries
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.spec import Rounding
 
 TRIPLE = "aarch64-unknown-linux-gnu"

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from dqtsim.engines.native.compile import build
 from dqtsim.engines.native.ir import I32, Emitter, vector
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.errors import InputError
 
 from .adding import ADD, emit_add
@@ -105,10 +105,10 @@ def emit_dot(module: Any, isa: Isa) -> None:
     e = Emitter(module, "dot")
     a, b, out = e.unpack(ADD, e.arguments[0], "a", "b", "out")
     lanes = vector(I32, isa.lanes)
-    pixels, weights = isa.pixels(e, e.load(a, lanes)), isa.weights(e, e.load(b, lanes))
+    pixels, weights = isa.dot.pixels(e, e.load(a, lanes)), isa.dot.weights(e, e.load(b, lanes))
     if os.name == "posix":
         e.call("sched_yield", I32)
-    e.store(isa.dot(e, e.load(out, lanes), pixels, weights), out)
+    e.store(isa.dot.add(e, e.load(out, lanes), pixels, weights), out)
     e.done()
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import dqtsim
 from dqtsim.engines.native.compile import build, cache
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
+from tests.test_architecture import imports
 
 from .adding import called, emit_add
 
@@ -115,32 +117,53 @@ def test_the_key_is_of_everything_that_the_code_depends_on(monkeypatch: pytest.M
 
 
 def test_the_fingerprint_is_of_every_source(tmp_path: Path) -> None:
-    assert cache.fingerprint(tmp_path / "none") == ""
+    assert cache.fingerprint([tmp_path / "none"]) == ""
     (tmp_path / "part").mkdir()
+    places = [tmp_path / "a.py", tmp_path / "part"]
     (tmp_path / "a.py").write_text("x = 1\n", encoding="utf-8")
+    assert cache.fingerprint(places) == ""
     (tmp_path / "part" / "b.py").write_text("y = 1\n", encoding="utf-8")
-    seen = {cache.fingerprint(tmp_path)}
+    seen = {cache.fingerprint(places)}
     (tmp_path / "part" / "b.py").write_text("y = 2\n", encoding="utf-8")
-    seen.add(cache.fingerprint(tmp_path))
+    seen.add(cache.fingerprint(places))
     (tmp_path / "part" / "b.py").rename(tmp_path / "part" / "c.py")
-    seen.add(cache.fingerprint(tmp_path))
-    (tmp_path / "d.py").touch()
-    seen.add(cache.fingerprint(tmp_path))
+    seen.add(cache.fingerprint(places))
+    (tmp_path / "part" / "d.py").touch()
+    seen.add(cache.fingerprint(places))
     assert len(seen) == 4
-    (tmp_path / "notes.txt").touch()
-    assert cache.fingerprint(tmp_path) in seen
-    (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere")
-    assert cache.fingerprint(tmp_path) == ""
-    names = {path.name for path in cache._SOURCES.rglob("*.py")}
-    assert {"ir.py", "base.py", "build.py", "cache.py", "tile.py"} <= names
+    (tmp_path / "part" / "notes.txt").touch()
+    (tmp_path / "beside.py").touch()
+    assert cache.fingerprint(places) in seen
+    (tmp_path / "part" / "gone.py").symlink_to(tmp_path / "nowhere")
+    assert cache.fingerprint(places) == ""
+
+
+# imported by the sources of the fingerprint, and nothing that the code depends on
+NO_CODE = {
+    ("dqtsim", "errors"): "how DQTSIM_KERNEL is refused",
+    ("dqtsim", "__version__"): "it is in the key itself",
+    ("dqtsim", "target"): "the numbers of a circuit's modes, which nothing emitted sees",
+}
+
+
+def test_the_fingerprint_covers_all_that_the_code_depends_on() -> None:
+    package = Path(dqtsim.__file__).parent
+    sources = [path for place in cache._SOURCES for path in ([place] if place.suffix else place.rglob("*.py"))]
+    names = {path.name for path in sources}
+    assert {"ir.py", "amx.py", "build.py", "cache.py", "tile.py", "numbers.py"} <= names
+    assert {path.name for path in sources if "native" not in path.parts} == {"numbers.py", "rules.py"}
+    found = {name for source in sources for name in imports(source) if name[0] == "dqtsim"} - NO_CODE.keys()
+    for name in found:
+        place = package.joinpath(*name[1:])
+        assert place.with_suffix(".py") in sources or place / "__init__.py" in sources or place == cache._NATIVE, name
 
 
 def test_an_edited_source_is_compiled(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "emit.py").write_text("one\n", encoding="utf-8")
-    monkeypatch.setattr(cache, "_SOURCES", sources)
-    monkeypatch.setattr(cache, "_RUNNING", cache.fingerprint(sources))
+    monkeypatch.setattr(cache, "_SOURCES", [sources])
+    monkeypatch.setattr(cache, "_RUNNING", cache.fingerprint([sources]))
     cache.library(emit_add, HERE[0])
     again(monkeypatch, never)
     (sources / "emit.py").write_text("two\n", encoding="utf-8")
@@ -152,13 +175,13 @@ def test_an_edited_source_is_compiled(place: Path, tmp_path: Path, monkeypatch: 
     assert adds(again(monkeypatch, emit_add))
     assert files(place) == []
     (tmp_path / "old").rename(old)
-    monkeypatch.setattr(cache, "_RUNNING", cache.fingerprint(sources))
+    monkeypatch.setattr(cache, "_RUNNING", cache.fingerprint([sources]))
     assert adds(again(monkeypatch, emit_add))
     assert len(files(place)) == 2
 
 
 def test_without_sources_there_is_no_cache(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_SOURCES", tmp_path / "archive.zip")
+    monkeypatch.setattr(cache, "_SOURCES", [tmp_path / "archive.zip"])
     monkeypatch.setattr(cache, "_RUNNING", "")
     assert adds(cache.library(emit_add, HERE[0]))
     assert not place.exists()

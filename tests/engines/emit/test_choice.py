@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native import emit
+from dqtsim.engines.native.compile.functions import Functions
 from dqtsim.engines.native.emit import saturate_each
 from dqtsim.engines.native.emit.choice import CHOICE, ELSEWHERE
-from dqtsim.engines.native.emit.functions import Functions
 from dqtsim.engines.native.emit.nest import NEST
 from dqtsim.engines.native.emit.one_bit import BITS
 from dqtsim.engines.native.emit.overflow import NARROW
 from dqtsim.engines.native.emit.tile import CONV
 from dqtsim.engines.native.ir import Record
-from dqtsim.engines.native.isa.base import ISAS
+from dqtsim.engines.native.isa import ISAS
 from dqtsim.spec import Rounding
 from tests.vectorkernels import kernels
 

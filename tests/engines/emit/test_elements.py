@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dqtsim.engines.native.emit.add import ADD
 from dqtsim.engines.native.emit.table import TABLE
-from dqtsim.engines.native.isa.base import Isa
+from dqtsim.engines.native.isa import Isa
 from dqtsim.spec import Rounding
 
 from .compiled import GUARD, address, arena, run

@@ -8,18 +8,10 @@ import pytest
 from llvmlite import ir
 
 from dqtsim.engines.native.compile import cache
-from dqtsim.engines.native.compile.build import choose
-from dqtsim.engines.native.emit.functions import (
-    DEPTHWISE,
-    MAIN,
-    REGISTERS,
-    Functions,
-    can_count,
-    emit_library,
-    libraries,
-    library_of,
-)
-from dqtsim.engines.native.isa.base import AND, ISAS, SMALL, XOR, Isa
+from dqtsim.engines.native.compile.build import choose, host, products
+from dqtsim.engines.native.compile.functions import Functions
+from dqtsim.engines.native.emit.libraries import DEPTHWISE, MAIN, REGISTERS, emit_library, libraries, library_of
+from dqtsim.engines.native.isa import AND, ISAS, SMALL, XOR, Isa
 from dqtsim.engines.registry import run
 from dqtsim.planner import plan
 from dqtsim.spec import Rounding
@@ -55,8 +47,9 @@ def test_a_name_says_where_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 def test_libraries(isa: Isa) -> None:
-    products = {"avx2": (SMALL,), "vnni512": (AND, XOR) if can_count(isa) else ()}.get(isa.name, ())
-    assert libraries(isa) == (MAIN, DEPTHWISE, REGISTERS, *products)
+    counts = (AND, XOR) if host()[1].get("avx512vpopcntdq") else ()
+    assert products(isa) == {"avx2": (SMALL,), "vnni512": counts}.get(isa.name, ())
+    assert libraries(products(isa)) == (MAIN, DEPTHWISE, REGISTERS, *products(isa))
 
 
 @pytest.mark.parametrize("name", kernels())
@@ -65,7 +58,7 @@ def test_every_function_is_where_its_name_says(name: str) -> None:
     functions = Functions(isa, Rounding.TIES_UP)
     names = list(functions)
     assert len(functions) == len(names) == len(set(names))
-    assert {library_of(name) for name in names} == set(libraries(isa))
+    assert {library_of(name) for name in names} == set(libraries(products(isa)))
     assert len({functions[name] for name in names}) == len(names)
     assert not any(name.startswith("out_") for name in names)
     for unknown in ("tile_9x9", "quads_9x9", f"{AND}tile_9x9", f"{SMALL}nothing"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dqtsim.engines.native.emit.picture import PICTURE
 from dqtsim.engines.native.emit.planes import PLANES
-from dqtsim.engines.native.isa.base import Isa
+from dqtsim.engines.native.isa import Isa
 
 from .compiled import GUARD, address, arena, fenced, run
 from .integers import CHUNKS, SIZES, any_codes, every_isa, seeds

@@ -18,7 +18,7 @@ from dqtsim.engines.native.emit.picture import PICTURE
 from dqtsim.engines.native.emit.planes import PLANES
 from dqtsim.engines.native.emit.table import TABLE
 from dqtsim.engines.native.ir import Record
-from dqtsim.engines.native.isa.base import Isa
+from dqtsim.engines.native.isa import Isa
 
 from .compiled import GUARD, HERE, Chosen, address, arena, each_chunk, fenced, run
 from .integers import CHUNKS, SIZES, any_codes, every_isa, seeds

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native.emit.overflow import NARROW
-from dqtsim.engines.native.isa.base import Isa
+from dqtsim.engines.native.isa import Isa
 from dqtsim.spec import Rounding
 
 from .compiled import Chosen, address, arena, fenced, run

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dqtsim import spec
 from dqtsim.engines.native.emit.nest import NEST
-from dqtsim.engines.native.isa.base import Isa
+from dqtsim.engines.native.isa import Isa
 from dqtsim.numbers import of_nesting
 from dqtsim.spec import Nesting, Rounding
 

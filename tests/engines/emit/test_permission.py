@@ -12,11 +12,13 @@ from llvmlite import binding
 
 from dqtsim.cli import main
 from dqtsim.engines.native.compile import build
-from dqtsim.engines.native.isa.base import ISAS
+from dqtsim.engines.native.isa import ISAS
+from dqtsim.engines.native.isa.amx import permitted as matrices_permitted
 from dqtsim.errors import InputError
 from tests.vectorkernels import kernels
 
 AMX, NEXT = ISAS[0], ISAS[1]
+(NEEDS,) = AMX.needs
 
 
 class Library:
@@ -52,10 +54,11 @@ def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def modern(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU have all that the kernel needs, on Linux."""
-    features = dict.fromkeys((*AMX.needs, "avx2"), True)
+    features = dict.fromkeys((*NEEDS, "avx2"), True)
     monkeypatch.setattr(binding, "get_host_cpu_name", lambda: "modern")
     monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(build, "architecture", lambda: AMX.architecture[0])
 
 
 @pytest.mark.parametrize("answer", [0, -1, 1, 22])
@@ -63,7 +66,7 @@ def test_linux_is_asked_for_the_registers(answer: int, monkeypatch: pytest.Monke
     library = Library(answer)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library if name is None else never(name))
-    assert build.matrices_permitted() == (answer == 0)
+    assert matrices_permitted() == (answer == 0)
     # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
     assert library.asked == [(158, 0x1023, 18)]
 
@@ -72,19 +75,19 @@ def test_linux_is_asked_for_the_registers(answer: int, monkeypatch: pytest.Monke
 def test_no_other_system_is_asked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", name)
     monkeypatch.setattr(ctypes, "CDLL", never)
-    assert not build.matrices_permitted()
+    assert not matrices_permitted()
 
 
 @pytest.mark.parametrize("open_library", [no_library, lambda _name: object()], ids=["no library", "no system calls"])
 def test_a_system_that_cannot_be_asked(open_library: Callable[[object], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", open_library)
-    assert not build.matrices_permitted()
+    assert not matrices_permitted()
 
 
 def test_a_cpu_without_them_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binding, "get_host_cpu_features", lambda: {"avx2": True, "amx-tile": False})
-    monkeypatch.setattr(build, "matrices_permitted", never)
+    monkeypatch.setattr(ctypes, "CDLL", never)
     assert build.host()[1] == {"avx2": True, "amx-tile": False}
 
 
@@ -92,7 +95,7 @@ def test_a_cpu_without_them_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("permitted", [False, True])
 def test_what_is_refused_is_missing(permitted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library(0 if permitted else -1))
-    assert build.host() == ("modern", {**dict.fromkeys((*AMX.needs, "avx2"), True), "amx-tile": permitted})
+    assert build.host() == ("modern", {**dict.fromkeys((*NEEDS, "avx2"), True), "amx-tile": permitted})
     assert build.choose({}).isa is (AMX if permitted else NEXT)
     assert build.missing(AMX, build.host()[1]) == ([] if permitted else ["amx-tile"])
     if permitted:
@@ -109,7 +112,7 @@ def test_what_is_refused_is_missing(permitted: bool, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("how", ["refused", "no library", "another system"])
 def test_the_page_about_a_computer_that_refuses(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "another system":
-        monkeypatch.setattr(build, "matrices_permitted", lambda: False)
+        monkeypatch.setattr(sys, "platform", "freebsd14")
     else:
         monkeypatch.setattr(ctypes, "CDLL", no_library if how == "no library" else lambda _name: Library(-1))
     result = CliRunner().invoke(main, ["info", "--machine", "--json"], catch_exceptions=False)
@@ -129,7 +132,7 @@ def test_the_page_about_a_computer_that_refuses(how: str, monkeypatch: pytest.Mo
 
 
 def test_asking_twice_is_no_harm() -> None:
-    first, second = build.matrices_permitted(), build.matrices_permitted()
+    first, second = matrices_permitted(), matrices_permitted()
     assert first == second
     # a CPU with the kernel is one that permits it
     assert first or "amx" not in kernels()

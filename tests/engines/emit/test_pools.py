@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dqtsim.engines.native.emit.average_pool import AVERAGE_POOL
 from dqtsim.engines.native.emit.max_pool import MAX_POOL
 from dqtsim.engines.native.ir import Record
-from dqtsim.engines.native.isa.base import Isa
+from dqtsim.engines.native.isa import Isa
 from dqtsim.spec import Rounding
 
 from .compiled import GUARD, address, arena, fenced, run

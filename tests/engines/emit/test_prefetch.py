@@ -10,10 +10,10 @@ from llvmlite import ir
 
 from dqtsim.engines.native.compile import build
 from dqtsim.engines.native.emit import epilogue
-from dqtsim.engines.native.emit.functions import shapes_of
+from dqtsim.engines.native.emit.libraries import shapes_of
 from dqtsim.engines.native.emit.tile import CODES, LOGITS, TileKind
 from dqtsim.engines.native.ir import I64, Emitter, Record
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.spec import Rounding
 
 HERE = [isa for isa in ISAS if not build.missing(isa, build.host()[1])]

@@ -20,8 +20,8 @@ import numpy as np
 
 from dqtsim.engines.native.check import ProgramError, check
 from dqtsim.engines.native.check.kernels import kernels_of
-from dqtsim.engines.native.emit.functions import Functions
-from dqtsim.engines.native.isa.base import AND, ISAS, Isa
+from dqtsim.engines.native.compile.functions import Functions
+from dqtsim.engines.native.isa import AND, ISAS, Isa
 from dqtsim.engines.native.lower import layer, one_bit, tiles
 from dqtsim.engines.native.lower.lower import lower
 from dqtsim.engines.native.memory import Constant, Data, Function, Slabs, Spot, Table, Word, rounded

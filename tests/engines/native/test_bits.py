@@ -12,12 +12,12 @@ from llvmlite import ir
 from dqtsim import spec
 from dqtsim.engines.native import native
 from dqtsim.engines.native.compile import build
+from dqtsim.engines.native.compile.functions import Functions, can_count
 from dqtsim.engines.native.emit import epilogue as codes
 from dqtsim.engines.native.emit import one_bit as kernel_bits
 from dqtsim.engines.native.emit.choice import ELSEWHERE
-from dqtsim.engines.native.emit.functions import Functions, can_count
 from dqtsim.engines.native.emit.one_bit import BITS, CHANNELS
-from dqtsim.engines.native.isa.base import AND, ISAS, XOR
+from dqtsim.engines.native.isa import AND, ISAS, XOR
 from dqtsim.engines.native.lower import one_bit
 from dqtsim.engines.native.memory import NOWHERE, Planes
 from dqtsim.engines.native.program import Operation

@@ -15,8 +15,8 @@ from dqtsim.engines.native.check import ProgramError, check
 from dqtsim.engines.native.check.check import FOOTPRINTS
 from dqtsim.engines.native.check.kernels import kernels_of
 from dqtsim.engines.native.check.words import Words
-from dqtsim.engines.native.emit.functions import Functions, can_count
-from dqtsim.engines.native.isa.base import AND, ISAS, XOR, Isa
+from dqtsim.engines.native.compile.functions import Functions, can_count
+from dqtsim.engines.native.isa import AND, ISAS, XOR, Isa
 from dqtsim.engines.native.lower.lower import lower
 from dqtsim.engines.native.memory import Constant, Function, Spot, Table, Word
 from dqtsim.engines.native.operations import RECORDS

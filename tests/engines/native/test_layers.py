@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native import native
-from dqtsim.engines.native.emit.functions import Functions, sizes_of
+from dqtsim.engines.native.compile.functions import Functions
 from dqtsim.engines.native.emit.tile import CODES, DEPTH, LOGITS, QUADS
-from dqtsim.engines.native.isa.base import ISAS, SMALL, Isa
+from dqtsim.engines.native.isa import ISAS, SMALL, Isa
 from dqtsim.engines.native.lower.geometry import taps_of
 from dqtsim.engines.native.lower.residual import MOST_HALVED
 from dqtsim.engines.native.lower.state import borders, spread
@@ -73,9 +73,12 @@ def test_taps_of_each_channel_alone() -> None:
 def test_layers_ask_for_tiles_that_are_compiled(name: str) -> None:
     isa = next(isa for isa in ISAS if isa.name == name)
     compiled = Functions(isa, Rounding.TIES_UP).keys()
-    kinds = (CODES, QUADS if isa.packs else DEPTH)
+    kinds = (CODES, QUADS if isa.depthwise.quads else DEPTH)
     for pixels, outputs in product([*range(1, 70), 196, 784, 3136], [*range(1, 40), 48, 64, 65, 144, 1000]):
-        for kind, matrices in [*product(kinds, [False]), *product([CODES], [True] * (isa.matrices and pixels > 1))]:
+        for kind, matrices in [
+            *product(kinds, [False]),
+            *product([CODES], [True] * (isa.matrices is not None and pixels > 1)),
+        ]:
             size, most = tile_of(isa, pixels, outputs, kind=kind, matrices=matrices)
             names = {block.kernel for block in blocks_of(isa, kind, size, outputs, most)}
             assert names <= compiled
@@ -97,7 +100,7 @@ def test_a_tile_wastes_as_few_pixels_as_it_can(isa: Isa) -> None:
         if isa.matrices:
             assert tile_of(isa, pixels, 1, matrices=True)[0] == (16 if pixels <= 16 else 32)
         wasted = -(-pixels // size) * size
-        assert all(wasted <= -(-pixels // other) * other for other in sizes_of(isa, most) if other > 1)
+        assert all(wasted <= -(-pixels // other) * other for other in isa.shapes[most] if other > 1)
 
 
 def test_weights_that_leave_the_cache_are_read_once() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dqtsim.engines.native import native
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.engines.native.lower import lower as driver
 from dqtsim.engines.native.lower.lower import lower
 from dqtsim.engines.native.lower.state import Emit, Handler, Known, Lowering
@@ -62,7 +62,7 @@ def test_one_bit_more_is_another_program() -> None:
 
 DUMPED = """
 from hashlib import sha256
-from dqtsim.engines.native.isa.base import ISAS
+from dqtsim.engines.native.isa import ISAS
 from dqtsim.engines.native.lower.lower import lower
 from tests.engines.native.mutants import plans
 for name in ("small", "WRAP", "ones"):
@@ -101,7 +101,7 @@ RUN = """
 import pickle, sys
 import numpy as np
 from dqtsim.engines.native.compile.build import choose
-from dqtsim.engines.native.emit.functions import Functions
+from dqtsim.engines.native.compile.functions import Functions
 from dqtsim.engines.native.run.loaded import Instance, Library, Loaded
 from tests.builders import compiled, network, picture
 plan = compiled(network())

@@ -16,7 +16,7 @@ from dqtsim.engines.native import native
 from dqtsim.engines.native.compile import build
 from dqtsim.engines.native.emit.tile import BLOCK, VARIANT
 from dqtsim.engines.native.ir import I32, Emitter, Record, vector
-from dqtsim.engines.native.isa.base import ISAS, SMALL
+from dqtsim.engines.native.isa import ISAS, SMALL
 from dqtsim.engines.native.memory import Constant, Function, Table, Word
 from dqtsim.engines.native.program import Operation
 from dqtsim.engines.native.proofs import tables
@@ -51,7 +51,7 @@ def emit_dot(module: Any) -> None:
     e = Emitter(module, "dot")
     a, b, out = e.unpack(DOT, e.arguments[0], "a", "b", "out")
     lanes = vector(I32, AVX2.lanes)
-    e.store(AVX2.dots[SMALL](e, e.load(out, lanes), e.load(a, lanes), e.load(b, lanes)), out)
+    e.store(AVX2.dots[SMALL].add(e, e.load(out, lanes), e.load(a, lanes), e.load(b, lanes)), out)
     e.done()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dqtsim import spec
 from dqtsim.engines.native.emit.tile import CODES, DEPTH, LOGITS, QUADS
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.engines.native.proofs import tables
 from dqtsim.engines.native.proofs.tables import FAR, I32_MOST, I64_SAFE, Scaling
 from dqtsim.engines.native.proofs.variants import bias_register, row_index
@@ -230,7 +230,7 @@ def test_one_channel_without_proof_is_enough(rounding: Rounding) -> None:
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 @pytest.mark.parametrize("kind", [CODES, LOGITS, DEPTH, QUADS])
 def test_blocks_hold_every_channel_once(isa: Isa, kind: str) -> None:
-    if kind in (DEPTH, QUADS) and isa.packs != (kind == QUADS):
+    if kind in (DEPTH, QUADS) and bool(isa.depthwise.quads) != (kind == QUADS):
         return
     for outputs, most in product([*range(1, 150, 7), 16, 64, 1000], range(1, 5)):
         blocks = tables.blocks_of(isa, kind, 4, outputs, most)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqtsim.engines.native.emit.tile import CODES, DEPTH, LOGITS, QUADS
-from dqtsim.engines.native.isa.base import ISAS, Isa
+from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.engines.native.lower.tiles import (
     DEPTH_BYTES,
     L2_BYTES,

@@ -9,7 +9,7 @@ import pytest
 
 from dqtsim.engines.native import native
 from dqtsim.engines.native.emit.choice import ELSEWHERE, NONE
-from dqtsim.engines.native.isa.base import AND, ISAS, Isa
+from dqtsim.engines.native.isa import AND, ISAS, Isa
 from dqtsim.engines.native.lower.lower import lower
 from dqtsim.engines.native.memory import Constant, Data
 from dqtsim.engines.native.program import Operation, Program

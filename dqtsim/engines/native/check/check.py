@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 
 from ..emit.choice import REFUSED
-from ..isa.base import AND, ISAS, Isa
+from ..isa import AND, Isa, named
 from ..memory import SLACK, Address, Constant, Flat, Place, Planes, Spot, Table
 from ..program import Fallback, Program
 from . import layers, moves
@@ -46,7 +46,7 @@ def check(program: Program) -> None:
     the end of a buffer or a constant; codes of a pixel of 4 bytes are stored with a whole vector, and what is too much
     of it may lie behind the end of a buffer too.
     """
-    isa = next((isa for isa in ISAS if isa.name == program.isa), None)
+    isa = named(program.isa)
     if isa is None:
         _refuse(f"the program is for an instruction set {program.isa}, which there is none of")
     _check_buffers(program)
@@ -74,7 +74,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 def _has(isa: Isa, function: str) -> bool:
     """Return whether an instruction set has an operation: some are for matrices or counted bits only."""
-    return (function != "panels" or isa.matrices) and (function != "bits" or AND in isa.dots)
+    return (function != "panels" or isa.matrices is not None) and (function != "bits" or AND in isa.dots)
 
 
 def _check_buffers(program: Program) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from ..emit.functions import DEPTH_PIXELS, MATRIX_PIXELS, QUAD_LANES, SHAPES, shapes_of
-from ..emit.tile import CODES, DEPTH, LOGITS, PACKED, QUADS
-from ..isa.base import AND, ISAS, SMALL, XOR
+from ..emit.libraries import shapes_of
+from ..emit.tile import CODES, DEPTH, LOGITS, QUADS
+from ..isa import AND, SMALL, XOR, named
+from ..isa.base import PACKED
 
 _NAME = re.compile(rf"({SMALL}|{AND}|{XOR}|)({CODES}|{LOGITS}|{DEPTH}|{QUADS})_(\d+)x(\d+)(?:x(\d+))?")
 
@@ -32,21 +33,21 @@ class Kernel:
 @cache
 def kernels_of(name: str) -> Mapping[str, Kernel]:
     """Return the kernels of an instruction set."""
-    isa = next(isa for isa in ISAS if isa.name == name)
+    isa = named(name)
+    assert isa is not None
     names = []
     for product in ("", *isa.dots):
         for pixels, vectors in shapes_of(isa):
             names.append(f"{product}{CODES}_{pixels}x{vectors}")
             if pixels == 1 and product not in (AND, XOR):
                 names.append(f"{product}{LOGITS}_{pixels}x{vectors}")
-    pixels = DEPTH_PIXELS[isa.lanes]
-    if isa.packs:
-        names += [f"{QUADS}_{pixels}x{PACKED}x{lanes}" for lanes in QUAD_LANES[isa.lanes]]
-    else:
-        names += [f"{DEPTH}_{pixels}x{vectors}" for vectors in SHAPES[isa.lanes]]
+    pixels = isa.depthwise.pixels
+    names += [f"{QUADS}_{pixels}x{PACKED}x{quads.lanes}" for quads in isa.depthwise.quads]
+    if not isa.depthwise.quads:
+        names += [f"{DEPTH}_{pixels}x{vectors}" for vectors in isa.shapes]
     found = {name: _kernel(name, isa.lanes, matrix=False) for name in names}
-    if isa.matrices:
-        names = [f"{CODES}_{pixels}x{vectors}" for pixels in MATRIX_PIXELS for vectors in SHAPES[isa.lanes]]
+    if isa.matrices is not None:
+        names = [f"{CODES}_{pixels}x{vectors}" for pixels in isa.matrices.pixels for vectors in isa.shapes]
         found |= {name: _kernel(name, isa.lanes, matrix=True) for name in names}
     return found
 

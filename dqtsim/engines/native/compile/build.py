@@ -3,9 +3,7 @@
 llvmlite is imported where it is used, so that asking for this module costs nothing.
 """
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,16 +15,6 @@ if TYPE_CHECKING:
     from ..isa.base import Isa
 
 VARIABLE = "DQTSIM_KERNEL"
-# what the variable may say beside the names of instruction sets: the first of these that the CPU has
-_FAMILIES = {"vnni": ("vnni512", "vnni256")}
-# AVX-512 VNNI with VL has the same vpdpbusd of 256 bits that AVX-VNNI has
-_OTHER_NEEDS = {"vnni256": ("avx2", "avx512vl", "avx512vnni")}
-# what a CPU that is no more than an AVX2 one does not have, by the first letters of LLVM's names
-_ABOVE_AVX2 = ("amx", "avx10", "avx512", "avxvnni")
-
-# Linux on x86-64: the number of the system call, what it is asked, and for which state
-_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
-
 # an engine that is closed frees its code, which other threads may be running until the process ends; LLVM may read the
 # bytes of an object for as long
 _KEPT: list[tuple[Any, bytes]] = []
@@ -45,17 +33,16 @@ def choose(environment: Mapping[str, str] | None = None, features: Mapping[str, 
 
     Without arguments: this process's environment and this CPU's features, by LLVM's names.
     """
-    from ..isa.base import ISAS
+    from ..isa import ISAS
 
     asked = (os.environ if environment is None else environment).get(VARIABLE) or "auto"
-    features = host()[1] if features is None else features
     if asked == "auto":
         # the last one needs nothing
         return Choice(next(isa for isa in ISAS if not missing(isa, features)), "it is the best that this CPU has")
-    names = _FAMILIES.get(asked, (asked,))
-    wanted = [isa for isa in ISAS if isa.name in names]
+    wanted = [isa for isa in ISAS if asked in (isa.name, *isa.families)]
     if not wanted:
-        known = ", ".join(["auto", *_FAMILIES, *(isa.name for isa in ISAS)])
+        families = dict.fromkeys(family for isa in ISAS for family in isa.families)
+        known = ", ".join(["auto", *families, *(isa.name for isa in ISAS)])
         raise InputError(f"{VARIABLE} is one of {known}; found '{asked}' in the environment.")
     for isa in wanted:
         if not missing(isa, features):
@@ -64,49 +51,59 @@ def choose(environment: Mapping[str, str] | None = None, features: Mapping[str, 
     raise InputError(f"{VARIABLE} names a kernel that the CPU can run; found '{asked}', but this CPU lacks {lacks}.")
 
 
-def missing(isa: "Isa", features: Mapping[str, bool]) -> list[str]:
-    """Return the features that a CPU with these `features` lacks for an instruction set."""
-    other = _OTHER_NEEDS.get(isa.name)
-    if other and all(features.get(name) for name in other):
-        return []
-    return [name for name in isa.needs if not features.get(name)]
+def missing(isa: "Isa", features: Mapping[str, bool] | None = None) -> list[str]:
+    """Return what a CPU with these `features` lacks for an instruction set: features, or all of its architecture.
+
+    features: of a CPU of the instruction set's architecture. Without them: this computer's, which may be another.
+    """
+    if features is None:
+        features = host()[1]
+        foreign = [] if not isa.architecture or architecture() in isa.architecture else [*isa.architecture[:1]]
+    else:
+        foreign = []
+    lacks = [[name for name in names if not features.get(name)] for names in isa.needs]
+    return (lacks[0] if lacks and all(lacks) else []) or foreign
+
+
+def products(isa: "Isa") -> tuple[str, ...]:
+    """Return the dot products with names of an instruction set that this CPU has."""
+    features = host()[1]
+    return tuple(name for name, product in isa.dots.items() if all(features.get(need) for need in product.needs))
+
+
+def architecture() -> str:
+    """Return what LLVM calls the architecture of this process."""
+    from llvmlite import binding
+
+    return str(binding.get_process_triple()).partition("-")[0]
 
 
 @cache
 def host() -> tuple[str, Mapping[str, bool]]:
-    """Return this CPU's name and features as LLVM calls them."""
+    """Return this CPU's name and features as LLVM calls them, but for what the system does not permit."""
     from llvmlite import binding
+
+    from ..isa import ISAS
 
     try:
         name, features = binding.get_host_cpu_name(), dict(binding.get_host_cpu_features())
     except RuntimeError:  # LLVM cannot ask this kind of CPU
         return "generic", {}
-    if features.get("amx-tile") and not matrices_permitted():
-        features["amx-tile"] = False
+    for feature, permitted in {feature: ask for isa in ISAS for feature, ask in isa.asks.items()}.items():
+        if features.get(feature):
+            features[feature] = permitted()
     return name, features
-
-
-def matrices_permitted() -> bool:
-    """Return whether the system lets this process use the matrix registers of AMX, which have to be asked for."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0  # type: ignore[no-any-return]
-    except (OSError, AttributeError):
-        return False
 
 
 def processor(isa: "Isa") -> tuple[str, str]:
     """Return for which CPU and features LLVM compiles an instruction set on this computer.
 
-    `portable` is the same on all computers of an architecture; `avx2` uses nothing that came after it, because LLVM
-    would make other instructions of the ones that the kernel is written in.
+    What needs nothing is the same on all computers of an architecture.
     """
     if not isa.needs:
         return "generic", ""
     name, features = host()
-    newer = _ABOVE_AVX2 if isa.name == "avx2" else ()
-    signs = {feature: has and not feature.startswith(newer) for feature, has in features.items()}
+    signs = {feature: has and not feature.startswith(isa.hides) for feature, has in features.items()}
     return name, ",".join(f"{'+' if has else '-'}{feature}" for feature, has in sorted(signs.items()))
 
 
@@ -125,13 +122,11 @@ def optimized(module: Any, isa: "Isa") -> tuple[Any, Any]:
     machine = _target_machine(*processor(isa))
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
-    if isa.lanes == 16:
-        for function in module.functions:
-            if not function.is_declaration:
-                # LLVM halves vectors of 512 bits where it takes a CPU to be faster so; llvmlite's set of attributes
-                # prints any string, but its own `add` knows only those without a value
-                set.add(function.attributes, '"prefer-vector-width"="512"')
-                set.add(function.attributes, '"min-legal-vector-width"="512"')
+    for function in module.functions:
+        if not function.is_declaration:
+            for name, value in isa.attributes.items():
+                # llvmlite's set of attributes prints any string, but its own `add` knows only those without a value
+                set.add(function.attributes, f'"{name}"="{value}"')
     parsed = binding.parse_assembly(str(module))
     parsed.verify()
     builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))

@@ -55,20 +55,30 @@ class State:
     problem: str
 
 
-def fingerprint(folder: Path) -> str:
-    """Return a hash of all Python sources under a folder, "" if there are none to read."""
+def fingerprint(places: Iterable[Path]) -> str:
+    """Return a hash of Python sources: files, and all that is under folders; "" if one has nothing to read."""
     digest = sha256()
-    paths = sorted(folder.rglob("*.py"))
     try:
-        for path in paths:
-            source = path.read_bytes()
-            digest.update(f"{path.relative_to(folder).as_posix()} {len(source)}\n".encode() + source)
+        for place in places:
+            paths = [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
+            if not paths:
+                return ""
+            for path in paths:
+                source = path.read_bytes()
+                name = path.relative_to(place.parent).as_posix()
+                digest.update(f"{name} {len(source)}\n".encode() + source)
     except OSError:
         return ""
-    return digest.hexdigest() if paths else ""
+    return digest.hexdigest()
 
 
-_SOURCES = Path(__file__).parent.parent
+_NATIVE = Path(__file__).parent.parent
+_PACKAGE = _NATIVE.parent.parent
+# all that the code depends on: what is emitted, for what, how it is compiled, and the numbers of choices
+_SOURCES = (
+    *(_NATIVE / name for name in ("ir.py", "isa", "emit", "compile")),
+    *(_PACKAGE / name for name in ("numbers.py", "spec/rules.py")),
+)
 # what this process runs, whatever an editor does to the files while it runs
 _RUNNING = fingerprint(_SOURCES)
 _LIBRARIES: dict[tuple[str, ...], Mapping[str, int]] = {}

@@ -5,7 +5,7 @@ from typing import Any
 from llvmlite import ir
 
 from ..ir import I32, I64, WORD, Emitter, constant, vector
-from ..isa.base import Isa
+from ..isa.base import Isa, Matrices
 from . import matrix
 from .choice import variant_of
 from .rows import rows_of
@@ -26,7 +26,7 @@ def emit_conv(module: Any, isa: Isa) -> str:
         share = b.sdiv(b.mul(total, b.add(chunk, constant(I64, step))), chunks)
         return b.select(divided, share, total if step else constant(I64, 0))
 
-    matrices = matrix.Panels(e, words, chunk, pixels, group) if isa.matrices else None
+    matrices = matrix.Panels(e, words, chunk, pixels, group, isa.matrices) if isa.matrices else None
     if matrices is not None:
         matrices.begin()
 
@@ -68,13 +68,13 @@ def emit_conv(module: Any, isa: Isa) -> str:
     return "conv"
 
 
-def emit_panels(module: Any) -> str:
+def emit_panels(module: Any, matrices: Matrices) -> str:
     """Add the operation "panels" of CONV records: the panels of all tiles, for the operation "conv" that follows."""
     e = Emitter(module, "panels")
     words, chunk = e.arguments
     source, *_ = constants_of(e, words)
     tiles, chunks, pixels = e.unpack(CONV, words, "tiles", "chunks", "pixels")
-    panels = matrix.Panels(e, words, chunk, pixels, constant(I64, 0))
+    panels = matrix.Panels(e, words, chunk, pixels, constant(I64, 0), matrices)
     with rows_of(e, chunks, chunk, tiles) as tile:
         matrix.gather(e, words, source, tile, pixels, panels.place(tile, tile))
     e.done()

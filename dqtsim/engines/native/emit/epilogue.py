@@ -6,9 +6,9 @@ from llvmlite import ir
 
 from ....spec.rules import Rounding
 from ..ir import I8, I16, I32, I64, Emitter, constant, vector
-from ..isa.base import Isa
+from ..isa.base import PACKED, Isa, Packing
 from .requantize import is_folded, rounded_shift
-from .tile import KIND, PACKED, PARAMETER_BYTES, Tile, TileKind
+from .tile import KIND, PARAMETER_BYTES, Tile, TileKind
 
 
 def emit_tile(
@@ -77,14 +77,14 @@ class Codes(Tile):
         """Return the low byte of a word of the record in every byte of a packed pixel."""
         return self.e.splat(self.e.builder.trunc(self.word(name), I8), 4 * self.count)
 
-    def store_packed(self, *, residual: bool) -> None:
-        """Four vectors of a pixel become its bytes in one store; packing saturates, so limits are applied to bytes."""
+    def store_packed(self, packing: Packing, *, residual: bool) -> None:
+        """Vectors of a pixel become its bytes in one store; packing saturates, so limits are applied to bytes."""
         e, b = self.e, self.e.builder
         places = self.places("target", "target_offsets", 1)
         others = self.places("residual", "residual_offsets", 1) if residual else []
         low, high = self.splat8("low"), self.splat8("high")
         zero = None if is_folded(self.rounding) else self.splat32("zero")
-        addition = Addition(self) if residual else None
+        addition = Addition(self, packing) if residual else None
         codes: list[list[Any]] = [[] for _ in range(self.pixels)]
         # a vector of channels for all pixels first: its constants stay in registers, and codes take the place of sums
         for j in range(PACKED):
@@ -93,23 +93,15 @@ class Codes(Tile):
                 code = self.requantize(self.sums[i][j], constants)
                 codes[i].append(code if zero is None else b.add(code, zero))
         for i in range(self.pixels):
-            packed = e.least(e.greatest(self.pack(codes[i]), low, signed=False), high, signed=False)
+            packed = e.least(e.greatest(packing.pack(e, codes[i]), low, signed=False), high, signed=False)
             if addition is not None:
                 packed = addition.of(packed, e.load(others[i], packed.type))
             e.store(packed, places[i])
 
-    def pack(self, codes: list[Any]) -> Any:
-        """Return the bytes of four vectors of int32, saturated to int16 and then to uint8."""
-        e, size = self.e, 4 * self.count
-        words, halves = vector(I16, size // 2), vector(I8, size)
-        to_words, to_bytes = _PACKS[self.count]
-        pairs = [e.call(to_words, words, codes[k], codes[k + 1]) for k in (0, 2)]
-        return e.call(to_bytes, halves, *pairs)
-
     def store_codes(self, *, residual: bool) -> None:
         """Store the codes uint8 of all pixels, vector by vector where the instruction set has no packing."""
-        if self.packed:
-            self.store_packed(residual=residual)
+        if self.packing is not None:
+            self.store_packed(self.packing, residual=residual)
             return
         e, b, lanes = self.e, self.e.builder, self.count
         places = self.places("target", "target_offsets", 1)
@@ -182,8 +174,8 @@ class Addition:
     are added. The halves are words of their own.
     """
 
-    def __init__(self, tile: Codes) -> None:
-        self.tile = tile
+    def __init__(self, tile: Codes, packing: Packing) -> None:
+        self.tile, self.packing = tile, packing
         b = tile.e.builder
         own, other = (tile.word(name) for name in ("own_multiplier", "other_multiplier"))
         self.halves = []
@@ -204,15 +196,9 @@ class Addition:
             pairs = b.bitcast(tile.weave(*words[j // 2], 16, j % 2), vector(I16, 2 * tile.count))
             total = self.addend
             for half in self.halves:
-                total = b.add(total, e.call(_MADD[tile.count], tile.lanes, pairs, half))
+                total = b.add(total, self.packing.multiply_add(e, pairs, half))
             totals.append(b.ashr(total, self.shift))
-        return e.least(e.greatest(tile.pack(totals), self.low, signed=False), self.high, signed=False)
+        return e.least(e.greatest(self.packing.pack(e, totals), self.low, signed=False), self.high, signed=False)
 
 
-_PACKS = {
-    16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
-    8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
-    4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
-}
-_MADD = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}
 _ADD = ("own_multiplier", "other_multiplier", "addend", "add_shift", "add_low", "add_high")

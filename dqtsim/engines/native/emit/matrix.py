@@ -1,10 +1,11 @@
-"""Convolution by AMX: products of whole matrices of bytes, 16 pixels by 16 channels by 64 taps an instruction (B1).
+"""Convolution by products of whole matrices of bytes, many pixels by channels by taps at once (B1).
 
-A tile of the engine is 16 or 32 pixels. Where 16 pixels lie the same distance apart, matrices of their taps are loaded
-from the input itself; otherwise taps are first gathered into a panel, a row of bytes for each pixel. Weights are packed
-as for vectors, with zeros for the taps that a last matrix has too many, so that any byte may stand there. The sums of
-all pixels and vectors of channels of a block then lie in memory, from where a few pixels at a time take the way out of
-`codes.py`. Sums begin with corr, as they do there, and are exact modulo 2^32.
+The sizes of matrices, their registers and instructions are the instruction set's. Where the pixels of a matrix lie the
+same distance apart, their taps are loaded from the input itself; otherwise they are first gathered into a panel, a row
+of bytes for each pixel. Weights are packed as for vectors, with zeros for the taps that a last matrix has too many, so
+that any byte may stand there. The sums of all pixels and vectors of channels of a block then lie in memory, from where
+a few pixels at a time go through the epilogue of vectors. Sums begin with corr, as they do there, and are exact modulo
+2^32.
 """
 
 from typing import Any
@@ -13,17 +14,12 @@ from llvmlite import ir
 
 from ....spec.rules import Rounding
 from ..ir import I8, I64, Emitter, constant, vector
-from ..isa.base import Isa
+from ..isa.base import Isa, Matrices
 from .epilogue import Codes
 from .tile import CONV, KIND, PARAMETER_BYTES, Tile
 
-# rows of a matrix, bytes of a row
-ROWS, DEPTH = 16, 64
-# pixels that take the way out together: their constants are loaded once for all of them
+# pixels that go through the epilogue together: their constants are loaded once for all of them
 TOGETHER = 8
-# every matrix register has 16 rows of 64 bytes: palette 1, then words of columns and bytes of rows
-CONFIGURATION = bytes([1, *[0] * 15, *[DEPTH, 0] * 8, *[0] * 16, *[ROWS] * 8, *[0] * 8])
-SUMS, PIXELS, WEIGHTS = (0, 1, 2, 3), (4, 5), (6, 7)
 # the words of a CONV record that matrices need
 WORDS = ("matrices", "panel", "row_bytes", "steps", "step_offsets")
 GATHER = ir.FunctionType(ir.VoidType(), [I64] * 4)
@@ -33,15 +29,15 @@ VECTORS, DIRECT, PANELS, ALL_PANELS = range(4)
 
 
 def emit_out(module: Any, isa: Isa, rounding: Rounding, vectors: int) -> None:
-    """Add the way out of TOGETHER pixels of tiles of so many vectors, which all sizes of tiles share.
+    """Add the epilogue of TOGETHER pixels of tiles of so many vectors, which all sizes of tiles share.
 
     Its arguments are those of a kernel; the input is their sums, and weights are not looked at.
     """
     e = Emitter(module, _out_name(vectors), KIND, private=True)
-    b = e.builder
+    b, size = e.builder, 4 * isa.lanes
     tile = Codes(e, isa, rounding, TOGETHER, vectors, isa.lanes)
     tile.sums = [
-        [e.load(b.add(tile.input, constant(I64, DEPTH * (vectors * i + j))), tile.lanes, DEPTH) for j in range(vectors)]
+        [e.load(b.add(tile.input, constant(I64, size * (vectors * i + j))), tile.lanes, size) for j in range(vectors)]
         for i in range(TOGETHER)
     ]
     tile.note_extremes()
@@ -55,75 +51,77 @@ def _out_name(vectors: int) -> str:
 
 
 def emit_tile(module: Any, isa: Isa, pixels: int, vectors: int) -> str:
-    """Add the kernel of `pixels`, 16 or 32, by `vectors` of channels, whose way out is there; return its name.
+    """Add the kernel of `pixels` by `vectors` of channels, whose epilogue is there; return its name.
 
-    Its arguments are those of `codes.emit_tile`; where the CONV record says so, the input is the tile's panel.
+    Its arguments are those of `epilogue.emit_tile`; where the CONV record says so, the input is the tile's panel.
     """
+    assert isa.matrices is not None
     name = f"tile_{pixels}x{vectors}"
     e = Emitter(module, name, KIND)
-    b = e.builder
+    b, size = e.builder, 4 * isa.lanes
     tile = Tile(e, isa, pixels, vectors, isa.lanes)
     held = e.slot(ir.ArrayType(tile.lanes, pixels * vectors))
-    held.align = DEPTH
+    held.align = size
     sums = b.ptrtoint(held, I64)
-    _multiply(tile, sums)
+    _multiply(tile, isa.matrices, sums)
     out = module.globals[_out_name(vectors)]
     with e.loop(constant(I64, pixels), 0, TOGETHER) as first:
-        at = b.add(sums, b.mul(first, constant(I64, DEPTH * vectors)))
+        at = b.add(sums, b.mul(first, constant(I64, size * vectors)))
         table = b.add(tile.table, b.mul(first, constant(I64, 8)))
         b.call(out, [at, constant(I64, 0), tile.parameters, table, tile.channel, tile.words, tile.limits])
     e.done()
     return name
 
 
-def _multiply(tile: Tile, sums: Any) -> None:
+def _multiply(tile: Tile, matrices: Matrices, sums: Any) -> None:
     """Write the sums of all pixels, [pixels][vectors] of lanes, to the address `sums`."""
-    e, b = tile.e, tile.e.builder
-    groups = tile.pixels // ROWS
+    e, b, size, m = tile.e, tile.e.builder, 4 * tile.count, matrices
+    groups = tile.pixels // m.rows
     row, steps, taps = (tile.word(name) for name in ("row_bytes", "steps", "step_offsets"))
     direct = b.icmp_signed("==", tile.word("matrices"), constant(I64, DIRECT))
     table = b.add(tile.word("offsets"), tile.table)
     rows = []
     for g in range(groups):
-        own = e.load(b.add(table, constant(I64, 8 * ROWS * g)), I64, 8)
-        rows.append(b.add(tile.input, b.select(direct, own, b.mul(row, constant(I64, ROWS * g)))))
+        own = e.load(b.add(table, constant(I64, 8 * m.rows * g)), I64, 8)
+        rows.append(b.add(tile.input, b.select(direct, own, b.mul(row, constant(I64, m.rows * g)))))
     # as many vectors at a time as there are registers for their sums
-    width = len(SUMS) // groups
+    width = len(m.sums) // groups
     for start in range(0, tile.vectors, width):
         chosen = range(start, min(start + width, tile.vectors))
-        place = {(g, j): SUMS[g * width + j - start] for g in range(groups) for j in chosen}
+        place = {(g, j): m.sums[g * width + j - start] for g in range(groups) for j in chosen}
         for (_, j), register in place.items():
             # rows that lie 0 bytes apart are the same row
             corr = b.add(tile.parameters, constant(I64, j * PARAMETER_BYTES * tile.count))
-            load(e, register, corr, constant(I64, 0))
+            m.load(e, register, corr, constant(I64, 0))
         with e.loop(steps) as step:
             at = e.load(b.add(taps, b.mul(step, constant(I64, 8))), I64, 8)
-            weights = b.add(tile.weights, b.mul(step, constant(I64, ROWS * DEPTH * tile.vectors)))
+            # a row of weights is four taps of every channel
+            weights = b.add(tile.weights, b.mul(step, constant(I64, m.depth // 4 * size * tile.vectors)))
             for g in range(groups):
-                load(e, PIXELS[g], b.add(rows[g], at), row)
+                m.load(e, m.taps[g], b.add(rows[g], at), row)
             for j in chosen:
-                operand = WEIGHTS[j % len(WEIGHTS)]
-                load(e, operand, b.add(weights, constant(I64, DEPTH * j)), constant(I64, DEPTH * tile.vectors))
+                operand = m.weights[j % len(m.weights)]
+                m.load(e, operand, b.add(weights, constant(I64, size * j)), constant(I64, size * tile.vectors))
                 for g in range(groups):
-                    multiply(e, place[g, j], PIXELS[g], operand)
+                    m.multiply(e, place[g, j], m.taps[g], operand)
         for (g, j), register in place.items():
-            at = b.add(sums, constant(I64, DEPTH * (tile.vectors * ROWS * g + j)))
-            store(e, register, at, constant(I64, DEPTH * tile.vectors))
+            at = b.add(sums, constant(I64, size * (tile.vectors * m.rows * g + j)))
+            m.store(e, register, at, constant(I64, size * tile.vectors))
 
 
-def emit_gather(module: Any) -> str:
+def emit_gather(module: Any, matrices: Matrices) -> str:
     """Add `gather(words, table, source, panel)`: the taps of a tile's pixels, one row of the panel each.
 
     words: of the CONV record, whose segments are here pairs of offsets, from a pixel's first tap and in its row; table:
     bytes from the start of the offset table to this tile; source: address of the first tap of output pixel (0, 0).
-    Whole lines of 64 bytes are copied: what a run has less is read too much, and overwritten by the next run.
+    Whole rows of a matrix are copied: what a run has less is read too much, and overwritten by the next run.
     """
     e = Emitter(module, GATHER_NAME, GATHER)
     words, table, source, panel = e.arguments
     b = e.builder
     copies, count, row, pixels = e.unpack(CONV, words, "segments", "segment_count", "row_bytes", "pixels")
     table = b.add(e.word(CONV, words, "offsets"), table)
-    line = vector(I8, DEPTH)
+    line = vector(I8, matrices.depth)
     with e.loop(pixels) as pixel:
         first = b.add(source, e.load(b.add(table, b.mul(pixel, constant(I64, 8))), I64, 8))
         begin = b.add(panel, b.mul(pixel, row))
@@ -138,8 +136,9 @@ def emit_gather(module: Any) -> str:
 class Panels:
     """What the operation "conv" does beside its loops where its kernels may multiply matrices."""
 
-    def __init__(self, e: Emitter, words: Any, chunk: Any, pixels: Any, group: Any) -> None:
+    def __init__(self, e: Emitter, words: Any, chunk: Any, pixels: Any, group: Any, matrices: Matrices) -> None:
         b = e.builder
+        self.matrices = matrices
         self.e, self.words, self.pixels = e, words, pixels
         mode, self.panel, row = e.unpack(CONV, words, "matrices", "panel", "row_bytes")
         self.used, self.direct, self.own = (
@@ -150,12 +149,8 @@ class Panels:
 
     def begin(self) -> None:
         """Give this thread its matrix registers."""
-        e = self.e
-        data = ir.Constant(ir.ArrayType(I8, len(CONFIGURATION)), bytearray(CONFIGURATION))
-        constants = ir.GlobalVariable(e.module, data.type, "matrices")
-        constants.global_constant, constants.linkage, constants.initializer = True, "internal", data
-        with e.builder.if_then(self.used):
-            e.call("llvm.x86.ldtilecfg", ir.VoidType(), e.builder.bitcast(constants, I8.as_pointer()))
+        with self.e.builder.if_then(self.used):
+            self.matrices.begin(self.e)
 
     def gather(self, source: Any, start: Any, stop: Any) -> None:
         """Gather the taps of the tiles from `start` to before `stop`, if they are this chunk's own."""
@@ -176,7 +171,7 @@ class Panels:
     def end(self) -> None:
         """Give the registers back, so that nobody has to save them."""
         with self.e.builder.if_then(self.used):
-            self.e.call("llvm.x86.tilerelease", ir.VoidType())
+            self.matrices.end(self.e)
 
 
 def gather(e: Emitter, words: Any, source: Any, tile: Any, pixels: Any, panel: Any) -> None:
@@ -184,21 +179,6 @@ def gather(e: Emitter, words: Any, source: Any, tile: Any, pixels: Any, panel: A
     b = e.builder
     table = b.mul(b.mul(tile, pixels), constant(I64, 8))
     b.call(e.module.globals[GATHER_NAME], [words, table, source, panel])
-
-
-def load(e: Emitter, register: int, address: Any, stride: Any) -> None:
-    """Load a matrix whose rows lie `stride` bytes apart."""
-    e.call("llvm.x86.tileloadd64", ir.VoidType(), constant(I8, register), e.pointer(address, I8), stride)
-
-
-def store(e: Emitter, register: int, address: Any, stride: Any) -> None:
-    """Store a matrix."""
-    e.call("llvm.x86.tilestored64", ir.VoidType(), constant(I8, register), e.pointer(address, I8), stride)
-
-
-def multiply(e: Emitter, sums: int, pixels: int, weights: int) -> None:
-    """Add the products of uint8 pixels and int8 weights to int32 sums."""
-    e.call("llvm.x86.tdpbusd", ir.VoidType(), *(constant(I8, register) for register in (sums, pixels, weights)))
 
 
 __all__ = [

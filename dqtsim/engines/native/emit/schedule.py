@@ -5,6 +5,7 @@ upper half, so nothing has to be reset and a thread that was asleep for a whole 
 one chunk: whoever holds none is waited for by nobody, so a core that is taken away delays only the chunk that it had.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -73,12 +74,12 @@ def emit_many(module: Any) -> str:
     return "many"
 
 
-def emit_share(module: Any, pause: str | None, *, yields: bool) -> str:
+def emit_share(module: Any, pause: Callable[[Emitter], None] | None, *, yields: bool) -> str:
     """Add `share(program, operations, size, counters, run)`: what one of several threads does in run number `run`.
 
     counters: address of two COUNTERs per operation, zeros before the first run. Returns when all operations are done,
-    or when the run is over. pause: the intrinsic that spinning CPUs like to see, if there is one. yields: whether the C
-    library has sched_yield.
+    or when the run is over. pause: what a waiting core is told, if there is such a thing. yields: whether the C library
+    has sched_yield.
     """
     kind = ir.FunctionType(ir.VoidType(), [I64] * 5)
     e = Emitter(module, "share", kind)
@@ -120,7 +121,7 @@ def emit_share(module: Any, pause: str | None, *, yields: bool) -> str:
         b.cbranch(b.icmp_unsigned(">=", done, b.add(base, chunks)), over, again)
         b.position_at_end(again)
         if pause is not None:
-            e.call(pause, ir.VoidType())
+            pause(e)
         times = b.add(b.load(looks), constant(I64, 1))
         b.store(times, looks)
         if yields:

@@ -17,7 +17,7 @@ from typing import Any, assert_never
 from llvmlite import ir
 
 from ..ir import I8, I32, I64, Emitter, Record, constant, vector
-from ..isa.base import Isa
+from ..isa.base import PACKED, Isa
 from .choice import CHOICE
 
 # corr, M: 4 bytes each; R, S: 8 bytes each
@@ -87,19 +87,6 @@ class TileKind(StrEnum):
 
 
 CODES, LOGITS, DEPTH, QUADS = TileKind
-# vectors of a block whose codes are packed together
-PACKED = 4
-
-
-def channel_order(lanes: int, vectors: int, *, packs: bool) -> list[int]:
-    """Return which channel of a block each lane of its vectors holds.
-
-    With `packs`, four vectors hold their channels so that packing them to bytes puts them in order: the instruction
-    takes 128 bits of each vector in turn, four lanes.
-    """
-    if packs and vectors == PACKED:
-        return [16 * (lane // 4) + 4 * k + lane % 4 for k in range(vectors) for lane in range(lanes)]
-    return list(range(lanes * vectors))
 
 
 class Tile:
@@ -110,7 +97,8 @@ class Tile:
         # which of the dot products of `isa`, "" for the one of all layers
         self.product = ""
         self.pixels, self.vectors, self.count = pixels, vectors, lanes
-        self.packed = isa.packs and vectors == PACKED
+        # how its codes are packed, if they are
+        self.packing = isa.packing(lanes, vectors)
         self.lanes = vector(I32, lanes)
         self.input, self.weights, self.parameters, self.table, self.channel, self.words, self.limits = e.arguments
         self.sums: list[list[Any]] = []
@@ -208,9 +196,8 @@ class Tile:
         e, b, isa = self.e, self.e.builder, self.isa
         size = 4 * isa.lanes
         loaded = [e.load(b.add(weights, constant(I64, j * size)), self.lanes, size) for j in range(self.vectors)]
-        usual = not self.product
-        dot = isa.dot if usual else isa.dots[self.product]
-        operands = [isa.weights(e, lanes) for lanes in loaded] if usual else loaded
+        product = isa.dots[self.product] if self.product else isa.dot
+        operands = [product.weights(e, lanes) for lanes in loaded]
         if isa.ahead:
             # each line once, and early enough to be there when its step comes; past the end it does nothing
             for j in range(self.vectors):
@@ -218,8 +205,8 @@ class Tile:
         added = []
         for i in range(self.pixels):
             four = e.splat(e.load(taps[i], I32), isa.lanes)
-            codes = isa.pixels(e, four) if usual else four
-            added.append([dot(e, sums[i][j], codes, operands[j]) for j in range(self.vectors)])
+            codes = product.pixels(e, four)
+            added.append([product.add(e, sums[i][j], codes, operands[j]) for j in range(self.vectors)])
         return added
 
     def step_of_depth(self, sums: list[list[Any]], taps: list[Any], weights: Any) -> list[list[Any]]:
@@ -239,24 +226,25 @@ class Tile:
     def step_of_quads(self, sums: list[list[Any]], pixels: list[Any], taps: Any, weights: Any) -> list[list[Any]]:
         """Return the sums after four taps of every pixel, each channel with its own weights.
 
-        Bytes of four taps are woven so that each lane has the four of one channel, in the order of `channel_order`.
+        Bytes of four taps are woven so that each lane has the four of one channel, in the order of the packing.
         """
         e, b, size = self.e, self.e.builder, 4 * self.count
         offsets = [e.load(b.add(taps, constant(I64, 8 * t)), I64, 8) for t in range(4)]
         own = [e.load(b.add(weights, constant(I64, j * size)), self.lanes, size) for j in range(PACKED)]
-        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.count}"
+        dot = next(each.dot for each in self.isa.depthwise.quads if each.lanes == self.count)
         added = []
         for i in range(self.pixels):
             first, second, third, fourth = (e.load(b.add(pixels[i], at), vector(I8, size)) for at in offsets)
             pairs = [(self.weave(first, second, 8, k), self.weave(third, fourth, 8, k)) for k in range(2)]
             fours = [self.weave(*pairs[j // 2], 16, j % 2) for j in range(PACKED)]
-            added.append([e.call(name, self.lanes, sums[i][j], fours[j], own[j]) for j in range(PACKED)])
+            added.append([dot(e, sums[i][j], fours[j], own[j]) for j in range(PACKED)])
         return added
 
     def weave(self, a: Any, other: Any, bits: int, half: int) -> Any:
-        """Return elements of `bits` bits of a and other in turn, of the lower or upper half of every 128 bits."""
+        """Return elements of `bits` bits of a and other in turn, of one half of what the packing takes in turn."""
         b = self.e.builder
-        each = 128 // bits
+        assert self.packing is not None
+        each = 32 * self.packing.in_turn // bits
         kind = vector(ir.IntType(bits), 32 * self.count // bits)
         order = []
         for start in range(0, kind.count, each):
@@ -291,7 +279,7 @@ class Tile:
     def store_in_order(self, value: Any, place: Any, j: int) -> None:
         """Store int32 lanes of vector `j` where their channels belong; four lanes are four channels in a row."""
         e, b = self.e, self.e.builder
-        order = channel_order(self.count, self.vectors, packs=self.packed)
+        order = self.isa.channel_order(self.count, self.vectors)
         for lane in range(0, self.count, 4):
             part = ir.Constant(vector(I32, 4), list(range(lane, lane + 4)))
             four = b.shuffle_vector(value, value, part)
@@ -310,5 +298,4 @@ __all__ = [
     "QUADS",
     "VARIANT",
     "TileKind",
-    "channel_order",
 ]

@@ -47,7 +47,7 @@ def conv(known: Known, step: Step) -> Emit | None:
         return None
     group, outputs = step.node.integer("group"), step.call.type.shape[1]
     depth = group == place.channels == outputs and group > 4
-    kind = (QUADS if known.isa.packs else DEPTH) if depth else CODES
+    kind = (QUADS if known.isa.depthwise.quads else DEPTH) if depth else CODES
     # codes of sums that a register has yet to change are added to nothing
     residual = None if can_overflow(step) else residual_of(known, step)
     found = Convolution(step, place, variants, kind, counts_bits(known, step, place), residual)

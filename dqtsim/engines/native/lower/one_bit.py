@@ -10,7 +10,7 @@ from ....graph.model import Array
 from ....ops import Machine
 from ....planner import Step
 from ....spec.rules import Nesting
-from ..emit.functions import can_count
+from ..compile.functions import can_count
 from ..emit.one_bit import CHANNELS
 from ..isa.base import AND, XOR
 from ..memory import Address, Planes

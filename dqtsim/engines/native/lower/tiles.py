@@ -3,7 +3,6 @@
 import numpy as np
 
 from ....graph.model import Array
-from ..emit.functions import DEPTH_PIXELS, MATRIX_PIXELS, SHAPES, sizes_of
 from ..emit.tile import CODES, DEPTH, QUADS
 from ..isa.base import Isa
 
@@ -26,22 +25,22 @@ def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices:
     """
     vectors = -(-outputs // isa.lanes)
     if kind in (DEPTH, QUADS):
-        return DEPTH_PIXELS[isa.lanes], min(max(SHAPES[isa.lanes]), vectors)
-    most = min(max(SHAPES[isa.lanes]), vectors)
+        return isa.depthwise.pixels, min(max(isa.shapes), vectors)
+    most = min(max(isa.shapes), vectors)
     if pixels == 1:
         return 1, most
-    if matrices:
-        return min(size for size in MATRIX_PIXELS if size >= min(pixels, max(MATRIX_PIXELS))), most
-    if pixels in EIGHTS and most == 4 and 8 in sizes_of(isa, 2):
+    if matrices and isa.matrices is not None:
+        return min(size for size in isa.matrices.pixels if size >= min(pixels, max(isa.matrices.pixels))), most
+    if pixels in EIGHTS and most == 4 and 8 in isa.shapes[2]:
         most = 2
     # the tile that wastes the fewest pixels, the larger one first
-    sizes = [size for size in sizes_of(isa, most) if size > 1]
+    sizes = [size for size in isa.shapes[most] if size > 1]
     return min(sizes, key=lambda size: (-(-pixels // size) * size, -size)), most
 
 
 def by_matrices(isa: Isa, pixels: int, taps: int, kind: str) -> bool:
     """Return whether a layer of so many output pixels, each the sum of `taps` bytes, is multiplied as matrices."""
-    return isa.matrices and kind == CODES and pixels > 1 and taps >= LEAST_TAPS
+    return isa.matrices is not None and kind == CODES and pixels > 1 and taps >= LEAST_TAPS
 
 
 def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:

@@ -9,9 +9,8 @@ import numpy as np
 from ....graph.model import Array
 from ....ops import Bound, Machine
 from ....spec.rules import Nesting, Rounding
-from ..emit.functions import QUAD_LANES
-from ..emit.tile import PACKED, PARAMETER_BYTES, QUADS, channel_order
-from ..isa.base import Isa
+from ..emit.tile import PARAMETER_BYTES, QUADS
+from ..isa.base import PACKED, Isa
 
 I32_MOST = (1 << 31) - 1
 I64_SAFE = 1 << 62
@@ -168,10 +167,12 @@ def blocks_of(isa: Isa, kind: str, pixels: int, outputs: int, most: int) -> list
     """Return the blocks of a layer: of `most` vectors, then what is left."""
     sizes = []
     if kind == QUADS:
-        left = -(-outputs // 16)
-        for lanes in QUAD_LANES[isa.lanes]:
-            sizes += [(PACKED, lanes)] * (left // (lanes // 4))
-            left %= lanes // 4
+        widths = [quads.lanes for quads in isa.depthwise.quads]
+        least = widths[-1]
+        left = -(-outputs // (PACKED * least))
+        for lanes in widths:
+            sizes += [(PACKED, lanes)] * (left // (lanes // least))
+            left %= lanes // least
     else:
         vectors = -(-outputs // isa.lanes)
         sizes = [(most, isa.lanes)] * (vectors // most) + ([(vectors % most, isa.lanes)] if vectors % most else [])
@@ -179,7 +180,7 @@ def blocks_of(isa: Isa, kind: str, pixels: int, outputs: int, most: int) -> list
     first = 0
     for vectors, lanes in sizes:
         name = f"{kind}_{pixels}x{vectors}" + (f"x{lanes}" if kind == QUADS else "")
-        order = first + np.array(channel_order(lanes, vectors, packs=isa.packs), np.int64)
+        order = first + np.array(isa.channel_order(lanes, vectors), np.int64)
         blocks.append(Block(name, lanes, order))
         first += lanes * vectors
     return blocks

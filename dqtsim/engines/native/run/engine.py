@@ -16,7 +16,7 @@ from ....planner import Plan, Step
 from ....spec.mac import Flags
 from ..check import check
 from ..compile.build import VARIABLE, choose
-from ..emit.functions import Functions
+from ..compile.functions import Functions
 from ..lower.lower import lower
 from ..program import Program, Report
 from .loaded import NOTHING, Library, Loaded
