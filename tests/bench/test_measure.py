@@ -110,11 +110,12 @@ def halves(x: Any) -> tuple[Any, Any]:
 
 def bytes_of(accumulator: int, operand: int) -> int:
     pairs = zip(accumulator.to_bytes(4, "little", signed=True), operand.to_bytes(4, "little"), strict=True)
-    return accumulator + sum(x * (y - 256 * (y > 127)) for x, y in pairs)
+    return accumulator + sum(x * (y - 256 * int(y > 127)) for x, y in pairs)
 
 
 def words_of(accumulator: int, operand: int) -> int:
-    return accumulator + sum(x * y for x, y in zip(halves(accumulator), halves(operand), strict=True))
+    (a, b), (c, d) = halves(accumulator), halves(operand)
+    return int(accumulator + a * c + b * d)
 
 
 # one step of a lane by the instruction of the peak

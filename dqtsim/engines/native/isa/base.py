@@ -163,6 +163,10 @@ class Isa:
             "not all numbers of vectors up to the greatest have tiles": set(self.shapes)
             ^ {*range(1, len(self.shapes) + 1)},
             "a number of vectors has no tile of one pixel": not all(1 in sizes for sizes in self.shapes.values()),
+            # the last block of a layer may have fewer vectors, of the same pixels
+            "fewer vectors lack a size of tiles that more have": any(
+                set(more) - set(self.shapes.get(count - 1, more)) for count, more in self.shapes.items()
+            ),
             f"a tile needs {registers} registers, and there are {self.registers}": registers > self.registers,
             "the widest packing is not of its vectors": packed and packed[0] != self.lanes,
             "a packing parts four channels": any(
