@@ -20,13 +20,12 @@ from dqtsim.engines.native.ir import I8, I32, Emitter, constant, vector
 from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.engines.native.isa.base import PACKED, Depthwise, Packing, Quads
 from dqtsim.engines.native.isa.portable import PORTABLE
-from dqtsim.engines.registry import traced
 from dqtsim.errors import InputError
+from dqtsim.graph import GraphBuilder
 from dqtsim.planner import Plan, plan
 from dqtsim.target import load_target
 from tests import builders
 from tests.builders import Array
-from tests.vectorkernels import kernel
 
 from .same import assert_native
 
@@ -208,12 +207,29 @@ def test_it_computes_what_the_law_says(toy: Isa) -> None:
         assert_native(network, codes, names=[toy.name], threads=(1, 2), reference="spec")
 
 
-def test_a_residual_goes_through_its_packing(toy: Isa) -> None:
-    network = builders.compiled(builders.network(dynamic=False))
-    with kernel(toy.name):
-        expected = traced(network, builders.picture(3), "spec")
-        found = traced(network, builders.picture(3), "jit")
-    assert all(np.array_equal(found[1][name], array) for name, array in expected[1].items())
+def test_a_fused_addition_is_made_of_its_products(toy: Isa) -> None:
+    draw, channels = np.random.default_rng(4), 40
+    b = GraphBuilder("sum", candidates=((4, 4),))
+    x = b.input("x", (1, channels, 5, 4), zero_point=9, scale=1.0)
+    y = b.conv(
+        "y",
+        x,
+        weight=draw.integers(0, 256, (channels, channels, 1, 1), np.uint8),
+        bias=draw.integers(-50000, 50000, (1, channels)),
+        multiplier=draw.integers(1 << 15, 1 << 16, (1, channels)),
+        shift=np.full((1, channels), 24),
+        row_widths=(8,),
+        zero_point=99,
+        scale=1.0,
+    )
+    factors = {"multiplier_a": 40001, "multiplier_b": 30000, "shift": 16}
+    b.output(b.add("z", y, x, **factors, zero_point=77, scale=1.0, clip=(5, 240)))
+    assert_native(
+        builders.compiled(b.build([(8, 8)])),
+        draw.integers(0, 256, (1, channels, 5, 4), np.uint8),
+        names=[toy.name],
+        reference="spec",
+    )
 
 
 def test_it_has_a_peak(toy: Isa) -> None:
