@@ -97,4 +97,4 @@ def test_only_what_a_network_needs_is_compiled(folder: Path) -> None:
 
 def test_a_library_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="'small_' is no library of portable"):
-        emit_library(ir.Module(), ISAS[-1], Rounding.TIES_UP, "small_")
+        emit_library(ir.Module(), ISAS[-1], Rounding.TIES_UP, "small_", (), yields=True)

@@ -221,6 +221,7 @@ def test_a_fused_addition_is_made_of_its_products(toy: Isa) -> None:
         row_widths=(8,),
         zero_point=99,
         scale=1.0,
+        clip=(3, 250),
     )
     factors = {"multiplier_a": 40001, "multiplier_b": 30000, "shift": 16}
     b.output(b.add("z", y, x, **factors, zero_point=77, scale=1.0, clip=(5, 240)))
