@@ -7,7 +7,7 @@ import numpy as np
 
 from ....graph.model import Array
 from ..emit.choice import ELSEWHERE, REFUSED, WIDTHS
-from ..emit.matrix import ALL_PANELS, DEPTH, DIRECT, PANELS, ROWS, VECTORS
+from ..emit.matrix import ALL_PANELS, DIRECT, PANELS, VECTORS
 from ..emit.one_bit import CHANNELS
 from ..emit.overflow import CODE_BYTES, LOGIT_BYTES, NARROWED
 from ..emit.saturate_each import DEPTH as EACH_DEPTH
@@ -107,7 +107,10 @@ class _Conv:
         words.number_of("by_blocks", 0, 1)
         self.offsets = self.per_pixel("offsets")
         self.first, self.last = int(self.offsets.min()), int(self.offsets.max())
-        self.matrices = words.number_of("matrices", VECTORS, ALL_PANELS if self.isa.matrices else VECTORS)
+        own = self.isa.matrices
+        self.matrices = words.number_of("matrices", VECTORS, VECTORS if own is None else ALL_PANELS)
+        # of a matrix: pixels, and bytes of each
+        self.rows, self.depth = (0, 0) if own is None else (own.rows, own.depth)
         self.row, self.steps, self.segments = words.numbers("row_bytes", "steps", "segment_count")
         self.run = words.number_of("run")
         self.sources: dict[bool, Address | None] = {
@@ -144,8 +147,8 @@ class _Conv:
         """Whole lines of every pixel, side by side in the rows of so many panels."""
         pairs = self.table("segments", 2 * self.segments).reshape(-1, 2)
         (taken_first, put_first), (taken_last, put_last) = pairs.min(0).tolist(), pairs.max(0).tolist()
-        yield Access("taps", source, self.first + taken_first, self.last + taken_last + DEPTH)
-        yield self._rows(put_first, put_last + DEPTH, panels, writes=True)
+        yield Access("taps", source, self.first + taken_first, self.last + taken_last + self.depth)
+        yield self._rows(put_first, put_last + self.depth, panels, writes=True)
 
     def _rows(self, first: int, last: int, panels: int, *, writes: bool) -> Access:
         """Return bytes `first` to `last` of all rows of so many panels."""
@@ -156,15 +159,15 @@ class _Conv:
     def from_panels(self, panels: int) -> Access:
         """Return what matrices read of panels: a line of each row a step."""
         steps = self.table("step_offsets", self.steps)
-        return self._rows(int(steps.min()), int(steps.max()) + DEPTH, panels, writes=False)
+        return self._rows(int(steps.min()), int(steps.max()) + self.depth, panels, writes=False)
 
     def taps(self, kernel: Kernel) -> tuple[int, int]:
         """Return (first, last) of what a kernel reads of its block's input."""
         if self.matrices == DIRECT:
-            # the offsets of the first of 16 pixels, which lie `row_bytes` apart
-            starts, steps = self.offsets.reshape(-1, ROWS)[:, 0], self.table("step_offsets", self.steps)
-            rows = (ROWS - 1) * self.row
-            return int(starts.min() + steps.min()), int(starts.max() + steps.max()) + rows + DEPTH
+            # the offsets of the first pixel of each matrix, whose pixels lie `row_bytes` apart
+            starts, steps = self.offsets.reshape(-1, self.rows)[:, 0], self.table("step_offsets", self.steps)
+            rows = (self.rows - 1) * self.row
+            return int(starts.min() + steps.min()), int(starts.max() + steps.max()) + rows + self.depth
         segments = self.table("segments", self.segments * (FOUR if kernel.kind == QUADS else 1))
         begin, end = int(segments.min()), int(segments.max())
         if kernel.kind == QUADS:
@@ -183,7 +186,7 @@ class _Conv:
     def weights(self, kernel: Kernel) -> int:
         """Return the bytes of a block's weights."""
         if kernel.matrix:
-            return self.steps * ROWS * DEPTH * kernel.vectors
+            return self.steps * self.depth * kernel.channels
         steps = 1 if kernel.kind in (QUADS, DEPTHWISE) else self.run_steps
         return self.segments * steps * INT32 * kernel.channels
 
