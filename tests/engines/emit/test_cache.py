@@ -142,6 +142,7 @@ def test_the_fingerprint_is_of_every_source(tmp_path: Path) -> None:
 NO_CODE = {
     ("dqtsim", "errors"): "how DQTSIM_KERNEL is refused",
     ("dqtsim", "__version__"): "it is in the key itself",
+    ("dqtsim", "limits"): "how large a cached file may be",
     ("dqtsim", "target"): "the numbers of a circuit's modes, which nothing emitted sees",
 }
 
