@@ -25,17 +25,17 @@ def kernels() -> tuple[str, ...]:
 
 
 @contextmanager
-def kernel(name: str, *, least_taps: int = 0) -> Iterator[None]:
-    """Let the engine jit use the kernel `name`; plans that have no engine yet get matrices from `least_taps` on.
+def kernel(name: str, *, least_eighths: int = 0) -> Iterator[None]:
+    """Let the engine jit use the kernel `name`; plans that have no engine yet get matrices for small layers too.
 
-    Matrices, where the kernel has them, thus multiply small layers too, which otherwise vectors do.
+    least_eighths: of a matrix that taps fill; `tiles.LEAST_EIGHTHS` is what is there otherwise.
     """
-    before, taps = os.environ.get(VARIABLE), tiles.LEAST_TAPS
-    os.environ[VARIABLE], tiles.LEAST_TAPS = name, least_taps
+    before, taps = os.environ.get(VARIABLE), tiles.LEAST_EIGHTHS
+    os.environ[VARIABLE], tiles.LEAST_EIGHTHS = name, least_eighths
     try:
         yield
     finally:
-        tiles.LEAST_TAPS = taps
+        tiles.LEAST_EIGHTHS = taps
         if before is None:
             del os.environ[VARIABLE]
         else:

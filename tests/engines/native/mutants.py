@@ -98,7 +98,7 @@ def program_of(name: str, isa: Isa, *, keep: bool) -> Program:
     """Return a network's program, in as many chunks as it can have, and with counted bits whatever the CPU."""
     with (
         patch.object(layer, "CHUNK_MACS", 1),
-        patch.object(tiles, "LEAST_TAPS", 0),
+        patch.object(tiles, "LEAST_EIGHTHS", 0),
         patch.object(one_bit, "can_count", lambda isa: AND in isa.dots),
     ):
         return lower(plans()[name], isa, keep=keep)

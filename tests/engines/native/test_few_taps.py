@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dqtsim.engines.native.lower.tiles import LEAST_TAPS
+from dqtsim.engines.native.lower.tiles import LEAST_EIGHTHS
 from dqtsim.engines.registry import run, traced
 from tests.builders import compiled
 from tests.vectorkernels import kernel
@@ -26,7 +26,7 @@ def test_layers_of_few_taps_are_left_to_vectors(
     """Up to 36 bytes; the tiles of vectors are others, and all that is compiled of them is there."""
     layer = Layer(channels, outputs, (4, pixels), window)
     plan = compiled(layer.graph())
-    with kernel("amx", least_taps=LEAST_TAPS):
+    with kernel("amx", least_eighths=LEAST_EIGHTHS):
         found = [traced(plan, layer.codes(), "jit"), *((r, {}) for r in run(plan, layer.codes(), "jit", 3))]
         assert (modes(plan) == ["vectors"]) == (mode == "vectors")
     result, tensors = traced(plan, layer.codes(), "numba")

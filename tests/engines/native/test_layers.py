@@ -75,10 +75,8 @@ def test_layers_ask_for_tiles_that_are_compiled(name: str) -> None:
     compiled = Functions(isa, Rounding.TIES_UP).keys()
     kinds = (CODES, QUADS if isa.depthwise.quads else DEPTH)
     for pixels, outputs in product([*range(1, 70), 196, 784, 3136], [*range(1, 40), 48, 64, 65, 144, 1000]):
-        for kind, matrices in [
-            *product(kinds, [False]),
-            *product([CODES], [True] * (isa.matrices is not None and pixels > 1)),
-        ]:
+        by_matrices = [(CODES, isa.matrices)] if isa.matrices is not None and pixels > 1 else []
+        for kind, matrices in [*((kind, None) for kind in kinds), *by_matrices]:
             size, most = tile_of(isa, pixels, outputs, kind=kind, matrices=matrices)
             names = {block.kernel for block in blocks_of(isa, kind, size, outputs, most)}
             assert names <= compiled
@@ -97,8 +95,8 @@ def test_layers_ask_for_tiles_that_are_compiled(name: str) -> None:
 def test_a_tile_wastes_as_few_pixels_as_it_can(isa: Isa) -> None:
     for pixels in range(2, 100):
         size, most = tile_of(isa, pixels, 1)
-        if isa.matrices:
-            assert tile_of(isa, pixels, 1, matrices=True)[0] == (16 if pixels <= 16 else 32)
+        if isa.matrices is not None:
+            assert tile_of(isa, pixels, 1, matrices=isa.matrices)[0] == (16 if pixels <= 16 else 32)
         wasted = -(-pixels // size) * size
         assert all(wasted <= -(-pixels // other) * other for other in isa.shapes[most] if other > 1)
 

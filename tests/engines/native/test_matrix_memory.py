@@ -11,7 +11,7 @@ import pytest
 
 from dqtsim.engines.native import native
 from dqtsim.engines.native.emit.matrix import DIRECT, PANELS
-from dqtsim.engines.native.lower.tiles import DEPTH_BYTES
+from dqtsim.engines.native.isa.amx import DEPTH as DEPTH_BYTES
 from dqtsim.engines.native.memory import SLACK, Constant, Data, Slabs, Spot, Word
 from dqtsim.engines.native.program import Operation, Program
 from dqtsim.engines.native.run.loaded import Instance, Loaded

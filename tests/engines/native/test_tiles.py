@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from dqtsim.engines.native.emit.tile import CODES, DEPTH, LOGITS, QUADS
 from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.engines.native.lower.tiles import (
-    DEPTH_BYTES,
     L2_BYTES,
-    MATRIX_ROWS,
     TOGETHER,
     by_matrices,
     distance,
@@ -24,6 +22,8 @@ from dqtsim.engines.native.lower.tiles import (
 from dqtsim.engines.native.proofs import tables
 
 MATRICES = next(isa for isa in ISAS if isa.matrices)
+assert MATRICES.matrices is not None
+ROWS, DEPTH_BYTES = MATRICES.matrices.rows, MATRICES.matrices.depth
 every_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 
 
@@ -32,7 +32,7 @@ def test_who_multiplies_matrices(isa: Isa) -> None:
     """Only that one kernel, only codes of all channels, never a single pixel or a few taps."""
     for pixels, taps, kind in product((1, 2, 16, 32), (4, 39, 40, 41, 64, 576), (CODES, LOGITS, DEPTH, QUADS)):
         expected = isa.name == "amx" and kind == CODES and pixels > 1 and taps >= 40
-        assert by_matrices(isa, pixels, taps, kind) == expected
+        assert by_matrices(isa, pixels, taps, kind) is (isa.matrices if expected else None)
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.booleans())
@@ -53,27 +53,27 @@ def test_every_pixel_has_a_place(pixels: int, size: int, overlap: bool) -> None:
 
 def test_how_far_pixels_lie_apart() -> None:
     line = np.arange(64, dtype=np.int64).reshape(2, 32)
-    assert [distance(line), distance(48 * line), distance(5 - 3 * line)] == [1, 48, -3]
+    assert [distance(found, ROWS) for found in (line, 48 * line, 5 - 3 * line)] == [1, 48, -3]
     # where one row ends between two matrices they may be anywhere
     rows = line.copy()
-    rows[0, MATRIX_ROWS:] += 7
+    rows[0, ROWS:] += 7
     rows[1] += 100
-    assert distance(rows) == 1
+    assert distance(rows, ROWS) == 1
     for tile, place in product(range(2), range(1, 32)):
         other = 16 * line
         other[tile, place:] += 1
-        assert distance(other) == (16 if place == MATRIX_ROWS else 0), (tile, place)
+        assert distance(other, ROWS) == (16 if place == ROWS else 0), (tile, place)
     # matrices of other distances; a pixel that is repeated
-    rows[1, MATRIX_ROWS:] = 2 * np.arange(MATRIX_ROWS)
-    assert distance(rows) == 0
-    assert distance(np.minimum(line, 62)) == 0
-    assert distance(whole_tiles(17, 32, overlap=True)) == 0
-    assert distance(16 * whole_tiles(33, 32, overlap=True)) == 16
+    rows[1, ROWS:] = 2 * np.arange(ROWS)
+    assert distance(rows, ROWS) == 0
+    assert distance(np.minimum(line, 62), ROWS) == 0
+    assert distance(whole_tiles(17, 32, overlap=True), ROWS) == 0
+    assert distance(16 * whole_tiles(33, 32, overlap=True), ROWS) == 16
 
 
 @given(st.integers(1, 5000))
 def test_rows_of_a_panel(taps: int) -> None:
-    row = panel_row(taps)
+    row = panel_row(taps, DEPTH_BYTES)
     lines, left = divmod(row, DEPTH_BYTES)
     assert (left, lines % 2) == (0, 1)
     # the last line may begin at any of the taps, and no row is longer than it has to be
@@ -108,7 +108,7 @@ def test_each_weight_meets_its_tap(outputs: int, taps: int, direct: bool) -> Non
     runs[:, :taps] = np.arange(2 * taps).reshape(2, taps)
     if direct:
         runs = tables.padded(runs, DEPTH_BYTES)
-    size, most = tile_of(MATRICES, 33, outputs, matrices=True)
+    size, most = tile_of(MATRICES, 33, outputs, matrices=MATRICES.matrices)
     blocks = tables.blocks_of(MATRICES, CODES, size, outputs, most)
     parts = tables.packed_weights(operands, runs, blocks, DEPTH_BYTES)
     flat = [*runs.reshape(-1).tolist()]
@@ -116,7 +116,7 @@ def test_each_weight_meets_its_tap(outputs: int, taps: int, direct: bool) -> Non
     assert not direct or len(flat) == steps * DEPTH_BYTES
     flat += [-1] * (steps * DEPTH_BYTES - len(flat))
     for block, part in zip(blocks, parts, strict=True):
-        assert part.shape == (steps * MATRIX_ROWS, len(block.order), 4)
+        assert part.shape == (steps * ROWS, len(block.order), 4)
         for at, tap in enumerate(flat):
             row = part[at // 4, :, at % 4].tolist()
             assert row == [int(operands[c, tap]) if tap >= 0 and c < outputs else 0 for c in block.order.tolist()]

@@ -7,11 +7,11 @@ import numpy as np
 
 from ....graph.model import Array
 from ..emit.tile import CODES, DEPTH, QUADS
-from ..isa.base import Isa
+from ..isa.base import Isa, Matrices
 from ..memory import Address, Planes
 from ..proofs import tables
 from ..proofs.variants import Variants
-from .tiles import DEPTH_BYTES, by_matrices, distance, tile_of, whole_tiles
+from .tiles import by_matrices, distance, tile_of, whole_tiles
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ class Part:
 class Tiling:
     """How the pixels and channels of a layer are divided.
 
-    order: int64 (tiles, pixels of a tile), which pixel each place of a tile holds. blocks: of channels. matrices: they
-    are multiplied as matrices, whose pixels lie `apart` bytes from one another, or 0 where that is not one number.
+    order: int64 (tiles, pixels of a tile), which pixel each place of a tile holds. blocks: of channels. matrices: what
+    multiplies them, None for vectors; the pixels of one lie `apart` bytes from one another, or 0 where that is not one
+    number.
     """
 
     order: Array
     blocks: Sequence[tables.Block]
-    matrices: bool
+    matrices: Matrices | None
     apart: int
 
     @property
@@ -96,10 +97,11 @@ class Tiling:
 
     def filled(self, parts: Sequence[Part]) -> Sequence[Part]:
         """Return parts whose runs, where matrices read them where they are, are filled up to whole matrices."""
-        if not self.apart:
+        if not self.apart or self.matrices is None:
             return parts
         return [
-            replace(part, shape=replace(part.shape, runs=tables.padded(part.shape.runs, DEPTH_BYTES))) for part in parts
+            replace(part, shape=replace(part.shape, runs=tables.padded(part.shape.runs, self.matrices.depth)))
+            for part in parts
         ]
 
 
@@ -108,9 +110,9 @@ def tiling_of(isa: Isa, shape: Shape, kind: str) -> Tiling:
     pixels = len(shape.offsets)
     matrices = by_matrices(isa, pixels, shape.runs.size, kind)
     size, most = tile_of(isa, pixels, shape.outputs, kind=kind, matrices=matrices)
-    order = whole_tiles(pixels, size, overlap=matrices)
+    order = whole_tiles(pixels, size, overlap=matrices is not None)
     blocks = tables.blocks_of(isa, kind, size, shape.outputs, most)
-    return Tiling(order, blocks, matrices, distance(shape.offsets[order]) if matrices else 0)
+    return Tiling(order, blocks, matrices, 0 if matrices is None else distance(shape.offsets[order], matrices.rows))
 
 
 def taps_of(

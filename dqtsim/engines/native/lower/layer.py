@@ -99,13 +99,13 @@ def _part(state: Lowering, made: Layer, tiling: Tiling, part: Part, sums: Spot |
     def to_tiles(offsets: Array) -> Constant:
         return memory.add(offsets[tiling.order])
 
-    packed = pack_weights(state, step, part, blocks, made.kind, matrices=tiling.matrices)
+    packed = pack_weights(state, step, part, blocks, made.kind, tiling.matrices)
     weights_bytes = sum(next(iter(packed.values())).sizes)
     records = _records(state, made, tiling, part, packed)
     by_blocks = len(blocks) > tiles
     shares = len(blocks) if by_blocks else tiles if made.logits or apart(made.places, state.isa.lanes) else 1
     chunks = spread(pixels * weights_bytes, at_most=min(MOST_CHUNKS, shares), least=CHUNK_MACS)
-    group = grouping(weights_bytes, len(blocks), tiles, matrices=tiling.matrices)
+    group = grouping(weights_bytes, len(blocks), tiles, matrices=tiling.matrices is not None)
     geometry = _taps(state, made, tiling, part, 0 if by_blocks else chunks * group)
     whole: dict[str, Word] = dict(
         **choose(state, step, part.variants),
@@ -170,8 +170,8 @@ def _taps(state: Lowering, made: Layer, tiling: Tiling, part: Part, panels: int)
         "segments": None,
         "segment_count": 0,
     }
-    if tiling.matrices:
-        return found | words_of_matrices(state, part.shape, part.source, tiling, panels)
+    if tiling.matrices is not None:
+        return found | words_of_matrices(state, part.shape, part.source, tiling, tiling.matrices.depth, panels)
     found["segments"] = state.memory.add(part.shape.segments)
     found["segment_count"] = len(part.shape.segments) // (4 if made.kind == QUADS else 1)
     return found

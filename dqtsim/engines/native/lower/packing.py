@@ -8,13 +8,12 @@ import numpy as np
 from ....graph.model import Array
 from ....planner import Step
 from ..emit.tile import BLOCK, CODES, DEPTH, LOGITS, PARAMETER_BYTES, QUADS
-from ..isa.base import SMALL
+from ..isa.base import SMALL, Matrices
 from ..memory import Constant, Function, Word
 from ..proofs import tables
 from .geometry import Part
 from .one_bit import packed_bits
 from .state import Lowering
-from .tiles import DEPTH_BYTES
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class Packed:
 
 
 def pack_weights(
-    state: Lowering, step: Step, part: Part, blocks: Sequence[tables.Block], kind: str, *, matrices: bool
+    state: Lowering, step: Step, part: Part, blocks: Sequence[tables.Block], kind: str, matrices: Matrices | None
 ) -> Mapping[int, Packed]:
-    """Return the operands of each weight width."""
+    """Return the operands of each weight width. matrices: what multiplies them, None for vectors."""
     codes, machine, shape = state.operand(step, "w"), step.call.machine, part.shape
     found = {}
     for width in {pair[0] for pair in part.variants}:
@@ -53,7 +52,7 @@ def pack_weights(
         elif kind == QUADS:
             parts = tables.packed_quads(rows, blocks)
         else:
-            least = DEPTH_BYTES if matrices else 4
+            least = 4 if matrices is None else matrices.depth
             parts = tables.packed_weights(shape.dense.spread(operands), shape.runs, blocks, least)
         address = state.memory.add(np.concatenate([packed.reshape(-1) for packed in parts]))
         wanted = kind in (CODES, LOGITS) and SMALL in state.isa.dots

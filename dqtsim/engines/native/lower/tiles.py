@@ -4,21 +4,20 @@ import numpy as np
 
 from ....graph.model import Array
 from ..emit.tile import CODES, DEPTH, QUADS
-from ..isa.base import Isa
+from ..isa.base import Isa, Matrices
 
 # maps so small that 8 pixels fit them and 6 do not
 EIGHTS = (16, 64)
 L1_BYTES = 32 << 10
 L2_BYTES = 600 << 10
 TOGETHER = 8
-# pixels and taps of a matrix
-MATRIX_ROWS = 16
-DEPTH_BYTES = 64
-# with fewer taps than these, most of a matrix would be zeros
-LEAST_TAPS = 40
+# eighths of a matrix that taps fill at least: with fewer, zeros would take too much of the time
+LEAST_EIGHTHS = 5
 
 
-def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices: bool = False) -> tuple[int, int]:
+def tile_of(
+    isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices: Matrices | None = None
+) -> tuple[int, int]:
     """Return (pixels of a tile, most vectors of a block) for a layer of `pixels` outputs per channel.
 
     matrices: see `by_matrices`.
@@ -29,8 +28,8 @@ def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices:
     most = min(max(isa.shapes), vectors)
     if pixels == 1:
         return 1, most
-    if matrices and isa.matrices is not None:
-        return min(size for size in isa.matrices.pixels if size >= min(pixels, max(isa.matrices.pixels))), most
+    if matrices is not None:
+        return min(size for size in matrices.pixels if size >= min(pixels, max(matrices.pixels))), most
     if pixels in EIGHTS and most == 4 and 8 in isa.shapes[2]:
         most = 2
     # the tile that wastes the fewest pixels, the larger one first
@@ -38,9 +37,12 @@ def tile_of(isa: Isa, pixels: int, outputs: int, *, kind: str = CODES, matrices:
     return min(sizes, key=lambda size: (-(-pixels // size) * size, -size)), most
 
 
-def by_matrices(isa: Isa, pixels: int, taps: int, kind: str) -> bool:
-    """Return whether a layer of so many output pixels, each the sum of `taps` bytes, is multiplied as matrices."""
-    return isa.matrices is not None and kind == CODES and pixels > 1 and taps >= LEAST_TAPS
+def by_matrices(isa: Isa, pixels: int, taps: int, kind: str) -> Matrices | None:
+    """Return the matrices that multiply a layer of so many output pixels, each the sum of `taps` bytes, or None."""
+    found = isa.matrices
+    if found is None or kind != CODES or pixels == 1 or 8 * taps < LEAST_EIGHTHS * found.depth:
+        return None
+    return found
 
 
 def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:
@@ -56,9 +58,12 @@ def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:
     return order
 
 
-def distance(offsets: Array) -> int:
-    """Return how far apart the pixels of every matrix lie, 0 if that is not one number. offsets: (tiles, size)."""
-    apart = np.diff(offsets.reshape(-1, MATRIX_ROWS), axis=1)
+def distance(offsets: Array, rows: int) -> int:
+    """Return how far apart the pixels of every matrix lie, 0 if that is not one number.
+
+    offsets: (tiles, size). rows: pixels of a matrix.
+    """
+    apart = np.diff(offsets.reshape(-1, rows), axis=1)
     return int(apart[0, 0]) if apart.min() == apart.max() else 0
 
 
@@ -76,13 +81,13 @@ def grouping(weights: int, blocks: int, tiles: int, *, matrices: bool = False) -
     return TOGETHER if weights <= L2_BYTES else tiles
 
 
-def panel_row(taps: int) -> int:
-    """Return the bytes between the rows of a panel: an odd number of cache lines, so that no two share a set for long.
+def panel_row(taps: int, depth: int) -> int:
+    """Return the bytes between the rows of a panel: an odd number of lines, so that no two share a set for long.
 
-    A row has room for the line that the last copy writes too much.
+    depth: bytes of a line, which is a row of a matrix. A row has room for what the last copy writes too much.
     """
-    lines = -(-taps // DEPTH_BYTES) + 1
-    return DEPTH_BYTES * (lines | 1)
+    lines = -(-taps // depth) + 1
+    return depth * (lines | 1)
 
 
 def apart(places: Array, lanes: int) -> bool:
