@@ -6,7 +6,7 @@ compared, pickled, checked, and loaded as often as one likes.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -231,8 +231,10 @@ def _word(program: Program, word: Word) -> str:
             return name
         case None:
             return "none"
-        case _:
+        case int():
             return str(word)
+        case _:
+            assert_never(word)
 
 
 def _tensor(program: Program, place: Place) -> str:

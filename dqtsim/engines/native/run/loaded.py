@@ -71,6 +71,8 @@ class Addresses:
     def of(self, word: Word) -> int:
         """Return what a word of a table is here."""
         match word:
+            case int():
+                return word
             case Constant(number, offset):
                 return self.starts[number] + offset
             case Function(name):
@@ -80,7 +82,7 @@ class Addresses:
             case Spot():
                 raise ValueError("every arena has addresses of its own, which no constant can hold")
             case _:
-                return word
+                assert_never(word)
 
     def record(self, program: Program, operation: Operation, base: int) -> list[int]:
         """Return the words of an operation's record over an arena at the address `base`."""
