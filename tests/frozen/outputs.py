@@ -100,9 +100,19 @@ def _parameters(function: Any) -> str:
     return str(signature.replace(parameters=bare, return_annotation=signature.empty)).replace("Ellipsis", "...")
 
 
+def programs() -> dict[str, str]:
+    """Return the hashes of native programs as they print, for every instruction set."""
+    model = ROOT / "models" / "resnet8-cifar10.onnx"
+    return {
+        f"program/{isa}/bits {bits}": digest(places.program_text(model, bits, isa).encode())
+        for isa in places.instruction_sets()
+        for bits in ("8", "w4a8", "dynamic")
+    }
+
+
 def everything() -> dict[str, Any]:
     """Return all that `frozen.json` pins, by key."""
-    found: dict[str, Any] = {**public(), **libraries(), **bodies()}
+    found: dict[str, Any] = {**public(), **libraries(), **bodies(), **programs()}
     found |= {name: model(path) for name, path in models().items()}
     for isa in places.instruction_sets():
         found |= ir(isa)

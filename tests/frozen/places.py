@@ -68,6 +68,17 @@ def _products(isa: str, *, counts: bool) -> list[str]:
     return [name for name, product in _isa(isa).dots.items() if counts or not product.needs]
 
 
+def program_text(model: Path, bits: str, isa: str) -> str:
+    """Return the native program of a model as it prints; no layer here is of one bit, which would ask the CPU."""
+    from dqtsim.engines.native.lower.lower import lower
+    from dqtsim.planner import plan
+    from dqtsim.target import load_target
+    from dqtsim.widths import apply_bits
+
+    graph, _ = apply_bits(load(model), bits)
+    return str(lower(plan(graph, load_target("default")), _isa(isa)))
+
+
 def written(model: Path) -> bytes:
     """Return the bytes that dqtsim writes for a model that it read."""
     data: bytes = to_onnx(load(model)).SerializeToString(deterministic=True)

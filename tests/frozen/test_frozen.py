@@ -76,6 +76,10 @@ def test_emitted_ir_does_not_depend_on_hashes_of_strings() -> None:
     assert len(found[0]) == 5
 
 
+def test_programs_print_as_they_did() -> None:
+    assert different(outputs.programs(), pinned("program/")) == []
+
+
 def test_libraries_of_every_instruction_set() -> None:
     assert different(outputs.libraries(), pinned("libraries/")) == []
 
@@ -105,7 +109,7 @@ def test_public_names() -> None:
 
 def test_every_key_is_compared() -> None:
     starts = [f"ir/{isa}/" for isa in places.instruction_sets()]
-    assert set(PINNED) == set(pinned(*starts, "libraries/", "body/", "models/", "public/"))
+    assert set(PINNED) == set(pinned(*starts, "libraries/", "program/", "body/", "models/", "public/"))
     assert {path.stem for path in TEXTS.glob("*.txt")} == set(CASES)
 
 
