@@ -1,9 +1,12 @@
 """Operators on codes by the kernels: additions, pools, other grids, decisions (B4-B8)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from ...graph.schema import DOMAIN
 from ...numbers import of_rounding
-from ...ops import Arrays, Call, Outcome, scalars
+from ...ops import Arrays, Call, Execute, Outcome, scalars
 from ...ops.max_pool import max_pool_window
 from ...ops.nested_average_pool import pool_window
 from . import add as addition
@@ -66,3 +69,12 @@ def argmax(call: Call, inputs: Arrays) -> Outcome:
     best = np.empty(x.size // x.shape[-1], np.int64)
     decision.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
     return Outcome(best.reshape(call.type.shape))
+
+
+KERNELS: Mapping[tuple[str, str], Execute] = {
+    (DOMAIN, "NestedAdd"): add,
+    (DOMAIN, "NestedAveragePool"): average_pool,
+    (DOMAIN, "NestedRequantize"): requantize_codes,
+    ("", "MaxPool"): max_pool,
+    ("", "ArgMax"): argmax,
+}

@@ -1,12 +1,14 @@
 """NestedConv, NestedGemm and NestedLogits by the kernels: exact sums, the register, the epilogue (A1-B4, B7)."""
 
+from collections.abc import Mapping
 from typing import assert_never
 
 import numpy as np
 
 from ...graph.model import Array
+from ...graph.schema import DOMAIN
 from ...numbers import CHANNEL_ROW_COLUMN, of_overflow, of_rounding, of_tap_order
-from ...ops import Arrays, Bound, Call, Machine, Outcome, overflow_error
+from ...ops import Arrays, Bound, Call, Execute, Machine, Outcome, overflow_error
 from ...ops.nested import Row, clamps_each_product, planned
 from ...spec.mac import Flags
 from ...spec.rules import Overflow
@@ -173,3 +175,10 @@ def logits(call: Call, inputs: Arrays) -> Outcome:
     y = np.empty(sums.shape, np.int32)
     requantize.add_bias(sums, alignment(machine, row), saturated(inputs["bias"][row.index], machine), y)
     return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
+
+
+KERNELS: Mapping[tuple[str, str], Execute] = {
+    (DOMAIN, "NestedConv"): conv,
+    (DOMAIN, "NestedGemm"): gemm,
+    (DOMAIN, "NestedLogits"): logits,
+}

@@ -1,12 +1,12 @@
 """The engine `numba`: which kernel computes which operator, and a plan step by step.
 
-Operators that only move data have one function for every engine, which their file in `ops` has.
+Each file says which operators its functions compute. Those that only move data have one function for every engine,
+which their file in `ops` has.
 """
 
 from collections.abc import Mapping
 
 from ...graph.model import Array
-from ...graph.schema import DOMAIN
 from ...ops import Execute as Kernel
 from ...ops import Outcome, move
 from ...planner import Plan, Step
@@ -15,14 +15,8 @@ from ..steps import step_by_step
 from . import codes, layers
 
 KERNELS: Mapping[tuple[str, str], Kernel] = {
-    (DOMAIN, "NestedConv"): layers.conv,
-    (DOMAIN, "NestedGemm"): layers.gemm,
-    (DOMAIN, "NestedLogits"): layers.logits,
-    (DOMAIN, "NestedAdd"): codes.add,
-    (DOMAIN, "NestedAveragePool"): codes.average_pool,
-    (DOMAIN, "NestedRequantize"): codes.requantize_codes,
-    ("", "MaxPool"): codes.max_pool,
-    ("", "ArgMax"): codes.argmax,
+    **layers.KERNELS,
+    **codes.KERNELS,
     **{(operator.domain, operator.name): operator.law for operator in move.OPERATORS},
 }
 

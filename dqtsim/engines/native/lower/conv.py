@@ -1,5 +1,6 @@
 """NestedConv as native operations (A1-B5)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +16,7 @@ from .layer import NO_RESIDUAL, Layer, layer
 from .nest import nest
 from .one_bit import ONE, bits, bits_row, counts_bits, pixel_bytes, taps_of_bits
 from .residual import Residual, residual_of
-from .state import Emit, Known, Lowering
+from .state import Emit, Handler, Known, Lowering
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,6 @@ def _parts(state: Lowering, found: Convolution) -> list[Part]:
         shape = Shape(y * stride[0] * row + x * stride[1] * size, *taps, outputs, dense)
         parts.append(Part(shape, Source(None, of_bits), ones, counted=True))
     return parts
+
+
+HANDLERS: Mapping[str, Handler] = {"NestedConv": conv}

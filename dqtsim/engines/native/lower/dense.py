@@ -1,5 +1,6 @@
 """NestedGemm and NestedLogits as native operations: convolutions of one pixel (A1-B4, B7)."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..proofs.variants import Variants, variants_of
 from .geometry import Dense, Part, Shape, Source
 from .layer import NO_RESIDUAL, Layer, layer
 from .nest import nest
-from .state import Emit, Known, Lowering
+from .state import Emit, Handler, Known, Lowering
 
 
 def gemm(known: Known, step: Step) -> Emit | None:
@@ -38,3 +39,6 @@ def _gemm(state: Lowering, *, step: Step, place: Flat, variants: Variants) -> No
     words: dict[str, Word] = {"target": target.start, **limits, **NO_RESIDUAL}
     parts = [Part(shape, Source(place.start, nested), variants)]
     layer(state, Layer(step, LOGITS if logits else CODES, parts, variants, np.zeros(1, np.int64), words))
+
+
+HANDLERS: Mapping[str, Handler] = {"NestedGemm": gemm, "NestedLogits": gemm}

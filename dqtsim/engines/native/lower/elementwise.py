@@ -1,5 +1,6 @@
 """Operators that take a code at a time: additions and other grids (B4, B5)."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ from ....graph.model import Array
 from ....planner import Step
 from ..memory import Planes
 from ..proofs import tables
-from .state import Emit, Known, Lowering, spread
+from .state import Emit, Handler, Known, Lowering, spread
 
 # bytes that are worth a chunk
 CHUNK_BYTES = 1 << 16
@@ -86,3 +87,6 @@ def _codes(known: Known, step: Step) -> Array:
     low, high = step.node.integer("low"), step.node.integer("high")
     codes = [z_y + tables.divided((q - z_x) * m, s, step.call.machine.rounding) for q in range(256)]
     return np.array([min(max(code, low), high) for code in codes], np.uint8)
+
+
+HANDLERS: Mapping[str, Handler] = {"NestedAdd": add, "NestedRequantize": requantize}

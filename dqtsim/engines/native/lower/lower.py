@@ -11,21 +11,13 @@ from . import conv, dense, elementwise, moves, pools
 from .report import place_flags, report, widths_asked
 from .state import Handler, Lowering
 
-# each looks whether a step has a native form, changing nothing, and returns what emits it
+# each looks whether a step has a native form, changing nothing, and returns what emits it; its file says for whom
 HANDLERS: Mapping[str, Handler] = {
-    "NestedConv": conv.conv,
-    "NestedGemm": dense.gemm,
-    "NestedLogits": dense.gemm,
-    "NestedAdd": elementwise.add,
-    "NestedAveragePool": pools.average_pool,
-    "NestedRequantize": elementwise.requantize,
-    "MaxPool": pools.max_pool,
-    "Concat": moves.concat,
-    "Flatten": moves.reshape,
-    "Reshape": moves.reshape,
-    "Identity": moves.reshape,
-    "ArgMax": moves.argmax,
-    "Gather": moves.gather,
+    **conv.HANDLERS,
+    **dense.HANDLERS,
+    **elementwise.HANDLERS,
+    **pools.HANDLERS,
+    **moves.HANDLERS,
 }
 
 

@@ -1,12 +1,13 @@
 """Operators that only move tensors, or say where they lie, and decisions (B7, B8)."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
 from ....planner import Step
 from ..memory import NOWHERE, Address, Flat, Planes
-from .state import Emit, Known, Lowering
+from .state import Emit, Handler, Known, Lowering
 
 
 def reshape(known: Known, step: Step) -> Emit | None:
@@ -165,3 +166,13 @@ def copy(state: Lowering, source: Grid, target: Grid, rows: int, columns: int, s
         columns=columns,
         bytes=size,
     )
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "Concat": concat,
+    "Flatten": reshape,
+    "Reshape": reshape,
+    "Identity": reshape,
+    "ArgMax": argmax,
+    "Gather": gather,
+}

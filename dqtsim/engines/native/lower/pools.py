@@ -1,5 +1,6 @@
 """Pools: a window over pixels, each channel for itself (B6)."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from ....graph.model import Node
@@ -7,7 +8,7 @@ from ....planner import Step
 from ..memory import Planes, Word
 from ..proofs import tables
 from .elementwise import CHUNK_BYTES, MOST_CHUNKS
-from .state import Emit, Known, Lowering, spread
+from .state import Emit, Handler, Known, Lowering, spread
 
 
 def max_pool(known: Known, step: Step) -> Emit | None:
@@ -79,3 +80,6 @@ def _chunks(node: Node, target: Planes) -> int:
     kernel_y, kernel_x = node.pair("kernel_shape")
     work = target.size * kernel_y * kernel_x
     return spread(work, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES)
+
+
+HANDLERS: Mapping[str, Handler] = {"NestedAveragePool": average_pool, "MaxPool": max_pool}
