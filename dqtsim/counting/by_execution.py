@@ -1,12 +1,14 @@
 """The second way to count: watch the law execute.
 
 The `spec` engine runs unchanged under a profiling hook that sees every call of a function of `spec` with its arguments.
-What it counts is what was executed, not what shapes promise; both ways must agree exactly. A function of the law that
-is neither counted here nor known to be part of a counted one stops the count.
+What it counts is what was executed, not what shapes promise; both ways must agree exactly. What several operators call
+is counted here, what one operator alone calls as its file in `ops` says. A function of the law that is neither counted
+nor known to be part of a counted one stops the count.
 """
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import assert_never
@@ -15,9 +17,26 @@ from .. import spec
 from ..engines.registry import engine
 from ..engines.result import Result
 from ..graph.model import Array
+from ..ops import operators
 from ..ops.nested import spec_operands
-from ..ops.operator import Outcome
-from ..ops.primitives import Cost, Primitive
+from ..ops.operator import Outcome, Watch
+from ..ops.primitives import (
+    ACTIVATION_CLIP,
+    ACTIVATION_INCREMENT,
+    ACTIVATION_SHIFT,
+    ALIGN_SHIFT,
+    BIAS_ADD,
+    REQUANTIZE_ADD,
+    REQUANTIZE_CLIP,
+    REQUANTIZE_MULTIPLY,
+    REQUANTIZE_SHIFT,
+    WEIGHT_CLIP,
+    WEIGHT_INCREMENT,
+    WEIGHT_OR,
+    WEIGHT_SHIFT,
+    Cost,
+    Primitive,
+)
 from ..planner import Plan, Step
 from ..spec.rules import Nesting, Rounding
 from .counts import NodeCount
@@ -88,12 +107,11 @@ class _Counter:
                 (spec.requantize, self._requantize),
                 (spec.shift_right, self._shift_right),
                 (spec.clip, self._clip),
-                (spec.add, self._add),
-                (spec.average_pool, self._average_pool),
-                (spec.max_pool, self._max_pool),
-                (spec.argmax, self._argmax),
             )
         }
+        for operator in operators().values():
+            for function, watch in operator.watched:
+                self._hooks[function.__code__] = partial(self._watched, watch)
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
         if event != "call":
@@ -121,16 +139,16 @@ class _Counter:
         if values["b"] == values["n"]:
             return
         weights = _weights_are_nested(frame)
-        self._count(Primitive.WEIGHT_SHIFT if weights else Primitive.ACTIVATION_SHIFT)
+        self._count(WEIGHT_SHIFT if weights else ACTIVATION_SHIFT)
         rule: Nesting = values["rule"]
         match rule:
             case Nesting.TIES_UP:
-                self._count(Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT)
-                self._count(Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP)
+                self._count(WEIGHT_INCREMENT if weights else ACTIVATION_INCREMENT)
+                self._count(WEIGHT_CLIP if weights else ACTIVATION_CLIP)
             case Nesting.FLOOR:
                 pass
             case Nesting.MIDPOINT:
-                self._count(Primitive.WEIGHT_OR)
+                self._count(WEIGHT_OR)
             case _:
                 assert_never(rule)
 
@@ -139,42 +157,31 @@ class _Counter:
 
     def _align(self, frame: FrameType) -> None:
         if frame.f_locals["e_w"] + frame.f_locals["e_a"] > 0:
-            self._count(Primitive.ALIGN_SHIFT)
+            self._count(ALIGN_SHIFT)
 
     def _add_bias(self, _frame: FrameType) -> None:
-        self._count(Primitive.BIAS_ADD)
+        self._count(BIAS_ADD)
 
     def _requantize(self, _frame: FrameType) -> None:
-        self._count(Primitive.REQUANTIZE_MULTIPLY)
-        self._count(Primitive.REQUANTIZE_ADD)  # of the zero point
+        self._count(REQUANTIZE_MULTIPLY)
+        self._count(REQUANTIZE_ADD)  # of the zero point
 
     def _shift_right(self, frame: FrameType) -> None:
-        self._count(Primitive.REQUANTIZE_SHIFT)
+        self._count(REQUANTIZE_SHIFT)
         rounding: Rounding = frame.f_locals["rounding"]
         match rounding:
             case Rounding.FLOOR:
                 pass
             case Rounding.TIES_UP | Rounding.TIES_AWAY | Rounding.TIES_EVEN:
-                self._count(Primitive.REQUANTIZE_ADD)  # of the half
+                self._count(REQUANTIZE_ADD)  # of the half
             case _:
                 assert_never(rounding)
 
     def _clip(self, _frame: FrameType) -> None:
-        self._count(Primitive.REQUANTIZE_CLIP)
+        self._count(REQUANTIZE_CLIP)
 
-    def _add(self, _frame: FrameType) -> None:
-        self._count(Primitive.RESIDUAL_MULTIPLY, 2)
-        self._count(Primitive.RESIDUAL_ADD)
-        self._count(Primitive.REQUANTIZE_ADD)  # of the zero point
-
-    def _average_pool(self, frame: FrameType) -> None:
-        self._count(Primitive.POOL_ADD, len(frame.f_locals["window"]))
-
-    def _max_pool(self, frame: FrameType) -> None:
-        self._count(Primitive.COMPARE, len(frame.f_locals["window"]) - 1)
-
-    def _argmax(self, frame: FrameType) -> None:
-        self._count(Primitive.COMPARE, len(frame.f_locals["values"]) - 1)
+    def _watched(self, watch: Watch, frame: FrameType) -> None:
+        self._cost.primitives.update(watch(frame.f_locals))
 
 
 def _weights_are_nested(frame: FrameType) -> bool:

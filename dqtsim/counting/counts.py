@@ -13,11 +13,10 @@ from typing import NamedTuple, assert_never
 from ..energy import EnergyTable
 from ..graph.model import Graph, Widths
 from ..ops.cost import nesting
-from ..ops.primitives import Cost, Primitive
+from ..ops.primitives import Cost, Operation, Primitive, Size
 from ..planner import Plan, Step
 from ..target import ArrayMode, Target
 
-WEIGHT_NESTING = (Primitive.WEIGHT_SHIFT, Primitive.WEIGHT_INCREMENT, Primitive.WEIGHT_CLIP, Primitive.WEIGHT_OR)
 LAYER, CONTROLLER, OTHER = "layer", "controller", "other"
 
 
@@ -70,7 +69,7 @@ def count(plan: Plan, bits: Mapping[str, Widths], energy: EnergyTable) -> list[N
         pair = _widths(plan, step, bits)
         cost = step.operator.cost(node, step.input_types, step.call.type, plan.machine, pair or (0, 0))
         kind = CONTROLLER if node.name in belongs else LAYER if node.name in plan.graph.layers else OTHER
-        traffic = _traffic(plan, step, pair)
+        traffic = _traffic(plan, step, pair, cost)
         is_layer = bool(step.call.bounds)
         counts.append(
             NodeCount(
@@ -176,6 +175,10 @@ def storage(plan: Plan) -> dict[str, int]:
         weights += prod(step.input_types["w"].shape) * plan.machine.n
         rows = len(step.node.integers("row_widths"))
         tables += rows * _row_bits(plan, step)
+    for step in plan.steps:
+        if step.node.domain and not step.call.bounds:
+            arrays = plan.graph.constants(step.node).values()
+            tables += sum(array.size * _bits_of(plan, array.dtype.name) for array in arrays if array.ndim)
     return {"weights": weights, "tables": tables}
 
 
@@ -199,7 +202,7 @@ def _bits_of(plan: Plan, dtype: str) -> int:
     return {"uint8": plan.machine.n, "int32": 32, "int64": 64}[dtype]
 
 
-def _traffic(plan: Plan, step: Step, pair: Widths | None) -> Traffic:
+def _traffic(plan: Plan, step: Step, pair: Widths | None, cost: Cost) -> Traffic:
     traffic, n = Traffic(), plan.machine.n
     if not step.node.domain and step.node.operator not in ("MaxPool",):
         return traffic
@@ -213,8 +216,12 @@ def _traffic(plan: Plan, step: Step, pair: Widths | None) -> Traffic:
         traffic.activations_in[n] += prod(step.input_types["x"].shape) * n
         traffic.tables += _row_bits(plan, step)
     else:
-        for role in "ab" if step.node.operator == "NestedAdd" else "x":
-            traffic.activations_in[n] += prod(step.input_types[role].shape) * n
+        for role, name in step.node.operands.items():
+            if name not in plan.graph.initializers:
+                traffic.activations_in[n] += prod(step.input_types[role].shape) * n
+    for primitive, times in cost.primitives.items():
+        if _is_read(primitive):
+            traffic.tables += times * prod(_widths_of(plan, primitive))
     return traffic
 
 
@@ -229,46 +236,42 @@ class Figure(NamedTuple):
 
 def figures(plan: Plan, counts: Iterable[NodeCount], table: EnergyTable) -> list[Figure]:
     """Return every energy figure that the counts use; those that are not read are interpolated."""
-    kinds = _kinds(plan)
     used: set[tuple[str, tuple[int, ...]]] = set()
     for item in counts:
         used |= {("multiply", pair) for pair in item.cost.macs}
         used |= {("add", (plan.target.accumulator_width,)) for _ in item.cost.macs}
-        used |= {(kinds[name].operation, kinds[name].bits) for name in item.cost.primitives}
+        used |= {(name.operation, _widths_of(plan, name)) for name in item.cost.primitives if not _is_read(name)}
     return [_figure(table, operation, bits) for operation, bits in sorted(used)]
 
 
-class _Kind(NamedTuple):
-    """Where the energy of a primitive belongs, and what it costs as."""
+def _width(plan: Plan, size: Size) -> int:
+    """Return how many bits a part of a primitive has on the plan's target."""
+    match size:
+        case Size.CODE:
+            return plan.machine.n
+        case Size.REGISTER:
+            return plan.target.accumulator_width
+        case Size.MULTIPLIER:
+            return plan.target.multiplier_width
+        case Size.PRODUCT:
+            return plan.target.accumulator_width + plan.target.multiplier_width
+        case _:
+            assert_never(size)
 
-    part: str
-    operation: str
-    bits: tuple[int, ...]
+
+def _widths_of(plan: Plan, primitive: Primitive) -> tuple[int, ...]:
+    return tuple(_width(plan, size) for size in primitive.sizes)
 
 
-def _kinds(plan: Plan) -> dict[Primitive, _Kind]:
-    """Return what every primitive costs as; shifts, clips, ORs and compares cost as additions of their width."""
-    n, register, multiplier = plan.machine.n, plan.target.accumulator_width, plan.target.multiplier_width
-    codes, sums, products = ((width,) for width in (n, register, register + multiplier))
-    return {
-        Primitive.WEIGHT_SHIFT: _Kind("nesting", "add", codes),
-        Primitive.WEIGHT_INCREMENT: _Kind("nesting", "add", codes),
-        Primitive.WEIGHT_CLIP: _Kind("nesting", "add", codes),
-        Primitive.WEIGHT_OR: _Kind("nesting", "add", codes),
-        Primitive.ACTIVATION_SHIFT: _Kind("nesting", "add", codes),
-        Primitive.ACTIVATION_INCREMENT: _Kind("nesting", "add", codes),
-        Primitive.ACTIVATION_CLIP: _Kind("nesting", "add", codes),
-        Primitive.ALIGN_SHIFT: _Kind("requantize", "add", sums),
-        Primitive.BIAS_ADD: _Kind("requantize", "add", sums),
-        Primitive.REQUANTIZE_MULTIPLY: _Kind("requantize", "multiply", (register, multiplier)),
-        Primitive.REQUANTIZE_ADD: _Kind("requantize", "add", products),
-        Primitive.REQUANTIZE_SHIFT: _Kind("requantize", "add", products),
-        Primitive.REQUANTIZE_CLIP: _Kind("requantize", "add", codes),
-        Primitive.RESIDUAL_MULTIPLY: _Kind("requantize", "multiply", (n, multiplier)),
-        Primitive.RESIDUAL_ADD: _Kind("requantize", "add", products),
-        Primitive.POOL_ADD: _Kind("requantize", "add", sums),
-        Primitive.COMPARE: _Kind("requantize", "add", codes),
-    }
+def _is_read(primitive: Primitive) -> bool:
+    """Return whether a primitive reads a table, which is traffic; its energy is that of the traffic."""
+    match primitive.operation:
+        case Operation.ADD | Operation.MULTIPLY:
+            return False
+        case Operation.READ:
+            return True
+        case _:
+            assert_never(primitive.operation)
 
 
 def _figure(table: EnergyTable, operation: str, bits: tuple[int, ...]) -> Figure:
@@ -282,10 +285,10 @@ def _energy(plan: Plan, cost: Cost, traffic: Traffic, table: EnergyTable) -> dic
     addition = table.addition(plan.target.accumulator_width)
     macs = sum(times * (table.multiplication(b_w, b_a) + addition) for (b_w, b_a), times in cost.macs.items())
     energy = {"macs": macs, "nesting": 0.0, "requantize": 0.0}
-    kinds = _kinds(plan)
     for primitive, times in cost.primitives.items():
-        kind = kinds[primitive]
-        energy[kind.part] += times * _figure(table, kind.operation, kind.bits).picojoule
+        if not _is_read(primitive):
+            figure = _figure(table, primitive.operation, _widths_of(plan, primitive))
+            energy[primitive.part] += times * figure.picojoule
     activations = sum(traffic.activations_in.values()) + sum(traffic.activations_out.values())
     energy["memory"] = (
         table.traffic(sum(traffic.weights.values()), "weights")

@@ -12,9 +12,9 @@ from fractions import Fraction
 
 from ..energy import EnergyTable
 from ..graph.model import Widths
-from ..ops.primitives import Primitive
+from ..ops.primitives import WEIGHT_NESTING, Primitive
 from ..planner import Plan
-from .counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, average_width, count, kept_nesting
+from .counts import CONTROLLER, LAYER, OTHER, NodeCount, average_width, count, kept_nesting
 
 PERCENTILES = (5, 25, 50, 75, 95)
 RULE = "nearest rank: the smallest value that at least so many percent of the pictures do not exceed"

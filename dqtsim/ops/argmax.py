@@ -1,5 +1,8 @@
 """ArgMax along the last axis, the lowest index on a tie (B7, B8)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .. import spec
@@ -7,6 +10,7 @@ from ..errors import ModelError
 from ..graph.model import Node
 from . import cost
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
+from .primitives import COMPARE, Primitive
 
 
 def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
@@ -22,4 +26,8 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array(best, np.int64).reshape(call.type.shape))
 
 
-OPERATORS = (Operator("", "ArgMax", _infer, _spec, cost.argmax),)
+def _watch(arguments: Mapping[str, Any]) -> Mapping[Primitive, int]:
+    return {COMPARE: len(arguments["values"]) - 1}
+
+
+OPERATORS = (Operator("", "ArgMax", _infer, _spec, cost.argmax, watched=((spec.argmax, _watch),)),)

@@ -13,7 +13,27 @@ from ..graph.model import Node, Widths
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .operator import Machine, TensorType, Types
-from .primitives import Cost, Primitive
+from .primitives import (
+    ACTIVATION_CLIP,
+    ACTIVATION_INCREMENT,
+    ACTIVATION_SHIFT,
+    ALIGN_SHIFT,
+    BIAS_ADD,
+    COMPARE,
+    POOL_ADD,
+    REQUANTIZE_ADD,
+    REQUANTIZE_CLIP,
+    REQUANTIZE_MULTIPLY,
+    REQUANTIZE_SHIFT,
+    RESIDUAL_ADD,
+    RESIDUAL_MULTIPLY,
+    WEIGHT_CLIP,
+    WEIGHT_INCREMENT,
+    WEIGHT_OR,
+    WEIGHT_SHIFT,
+    Cost,
+    Primitive,
+)
 
 
 def nested_layer(_node: Node, inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
@@ -32,9 +52,9 @@ def nested_add(_node: Node, _inputs: Types, output: TensorType, machine: Machine
     """Return the cost of B5: two multiplications and one addition, then the shift of B4 without its multiplication."""
     elements = prod(output.shape)
     cost = Cost(primitives=_requantized(elements, machine))
-    del cost.primitives[Primitive.REQUANTIZE_MULTIPLY]
-    cost.primitives[Primitive.RESIDUAL_MULTIPLY] = 2 * elements
-    cost.primitives[Primitive.RESIDUAL_ADD] = elements
+    del cost.primitives[REQUANTIZE_MULTIPLY]
+    cost.primitives[RESIDUAL_MULTIPLY] = 2 * elements
+    cost.primitives[RESIDUAL_ADD] = elements
     return cost
 
 
@@ -46,19 +66,19 @@ def nested_requantize(_node: Node, _inputs: Types, output: TensorType, machine: 
 def average_pool(node: Node, inputs: Types, output: TensorType, machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of B6: one addition for each tap inside the picture, then B4."""
     cost = Cost(primitives=_requantized(prod(output.shape), machine))
-    cost.primitives[Primitive.POOL_ADD] = _taps_inside(node, (1, 1), inputs["x"].shape, output.shape)
+    cost.primitives[POOL_ADD] = _taps_inside(node, (1, 1), inputs["x"].shape, output.shape)
     return cost
 
 
 def max_pool(node: Node, inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of a maximum: one comparison fewer than there are taps inside the picture."""
     taps = _taps_inside(node, node.pair("dilations"), inputs["x"].shape, output.shape)
-    return Cost(primitives=Counter({Primitive.COMPARE: taps - prod(output.shape)}))
+    return Cost(primitives=Counter({COMPARE: taps - prod(output.shape)}))
 
 
 def argmax(_node: Node, inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
     """Return the cost of a decision: one comparison fewer than there are candidates."""
-    return Cost(primitives=Counter({Primitive.COMPARE: prod(inputs["data"].shape) - prod(output.shape)}))
+    return Cost(primitives=Counter({COMPARE: prod(inputs["data"].shape) - prod(output.shape)}))
 
 
 def movement(_node: Node, _inputs: Types, _output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
@@ -71,15 +91,15 @@ def nesting(elements: int, b: int, n: int, rule: Nesting, *, weights: bool) -> C
     counts: Counter[Primitive] = Counter()
     if b == n:
         return counts
-    counts[Primitive.WEIGHT_SHIFT if weights else Primitive.ACTIVATION_SHIFT] = elements
+    counts[WEIGHT_SHIFT if weights else ACTIVATION_SHIFT] = elements
     match rule:
         case Nesting.TIES_UP:
-            counts[Primitive.WEIGHT_INCREMENT if weights else Primitive.ACTIVATION_INCREMENT] = elements
-            counts[Primitive.WEIGHT_CLIP if weights else Primitive.ACTIVATION_CLIP] = elements
+            counts[WEIGHT_INCREMENT if weights else ACTIVATION_INCREMENT] = elements
+            counts[WEIGHT_CLIP if weights else ACTIVATION_CLIP] = elements
         case Nesting.FLOOR:
             pass
         case Nesting.MIDPOINT:
-            counts[Primitive.WEIGHT_OR] = elements
+            counts[WEIGHT_OR] = elements
         case _:
             assert_never(rule)
     return counts
@@ -105,8 +125,8 @@ def _until_bias(inputs: Types, output: TensorType, machine: Machine, widths: Wid
     cost.primitives.update(nesting(prod(inputs["x"].shape), b_a, machine.n, machine.activation_rule, weights=False))
     n = machine.n
     if _exponent(b_w, n, machine.weight_rule) + _exponent(b_a, n, machine.activation_rule) > 0:
-        cost.primitives[Primitive.ALIGN_SHIFT] = outputs
-    cost.primitives[Primitive.BIAS_ADD] = outputs
+        cost.primitives[ALIGN_SHIFT] = outputs
+    cost.primitives[BIAS_ADD] = outputs
     return cost
 
 
@@ -121,10 +141,10 @@ def _requantized(elements: int, machine: Machine) -> Counter[Primitive]:
             assert_never(machine.rounding)
     return Counter(
         {
-            Primitive.REQUANTIZE_MULTIPLY: elements,
-            Primitive.REQUANTIZE_ADD: elements * added,
-            Primitive.REQUANTIZE_SHIFT: elements,
-            Primitive.REQUANTIZE_CLIP: elements,
+            REQUANTIZE_MULTIPLY: elements,
+            REQUANTIZE_ADD: elements * added,
+            REQUANTIZE_SHIFT: elements,
+            REQUANTIZE_CLIP: elements,
         }
     )
 

@@ -1,5 +1,8 @@
 """MaxPool on codes (B6)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .. import spec
@@ -9,6 +12,7 @@ from ..spec.window import Window
 from . import cost
 from .nested_average_pool import inside, pool_window, pooled_shape
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
+from .primitives import COMPARE, Primitive
 
 
 def max_pool_window(node: Node) -> Window:
@@ -37,4 +41,8 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(y)
 
 
-OPERATORS = (Operator("", "MaxPool", _infer, _spec, cost.max_pool),)
+def _watch(arguments: Mapping[str, Any]) -> Mapping[Primitive, int]:
+    return {COMPARE: len(arguments["window"]) - 1}
+
+
+OPERATORS = (Operator("", "MaxPool", _infer, _spec, cost.max_pool, watched=((spec.max_pool, _watch),)),)

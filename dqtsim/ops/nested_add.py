@@ -1,5 +1,8 @@
 """NestedAdd: residual addition of two master codes (B5)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .. import spec
@@ -8,6 +11,7 @@ from ..graph.model import Node
 from . import cost
 from .nested import DOMAIN
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers, scalars
+from .primitives import REQUANTIZE_ADD, RESIDUAL_ADD, RESIDUAL_MULTIPLY, Primitive
 
 
 def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
@@ -27,4 +31,9 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array(y, np.uint8).reshape(call.type.shape))
 
 
-OPERATORS = (Operator(DOMAIN, "NestedAdd", _infer, _spec, cost.nested_add),)
+def _watch(_arguments: Mapping[str, Any]) -> Mapping[Primitive, int]:
+    # the third is the addition of the zero point
+    return {RESIDUAL_MULTIPLY: 2, RESIDUAL_ADD: 1, REQUANTIZE_ADD: 1}
+
+
+OPERATORS = (Operator(DOMAIN, "NestedAdd", _infer, _spec, cost.nested_add, watched=((spec.add, _watch),)),)

@@ -1,6 +1,7 @@
 """NestedAveragePool: window sums of master codes, requantized by a multiplier that carries 1/area (B6)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ..spec.window import Window
 from . import cost
 from .nested import DOMAIN
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers, scalars
+from .primitives import POOL_ADD, Primitive
 
 
 def pool_window(node: Node, dilations: tuple[int, int] = (1, 1)) -> Window:
@@ -69,4 +71,10 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(y)
 
 
-OPERATORS = (Operator(DOMAIN, "NestedAveragePool", _infer, _spec, cost.average_pool),)
+def _watch(arguments: Mapping[str, Any]) -> Mapping[Primitive, int]:
+    return {POOL_ADD: len(arguments["window"])}
+
+
+OPERATORS = (
+    Operator(DOMAIN, "NestedAveragePool", _infer, _spec, cost.average_pool, watched=((spec.average_pool, _watch),)),
+)

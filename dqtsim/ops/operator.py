@@ -11,7 +11,7 @@ from ..errors import AccumulatorError, ModelError
 from ..graph.model import Array, Node, Widths, same_array
 from ..spec.mac import Flags
 from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
-from .primitives import Cost
+from .primitives import Cost, Primitive
 
 Codes = npt.NDArray[np.uint8]
 
@@ -124,6 +124,8 @@ Arrays = Mapping[str, Array]
 Infer = Callable[[Node, Types, Arrays], TensorType]
 Execute = Callable[[Call, Arrays], Outcome]
 Macs = Callable[[Node, Types, TensorType], int]
+# from the arguments of a function of the law to what its execution counts
+Watch = Callable[[Mapping[str, Any]], Mapping[Primitive, int]]
 CostOf = Callable[[Node, Types, TensorType, Machine, tuple[int, int]], Cost]
 
 
@@ -141,6 +143,7 @@ class Operator:
         The function of an operator that only moves data serves every engine.
     cost: what one execution costs at given widths; an operator without it cannot be counted.
     macs: multiply-accumulates of one execution, padded taps included.
+    watched: the functions of the law that this operator alone calls, and what each call counts, not from shapes.
     """
 
     domain: str
@@ -149,6 +152,7 @@ class Operator:
     law: Execute
     cost: CostOf
     macs: Macs = no_macs
+    watched: tuple[tuple[Callable[..., object], Watch], ...] = ()
 
 
 def overflow_error(call: Call, value: int, channel: int, position: tuple[int, ...]) -> AccumulatorError:

@@ -7,26 +7,71 @@ from enum import StrEnum
 from ..graph.model import Widths
 
 
-class Primitive(StrEnum):
-    """What hardware does besides multiply-accumulates."""
+class Operation(StrEnum):
+    """What a primitive costs as: an addition, a multiplication, or reading a table where tables lie."""
 
-    WEIGHT_SHIFT = "weight_nest_shifts"
-    WEIGHT_INCREMENT = "weight_nest_increments"
-    WEIGHT_CLIP = "weight_nest_clips"
-    WEIGHT_OR = "weight_nest_ors"
-    ACTIVATION_SHIFT = "activation_nest_shifts"
-    ACTIVATION_INCREMENT = "activation_nest_increments"
-    ACTIVATION_CLIP = "activation_nest_clips"
-    ALIGN_SHIFT = "align_shifts"
-    BIAS_ADD = "bias_adds"
-    REQUANTIZE_MULTIPLY = "requantize_multiplies"
-    REQUANTIZE_ADD = "requantize_adds"
-    REQUANTIZE_SHIFT = "requantize_shifts"
-    REQUANTIZE_CLIP = "requantize_clips"
-    RESIDUAL_MULTIPLY = "residual_multiplies"
-    RESIDUAL_ADD = "residual_adds"
-    POOL_ADD = "pool_adds"
-    COMPARE = "compares"
+    ADD = "add"
+    MULTIPLY = "multiply"
+    READ = "read"
+
+
+class Size(StrEnum):
+    """How wide a primitive is: a code, an accumulator, a multiplier, or a product of the last two."""
+
+    CODE = "code"
+    REGISTER = "register"
+    MULTIPLIER = "multiplier"
+    PRODUCT = "product"
+
+
+@dataclass(frozen=True, order=True)
+class Primitive:
+    """What hardware does besides multiply-accumulates. README.md defines each; an operator may have one of its own.
+
+    value: the name that tells it from others. part: where its energy belongs. operation, sizes: what it costs as.
+    """
+
+    value: str
+    part: str = field(compare=False)
+    operation: Operation = field(compare=False)
+    sizes: tuple[Size, ...] = field(compare=False)
+
+
+def _as_addition(value: str, size: Size, part: str = "requantize") -> Primitive:
+    """Return a primitive that costs as an addition: shifts, clips, ORs and compares do, too."""
+    return Primitive(value, part, Operation.ADD, (size,))
+
+
+def _as_product(value: str, size: Size) -> Primitive:
+    return Primitive(value, "requantize", Operation.MULTIPLY, (size, Size.MULTIPLIER))
+
+
+WEIGHT_SHIFT = _as_addition("weight_nest_shifts", Size.CODE, "nesting")
+WEIGHT_INCREMENT = _as_addition("weight_nest_increments", Size.CODE, "nesting")
+WEIGHT_CLIP = _as_addition("weight_nest_clips", Size.CODE, "nesting")
+WEIGHT_OR = _as_addition("weight_nest_ors", Size.CODE, "nesting")
+ACTIVATION_SHIFT = _as_addition("activation_nest_shifts", Size.CODE, "nesting")
+ACTIVATION_INCREMENT = _as_addition("activation_nest_increments", Size.CODE, "nesting")
+ACTIVATION_CLIP = _as_addition("activation_nest_clips", Size.CODE, "nesting")
+ALIGN_SHIFT = _as_addition("align_shifts", Size.REGISTER)
+BIAS_ADD = _as_addition("bias_adds", Size.REGISTER)
+REQUANTIZE_MULTIPLY = _as_product("requantize_multiplies", Size.REGISTER)
+REQUANTIZE_ADD = _as_addition("requantize_adds", Size.PRODUCT)
+REQUANTIZE_SHIFT = _as_addition("requantize_shifts", Size.PRODUCT)
+REQUANTIZE_CLIP = _as_addition("requantize_clips", Size.CODE)
+RESIDUAL_MULTIPLY = _as_product("residual_multiplies", Size.CODE)
+RESIDUAL_ADD = _as_addition("residual_adds", Size.PRODUCT)
+POOL_ADD = _as_addition("pool_adds", Size.REGISTER)
+COMPARE = _as_addition("compares", Size.CODE)
+
+WEIGHT_NESTING = (WEIGHT_SHIFT, WEIGHT_INCREMENT, WEIGHT_CLIP, WEIGHT_OR)
+# those that belong to no single operator or are as old as the format, in the order of the columns of a table
+COMMON = (
+    *WEIGHT_NESTING,
+    *(ACTIVATION_SHIFT, ACTIVATION_INCREMENT, ACTIVATION_CLIP, ALIGN_SHIFT, BIAS_ADD),
+    *(REQUANTIZE_MULTIPLY, REQUANTIZE_ADD, REQUANTIZE_SHIFT, REQUANTIZE_CLIP),
+    *(RESIDUAL_MULTIPLY, RESIDUAL_ADD, POOL_ADD, COMPARE),
+)
 
 
 @dataclass

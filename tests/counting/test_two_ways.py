@@ -17,7 +17,7 @@ from dqtsim.energy import load_energy
 from dqtsim.errors import AccumulatorError
 from dqtsim.graph.model import Graph, Widths
 from dqtsim.ops import operators
-from dqtsim.ops.primitives import Cost, Primitive
+from dqtsim.ops.primitives import WEIGHT_CLIP, WEIGHT_INCREMENT, WEIGHT_OR, WEIGHT_SHIFT, Cost, Primitive
 from dqtsim.planner import plan
 from dqtsim.spec import Nesting, Overflow, Rounding, TapOrder
 from dqtsim.target import ArrayMode, Target, load_target
@@ -104,15 +104,15 @@ def nest_counting(q: int, b: int, n: int, rule: Nesting, seen: Counter[Primitive
     zero = 1 << (n - 1)
     if k == 0:
         return q - zero
-    seen[Primitive.WEIGHT_SHIFT] += 1
+    seen[WEIGHT_SHIFT] += 1
     code = q >> k
     if rule == Nesting.MIDPOINT:
-        seen[Primitive.WEIGHT_OR] += 1
+        seen[WEIGHT_OR] += 1
         return ((q >> (k - 1)) | 1) - (zero >> (k - 1))
     if rule == Nesting.TIES_UP:
-        seen[Primitive.WEIGHT_INCREMENT] += 1
+        seen[WEIGHT_INCREMENT] += 1
         code += (q >> (k - 1)) & 1
-        seen[Primitive.WEIGHT_CLIP] += 1
+        seen[WEIGHT_CLIP] += 1
         code = min(code, (1 << b) - 1)
     return code - min(zero + (1 << (k - 1)) * (rule == Nesting.TIES_UP) >> k, (1 << b) - 1)
 
@@ -156,7 +156,7 @@ def test_on_the_fly_is_keeping_without_a_predecessor() -> None:
     ready = compiled(network(dynamic=False))
     bits = [(2, 4)] * len(ready.graph.layers)
     counts = count(ready, dict(zip(ready.graph.layers, bits, strict=True)), ENERGY)
-    weights = {Primitive.WEIGHT_SHIFT, Primitive.WEIGHT_INCREMENT, Primitive.WEIGHT_CLIP, Primitive.WEIGHT_OR}
+    weights = {WEIGHT_SHIFT, WEIGHT_INCREMENT, WEIGHT_CLIP, WEIGHT_OR}
     on_the_fly = Counter[Primitive]()
     for item in counts:
         on_the_fly.update({name: times for name, times in item.cost.primitives.items() if name in weights})

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dqtsim.counting.counts import LAYER, WEIGHT_NESTING, NodeCount, average_width, count, kept_nesting, totals
+from dqtsim.counting.counts import LAYER, NodeCount, average_width, count, kept_nesting, totals
 from dqtsim.counting.distribution import PERCENTILES, Distribution, Number, Spread, spread
 from dqtsim.engines.registry import run
-from dqtsim.ops.primitives import Primitive
+from dqtsim.ops.primitives import WEIGHT_NESTING, WEIGHT_SHIFT, Primitive
 from dqtsim.report.page.study import Study
 from dqtsim.report.text.distribution import distribution_block, print_distribution
 
@@ -132,10 +132,7 @@ def test_json_has_whole_numbers_where_counts_are_whole(study: Study) -> None:
     assert rows["controller"]["widths"] is None
     assert "average_width" not in rows["controller"]
     nesting = block["weight_nesting"]
-    assert (
-        nesting["kept_between_pictures"]["weight_nest_shifts"]
-        == (study.own.found.nesting_kept()[Primitive.WEIGHT_SHIFT])
-    )
+    assert nesting["kept_between_pictures"]["weight_nest_shifts"] == (study.own.found.nesting_kept()[WEIGHT_SHIFT])
 
 
 def test_tables(study: Study) -> None:

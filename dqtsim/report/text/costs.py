@@ -5,11 +5,11 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...counting.counts import CONTROLLER, LAYER, OTHER, WEIGHT_NESTING, NodeCount, Traffic, figures, storage, totals
+from ...counting.counts import CONTROLLER, LAYER, OTHER, NodeCount, Traffic, figures, storage, totals
 from ...counting.distribution import KIND_NAMES
 from ...counting.macs import MacNode, inference_cost
 from ...energy import EnergyTable
-from ...ops.primitives import Cost, Primitive
+from ...ops.primitives import ACTIVATION_SHIFT, COMMON, WEIGHT_NESTING, WEIGHT_SHIFT, Cost
 from ...planner import Plan
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _COLUMNS = (
 
 
 def after_accumulator(cost: Cost) -> int:
-    """Return how many primitives follow the accumulator: alignment, bias, requantization, adds, pools, compares."""
+    """Return how many primitives follow the accumulator: alignment, bias, requantization, adds, pools, compares …"""
     return sum(
         times
         for name, times in cost.primitives.items()
@@ -101,8 +101,8 @@ def _row(
         second,
         f"{sum(cost.macs.values()):,}",
         f"{cost.bitops:,}",
-        f"{cost.primitives[Primitive.WEIGHT_SHIFT]:,}",
-        f"{cost.primitives[Primitive.ACTIVATION_SHIFT]:,}",
+        f"{cost.primitives[WEIGHT_SHIFT]:,}",
+        f"{cost.primitives[ACTIVATION_SHIFT]:,}",
         f"{after_accumulator(cost):,}",
         f"{giga(traffic.total)}b",
         f"{cycle:,}",
@@ -135,20 +135,21 @@ def _print_notes(console: "Console", plan: Plan, counts: Sequence[NodeCount], en
 
 
 def as_csv(counts: Sequence[NodeCount]) -> str:
-    """Return one line per node with every count."""
+    """Return one line per node with every count: the common ones, then those that belong to an operator of the file."""
     text = io.StringIO()
-    names = [primitive.value for primitive in Primitive]
+    own = {primitive for item in counts for primitive in item.cost.primitives} - set(COMMON)
+    primitives = [*COMMON, *sorted(own)]
     writer = csv.writer(text, lineterminator="\n")
     moved_names = ("weight_bits", "weight_bits_kept", "activation_in_bits", "activation_out_bits", "table_bits")
     heading = ["node", "operator", "kind", "weight_width", "activation_width", "macs", "bitops"]
-    writer.writerow([*heading, *names, *moved_names, "cycles", "energy_pj"])
+    writer.writerow([*heading, *(primitive.value for primitive in primitives), *moved_names, "cycles", "energy_pj"])
     for item in counts:
         pair = item.widths or ("", "")
         traffic = item.traffic
         moved = (traffic.weights, traffic.weights_kept, traffic.activations_in, traffic.activations_out)
         writer.writerow(
             [item.name, item.operator, item.kind, *pair, sum(item.cost.macs.values()), item.cost.bitops]
-            + [item.cost.primitives[Primitive(name)] for name in names]
+            + [item.cost.primitives[primitive] for primitive in primitives]
             + [sum(bits.values()) for bits in moved]
             + [traffic.tables, item.cycles, f"{sum(item.energy.values()):.3f}"]
         )
