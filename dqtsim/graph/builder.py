@@ -178,13 +178,9 @@ class GraphBuilder:
         clip: tuple[int, int],
     ) -> Tensor:
         """Add a NestedAdd (B5)."""
-        y = self._codes(name, a.shape, zero_point, (scale,))
-        operands = {"a": a.name, "b": b.name}
-        operands |= {f"{role}_zero_point": self._zero_point(x) for role, x in (("a", a), ("b", b), ("y", y))}
-        for role, value in (("a_multiplier", multiplier_a), ("b_multiplier", multiplier_b), ("shift", shift)):
-            operands[role] = self._array(f"{name}.{role}", np.array(value, np.int64))
-        self._node(name, DOMAIN, "NestedAdd", operands, _clip(clip))
-        return y
+        constants = {"a_multiplier": multiplier_a, "b_multiplier": multiplier_b, "shift": shift}
+        given = {"a": a, "b": b}, constants, _clip(clip)
+        return self.operator("NestedAdd", name, a.shape, *given, zero_point=zero_point, scale=scale)
 
     def average_pool(
         self,
@@ -203,16 +199,47 @@ class GraphBuilder:
         """Add a NestedAveragePool; the multiplier carries 1/area (B6)."""
         rows, columns = Window(kernel, strides, pads=pads).output_size(x.shape[2], x.shape[3])
         attributes: dict[str, Attribute] = {"kernel_shape": kernel, "strides": strides, "pads": pads, **_clip(clip)}
-        y = self._codes(name, (*x.shape[:2], rows, columns), zero_point, (scale,))
-        self._rescaled("NestedAveragePool", name, x, y, multiplier, shift, attributes)
-        return y
+        given = {"x": x}, {"multiplier": multiplier, "shift": shift}, attributes
+        shape = (*x.shape[:2], rows, columns)
+        return self.operator("NestedAveragePool", name, shape, *given, zero_point=zero_point, scale=scale)
 
     def requantize(
         self, name: str, x: Tensor, *, multiplier: int, shift: int, zero_point: int, scale: float, clip: tuple[int, int]
     ) -> Tensor:
         """Add a NestedRequantize: the same values on another grid (B4), as a Concat of unlike scales needs it."""
-        y = self._codes(name, x.shape, zero_point, (scale,))
-        self._rescaled("NestedRequantize", name, x, y, multiplier, shift, _clip(clip))
+        given = {"x": x}, {"multiplier": multiplier, "shift": shift}, _clip(clip)
+        return self.operator("NestedRequantize", name, x.shape, *given, zero_point=zero_point, scale=scale)
+
+    def operator(
+        self,
+        operator: str,
+        name: str,
+        shape: Sequence[int],
+        tensors: Mapping[str, Tensor],
+        constants: Mapping[str, Integers],
+        attributes: Mapping[str, Attribute] = MappingProxyType({}),
+        *,
+        zero_point: int,
+        scale: float,
+    ) -> Tensor:
+        """Add any operator of the domain that gives codes and has no widths; `tensors` and `constants` come by role.
+
+        Zero points that its schema asks for are those of the tensors, `y_zero_point` that of the result. Raises
+        ModelError for a constant that the dtype of its role does not hold.
+        """
+        y = self._codes(name, tuple(shape), zero_point, (scale,))
+        schema = SCHEMAS[DOMAIN, operator]
+        operands = {role: x.name for role, x in tensors.items()}
+        for role, x in {**tensors, "y": y}.items():
+            if f"{role}_zero_point" in schema.roles(0):
+                operands[f"{role}_zero_point"] = self._zero_point(x)
+        dtypes = {entry.name: entry.dtypes[0] for entry in schema.inputs}
+        for role, value in constants.items():
+            array = np.asarray(value).astype(dtypes[role])
+            if not np.array_equal(array, value):
+                raise ModelError(f"'{role}' of '{name}' holds numbers that are no {dtypes[role]}.")
+            operands[role] = self._array(f"{name}.{role}", array)
+        self._node(name, DOMAIN, operator, operands, attributes)
         return y
 
     def max_pool(
@@ -375,21 +402,6 @@ class GraphBuilder:
         index = self._array(f"{name}.row", np.array(row, np.int64))
         self._node(f"{name}.widths", "", "Gather", {"data": source, "indices": index}, {"axis": 0})
         return f"{name}.widths"
-
-    def _rescaled(
-        self,
-        operator: str,
-        name: str,
-        x: Tensor,
-        y: Tensor,
-        multiplier: int,
-        shift: int,
-        attributes: Mapping[str, Attribute],
-    ) -> None:
-        operands = {"x": x.name, "x_zero_point": self._zero_point(x), "y_zero_point": self._zero_point(y)}
-        for role, value in (("multiplier", multiplier), ("shift", shift)):
-            operands[role] = self._array(f"{name}.{role}", np.array(value, np.int64))
-        self._node(name, DOMAIN, operator, operands, attributes)
 
     def _codes(self, name: str, shape: tuple[int, ...], zero_point: int, scale: tuple[float, ...]) -> Tensor:
         quantization = Quantization(tuple(float(s) for s in scale), int(zero_point))

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ModelError, cut, listed
 from ..spec.rules import Nesting
 from .model import Array, Graph, Node
-from .schema import NESTED_LAYERS, SCHEMAS, Schema, schema_of
+from .schema import CHANNEL, CODE, NESTED_LAYERS, ROW, SCHEMAS, Schema, schema_of
 from .widths import reachable_widths
 
 LARGEST = (1 << 63) - 1
@@ -116,9 +116,9 @@ def _check_inputs(graph: Graph, node: Node, schema: Schema, known: Mapping[str, 
             raise ModelError(
                 f"{node.title} takes '{role.name}' as {' or '.join(role.dtypes)}; tensor '{name}' is {known[name]}."
             )
-        if role.constant and role.rank is not None and graph.initializers[name].ndim != role.rank:
+        if role.constant and role.shape is not None and graph.initializers[name].ndim != len(role.shape):
             raise ModelError(
-                f"{node.title} takes '{role.name}' with {role.rank} dimensions; tensor '{name}' has shape "
+                f"{node.title} takes '{role.name}' with {len(role.shape)} dimensions; tensor '{name}' has shape "
                 f"{graph.initializers[name].shape}."
             )
     if schema.variadic and len({known[name] for name in node.inputs}) > 1:
@@ -185,10 +185,11 @@ def _check_values(graph: Graph, node: Node) -> None:
             _check_range(node, role, array, 0, (1 << 31) - 1)
         if role == "shift":
             _check_range(node, role, array, 0, 62)
+    _check_shapes(node, constants, n)
     if node.operator == "NestedLogits":
         _check_logit_scale(graph, node)
     if node.operator in NESTED_LAYERS:
-        _check_nested(node, constants, n)
+        _check_sums(node, constants, n)
     elif "shift" in constants:
         _check_intermediate(node, constants, n)
 
@@ -210,20 +211,33 @@ def _check_range(node: Node, role: str, array: Array, low: int, high: int) -> No
         )
 
 
-def _check_nested(node: Node, constants: Mapping[str, Array], n: int) -> None:
-    weight, bias = constants["w"], constants["bias"]
+def _check_row_widths(node: Node, n: int) -> None:
     row_widths = node.integers("row_widths")
     if not row_widths or any(a >= b for a, b in pairwise(row_widths)):
         raise ModelError(f"{node.title} takes ascending row_widths; found {cut(row_widths)}.")
     if not all(1 <= width <= n for width in row_widths):
         raise ModelError(f"{node.title} takes row_widths between 1 and the master width {n}; found {cut(row_widths)}.")
-    shape = (len(row_widths), weight.shape[0])
-    for role in ("bias", "multiplier", "shift"):
-        if role in constants and constants[role].shape != shape:
+
+
+def _check_shapes(node: Node, constants: Mapping[str, Array], n: int) -> None:
+    sizes = {CODE: 1 << n}
+    if "row_widths" in node.attributes:
+        _check_row_widths(node, n)
+        sizes |= {ROW: len(node.integers("row_widths")), CHANNEL: constants["w"].shape[0]}
+    for role in SCHEMAS[node.domain, node.operator].inputs:
+        if role.shape is None or role.name not in constants:
+            continue
+        found = constants[role.name].shape
+        shape = tuple(sizes.get(counted, size) for counted, size in zip(role.shape, found, strict=True))
+        if found != shape:
+            entries = " and ".join(counted for counted in role.shape if counted in sizes)
             raise ModelError(
-                f"{node.title} takes '{role}' with one entry a row and output channel, shape {shape}; "
-                f"found {constants[role].shape}."
+                f"{node.title} takes '{role.name}' with one entry a {entries}, shape {shape}; found {found}."
             )
+
+
+def _check_sums(node: Node, constants: Mapping[str, Array], n: int) -> None:
+    weight, bias = constants["w"], constants["bias"]
     if min(weight.shape) < 1:
         raise ModelError(f"{node.title} has an empty weight tensor of shape {weight.shape}.")
     taps = int(np.prod(weight.shape[1:]))

@@ -18,12 +18,16 @@ LOGITS = "int32"
 
 @dataclass(frozen=True)
 class Input:
-    """One input of an operator: its role, dtypes allowed, rank if constant, and whether it must be an initializer."""
+    """One input of an operator: its role, dtypes allowed, whether it must be an initializer, and then of which shape.
+
+    A shape says what its dimensions count. As many entries are demanded as there are rows of (B, M, S), output
+    channels, and codes of the master width (2^n). Other words are free.
+    """
 
     name: str
     dtypes: tuple[str, ...]
     constant: bool = False
-    rank: int | None = None
+    shape: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,26 @@ class Schema:
 
 REQUIRED = None
 
+ROW, CHANNEL, CODE = "row", "output channel", "code"
+
 _X = Input("x", (CODES,))
-_CONV_WEIGHT = Input("w", (CODES,), constant=True, rank=4)
-_GEMM_WEIGHT = Input("w", (CODES,), constant=True, rank=2)
-_ROWS = tuple(Input(name, (WIDE,), constant=True, rank=2) for name in ("bias", "multiplier", "shift"))
+_CONV_WEIGHT = Input("w", (CODES,), constant=True, shape=(CHANNEL, "input channel", "kernel row", "kernel column"))
+_GEMM_WEIGHT = Input("w", (CODES,), constant=True, shape=(CHANNEL, "input channel"))
+_ROWS = tuple(Input(name, (WIDE,), constant=True, shape=(ROW, CHANNEL)) for name in ("bias", "multiplier", "shift"))
 _WIDTHS = Input("widths", (WIDE,))
 _ANY = (CODES, LOGITS, WIDE)
 
 
 def _zero_point(name: str) -> Input:
-    return Input(f"{name}_zero_point", (CODES,), constant=True, rank=0)
+    return Input(f"{name}_zero_point", (CODES,), constant=True, shape=())
 
 
 def _scalar(name: str) -> Input:
-    return Input(name, (WIDE,), constant=True, rank=0)
+    return Input(name, (WIDE,), constant=True, shape=())
+
+
+def _axes(name: str) -> Input:
+    return Input(name, (WIDE,), constant=True, shape=("axis",))
 
 
 _SCHEMAS = (
@@ -148,13 +158,13 @@ _SCHEMAS = (
     Schema("", "Flatten", (Input("input", _ANY),), {"axis": 1}),
     Schema("", "Gather", (Input("data", _ANY), Input("indices", (WIDE,))), {"axis": 0}),
     Schema("", "Identity", (Input("input", _ANY),)),
-    Schema("", "Reshape", (Input("data", _ANY), Input("shape", (WIDE,), constant=True, rank=1)), {"allowzero": 0}),
+    Schema("", "Reshape", (Input("data", _ANY), _axes("shape")), {"allowzero": 0}),
     Schema(
         "",
         "Slice",
         (
             Input("data", _ANY),
-            *(Input(name, (WIDE,), constant=True, rank=1) for name in ("starts", "ends", "axes", "steps")),
+            *(_axes(name) for name in ("starts", "ends", "axes", "steps")),
         ),
     ),
     Schema("", "Transpose", (Input("data", _ANY),), {"perm": REQUIRED}),
