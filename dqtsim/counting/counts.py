@@ -175,11 +175,18 @@ def storage(plan: Plan) -> dict[str, int]:
         weights += prod(step.input_types["w"].shape) * plan.machine.n
         rows = len(step.node.integers("row_widths"))
         tables += rows * _row_bits(plan, step)
-    for step in plan.steps:
-        if step.node.domain and not step.call.bounds:
-            arrays = plan.graph.constants(step.node).values()
-            tables += sum(array.size * _bits_of(plan, array.dtype.name) for array in arrays if array.ndim)
-    return {"weights": weights, "tables": tables}
+    return {"weights": weights, "tables": tables + storage_of_codes(plan)}
+
+
+def storage_of_codes(plan: Plan) -> int:
+    """Return the bits of tables of codes: constants with dimensions of the domain's operators that are no layers."""
+    return sum(
+        array.size * _bits_of(plan, array.dtype.name)
+        for step in plan.steps
+        if step.node.domain and not step.call.bounds
+        for array in plan.graph.constants(step.node).values()
+        if array.ndim
+    )
 
 
 def _widths(plan: Plan, step: Step, bits: Mapping[str, Widths]) -> Widths | None:

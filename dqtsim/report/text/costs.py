@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...counting.counts import CONTROLLER, LAYER, OTHER, NodeCount, Traffic, figures, storage, totals
+from ...counting.counts import CONTROLLER, LAYER, OTHER, NodeCount, Traffic, figures, storage, storage_of_codes, totals
 from ...counting.distribution import KIND_NAMES
 from ...counting.macs import MacNode, inference_cost
 from ...energy import EnergyTable
@@ -117,10 +117,11 @@ def _print_notes(console: "Console", plan: Plan, counts: Sequence[NodeCount], en
     from .runs import giga
 
     bits = storage(plan)
+    rows = "biases, multipliers, shifts and tables" if storage_of_codes(plan) else "biases, multipliers and shifts"
     console.print("weights nested: on the fly; 0 where nested weights are kept and widths stay", style="dim")
     console.print(
-        f"storage: {giga(bits['weights'])}b of weights at {plan.machine.n} bits, {giga(bits['tables'])}b of biases, "
-        f"multipliers and shifts; target {plan.target.name}",
+        f"storage: {giga(bits['weights'])}b of weights at {plan.machine.n} bits, {giga(bits['tables'])}b of {rows}; "
+        f"target {plan.target.name}",
         style="dim",
     )
     if energy is not None:
