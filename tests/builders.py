@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dqtsim.engines.registry import engine
 from dqtsim.engines.result import Result, Trace
-from dqtsim.graph import Arithmetic, Graph, GraphBuilder, Node, Value
+from dqtsim.graph import Arithmetic, Graph, GraphBuilder, Node, Tensor, Value
 from dqtsim.planner import Plan, plan
 from dqtsim.spec import Rounding
 from dqtsim.target import Target, load_target
@@ -127,6 +127,42 @@ def pooled(
         how = {**ONE, "zero_point": 0, "scale": 1.0, "clip": (0, (1 << b.arithmetic.master_width) - 1), **how}
     b.output(getattr(b, kind)("y", x, **how))
     return b.build()
+
+
+def tabled(b: GraphBuilder, name: str, x: Tensor, table: npt.ArrayLike, zero_point: int = 0) -> Tensor:
+    """Add a NestedTable to a graph under construction."""
+    return b.operator("NestedTable", name, x.shape, {"x": x}, {"table": table}, zero_point=zero_point, scale=1.0)
+
+
+def tables(*, channels: int = 3, width: int = 5, n: int = 8, seed: int = 0) -> Graph:
+    """Return a network whose tables stand before, between and after its layers, and on a flat tensor.
+
+    Its codes 'x' are (channels, 6, width). The convolutions have borders, and read what tables give.
+    """
+    random = np.random.default_rng(seed)
+    b = GraphBuilder("tables", master_width=n, candidates=((2, 2), (n, n)), class_names=("a", "b", "c"))
+    common: dict[str, Any] = {"row_widths": (n,), "zero_point": 1, "scale": 0.5, "clip": (0, (1 << n) - 1)}
+
+    def weight(*shape: int) -> Array:
+        return random.integers(0, 1 << n, shape, np.uint8)
+
+    def table(name: str, x: Tensor) -> Tensor:
+        return tabled(b, name, x, random.integers(0, 1 << n, 1 << n), zero_point=2)
+
+    def conv(name: str, x: Tensor) -> Tensor:
+        rows = _tables(1, channels, bias=5, multiplier=40000, shift=14 + n)
+        return b.conv(name, x, weight=weight(channels, channels, 3, 3), **rows, pads=(1, 1, 1, 1), **common)
+
+    x = b.input("x", (1, channels, 6, width), zero_point=3, scale=0.1)
+    first = conv("conv", table("before", x))
+    both = b.concat("both", [table("left", first), table("right", first)])
+    widest = b.max_pool("widest", both, kernel=(2, 2), strides=(2, 2))
+    flat = b.flatten("flat", table("after", widest))
+    hidden = table("hidden", flat)
+    b.output(
+        b.logits("result", hidden, weight=weight(3, flat.shape[1]), bias=[[1, 2, 3]], row_widths=(n,)), classes=True
+    )
+    return b.build([(2, n), (n, 2)])
 
 
 def add(

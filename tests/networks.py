@@ -15,7 +15,7 @@ from dqtsim.graph.model import Array
 from dqtsim.spec import Nesting, Rounding
 
 LARGEST_AREA = 81
-KINDS = ("add", "average_pool", "concat", "conv", "max_pool", "requantize")
+KINDS = ("add", "average_pool", "concat", "conv", "max_pool", "requantize", "table")
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,14 @@ class _Sketch:
             self.name("requantize"), x, multiplier=m, shift=s, zero_point=zero_point, scale=0.2, clip=self.clip()
         )
 
+    def table(self, x: Tensor) -> Tensor:
+        size = 1 << self.n
+        entries = self.pick(self.codes(size), np.arange(size), np.arange(size)[::-1], np.full(size, self.top))
+        given = {"x": x}, {"table": entries}
+        return self.builder.operator(
+            "NestedTable", self.name("table"), x.shape, *given, zero_point=self.zero_point(), scale=0.3
+        )
+
     def concat(self, x: Tensor) -> Tensor:
         zero_point = self.zero_point()
         parts = [self.requantize(x, zero_point), self.requantize(self.conv(x, keep=True), zero_point)]
@@ -233,6 +241,7 @@ def samples(draw: Any, *, most: int = 4) -> Sample:
         x = sketch.body(x, most)
         if draw(st.booleans(), label="hidden layer"):
             x = sketch.gemm(sketch.flatten(x), draw(st.integers(1, 5)))
+            x = sketch.table(x) if draw(st.booleans(), label="table of a flat tensor") else x
         x = sketch.logits(sketch.flatten(x), draw(st.integers(1, 5)))
         sketch.builder.output(x)
         layers = sketch.builder.layer_count
@@ -245,6 +254,7 @@ def samples(draw: Any, *, most: int = 4) -> Sample:
     sketch.builder.control(sketch.logits(head, layers * len(sketch.candidates), controller=True))
     for _ in range(layers - 1):
         x = sketch.conv(x, controlled=True)
+        x = sketch.table(x) if draw(st.booleans(), label="table") else x
         if draw(st.booleans(), label="pool"):
             x = sketch.pool(x, average=draw(st.booleans(), label="average"))
     x = sketch.logits(sketch.flatten(x), draw(st.integers(1, 5)))

@@ -139,6 +139,7 @@ _SCHEMAS = (
         (_X, _zero_point("x"), _zero_point("y"), _scalar("multiplier"), _scalar("shift")),
         {"low": REQUIRED, "high": REQUIRED},
     ),
+    Schema(DOMAIN, "NestedTable", (_X, Input("table", (CODES,), constant=True, shape=(CODE,))), since=2),
     Schema(
         "",
         "MaxPool",

@@ -228,6 +228,11 @@ def _rescale(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     return _requantize(graph, node, centred * inputs["multiplier"], inputs["shift"], inputs["y_zero_point"])
 
 
+def _table(_graph: Graph, _node: Node, inputs: Inputs) -> torch.Tensor:
+    """B9: every code is an index."""
+    return inputs["table"][inputs["x"].to(torch.int64)]
+
+
 def _max_pool(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     """B6: padded taps are below every code."""
     top, left, bottom, right = node.integers("pads")
@@ -272,6 +277,7 @@ _OPERATORS: dict[str, Callable[[Graph, Node, Inputs], torch.Tensor]] = {
     "NestedAdd": _add,
     "NestedAveragePool": _average_pool,
     "NestedRequantize": _rescale,
+    "NestedTable": _table,
     "MaxPool": _max_pool,
     "ArgMax": _argmax,
     "Concat": lambda _graph, node, inputs: torch.cat(list(inputs.values()), node.integer("axis")),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dqtsim.counting.by_execution import count_by_execution
-from dqtsim.counting.counts import CONTROLLER, NodeCount, count, figures, storage, totals
+from dqtsim.counting.counts import CONTROLLER, OTHER, NodeCount, count, figures, storage, totals
 from dqtsim.graph import Graph, GraphBuilder
+from dqtsim.ops.nested_table import LOOK_UP
 from dqtsim.ops.primitives import (
     ACTIVATION_SHIFT,
     BIAS_ADD,
@@ -26,6 +27,7 @@ from dqtsim.spec import Rounding
 from dqtsim.structures import build
 from dqtsim.target import ArrayMode, Target, load_target
 from tests.builders import node, plain
+from tests.builders import tables as with_tables
 
 from .conftest import PLAIN
 
@@ -244,6 +246,25 @@ def test_every_primitive_costs_energy(primitive: Primitive) -> None:
     item.cost.primitives[primitive] = 1
     (figure,) = figures(ready, [item], PLAIN)
     assert figure.picojoule > 0
+
+
+def test_tables() -> None:
+    """3 x 6 x 5 codes of 5 bits; each look-up reads 5 bits where tables lie, and nothing else takes energy."""
+    ready = plan(with_tables(n=5), TARGET)
+    items = {item.name: item for item in count(ready, {"conv": (2, 5), "result": (5, 2)}, PLAIN)}
+    _, executed = count_by_execution(ready, np.zeros((1, 3, 6, 5), np.uint8))
+    item = items["before"]
+    assert (item.operator, item.kind, item.widths, item.cycles) == ("NestedTable", OTHER, None, 0)
+    assert item.cost.primitives == executed["before"].primitives == {LOOK_UP: 90}
+    # the pool makes 6 x 3 x 2 codes of two tables beside each other
+    assert [items[name].cost.primitives[LOOK_UP] for name in ("left", "after", "hidden")] == [90, 36, 36]
+    traffic = item.traffic
+    moved = [450, 450, 450, 1350]
+    assert [*traffic.activations_in.values(), *traffic.activations_out.values(), traffic.tables, traffic.total] == moved
+    assert item.energy == {"macs": 0, "nesting": 0, "requantize": 0, "memory": 900 * 2 + 450 * 3}
+    assert figures(ready, [item], PLAIN) == []
+    # five tables of 32 codes; a row of 3 channels, and one of 3 biases
+    assert storage(ready)["tables"] == 5 * 32 * 5 + 3 * (32 + 16 + 6) + 3 * 32
 
 
 def test_the_controller_has_its_own_row() -> None:

@@ -238,7 +238,7 @@ def test_an_operator_that_is_not_registered(command: Command, resnet8: Path, tmp
     sentence = refusal(command("count-ops", path))
     found, _, supported = sentence.partition(" (supported: ")
     assert found == "a model may use only supported operators; node 'fc' is operator 'NestedSoftmax' of domain 'dqtsim'"
-    assert supported.endswith("dqtsim.NestedRequantize).")
+    assert supported.endswith("dqtsim.NestedRequantize, dqtsim.NestedTable).")
 
 
 def test_counting_loads_no_kernels(resnet8: Path) -> None:

@@ -128,6 +128,10 @@ class Reference:
         x, x_z, y_z, m, s = inputs
         return self.code(node, x.astype(np.int64) - int(x_z), m, s, y_z)
 
+    def op_NestedTable(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        x, table = inputs
+        return np.asarray(np.select([x == q for q in range(len(table))], list(table)), np.uint8)
+
     def op_MaxPool(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         (sy, sx), (top, left, bottom, right) = node.pair("strides"), node.integers("pads")
         padded = np.pad(inputs[0], ((0, 0), (0, 0), (top, bottom), (left, right)))

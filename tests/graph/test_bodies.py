@@ -13,6 +13,7 @@ from onnx import helper
 
 from dqtsim.graph import Graph, GraphBuilder, to_onnx
 from dqtsim.spec import Rounding
+from tests.builders import tables
 
 from .networks import everything
 from .reference import Reference
@@ -160,17 +161,24 @@ def test_layers_at_corners_of_multiplier_and_shift(rounding: str, multiplier: in
         assert_equal_outputs(graph, runtime, {"x": picture(graph, seed)})
 
 
+@pytest.mark.parametrize("n", [8, 5, 2])
+def test_the_body_of_a_table(n: int) -> None:
+    graph = tables(n=n)
+    for seed in range(3):
+        assert_equal_outputs(graph, session(graph), {"x": picture(graph, seed)})
+
+
 def test_every_operator_of_the_domain_is_executed() -> None:
     from dqtsim.graph.schema import SCHEMAS
 
-    used = {node.operator for node in everything().nodes if node.domain}
+    used = {node.operator for graph in (everything(), tables()) for node in graph.nodes if node.domain}
     assert used == {schema.operator for schema in SCHEMAS.values() if schema.domain}
 
 
 def test_the_bodies_use_no_floating_point() -> None:
-    model = to_onnx(everything())
+    functions = [function for graph in (everything(), tables()) for function in to_onnx(graph).functions]
     floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    for function in model.functions:
+    for function in functions:
         for node in function.node:
             for attribute in node.attribute:
                 assert not (node.op_type == "Cast" and attribute.name == "to" and attribute.i in floating)

@@ -8,6 +8,7 @@ import pytest
 from dqtsim.errors import ModelError
 from dqtsim.graph import Graph, check_graph
 from dqtsim.spec import Nesting
+from tests.builders import tables
 
 from .changes import (
     Change,
@@ -32,6 +33,7 @@ from .networks import everything, tiny
 
 STATIC = everything()
 DYNAMIC = everything(controlled=True)
+TABLES = tables(n=5)
 
 
 CASES: dict[str, tuple[Graph, Change, str]] = {
@@ -186,6 +188,41 @@ CASES: dict[str, tuple[Graph, Change, str]] = {
         everything(n=5, row_widths=(5,)),
         fill("sum.zero_point", 200),
         "node 'sum' (dqtsim.NestedAdd) holds codes of 5 bits in 'y_zero_point'; the largest is 200, above 31.",
+    ),
+    "table of too few codes": (
+        TABLES,
+        put("hidden.table", np.zeros(31, np.uint8)),
+        "node 'hidden' (dqtsim.NestedTable) takes 'table' with one entry a code, shape (32,); found (31,).",
+    ),
+    "table of another master width": (
+        TABLES,
+        arithmetic(master_width=6),
+        "node 'before' (dqtsim.NestedTable) takes 'table' with one entry a code, shape (64,); found (32,).",
+    ),
+    "table of two dimensions": (
+        TABLES,
+        put("hidden.table", np.zeros((1, 32), np.uint8)),
+        "node 'hidden' (dqtsim.NestedTable) takes 'table' with 1 dimensions; tensor 'hidden.table' has shape (1, 32).",
+    ),
+    "table with a code too large": (
+        TABLES,
+        fill("hidden.table", 32),
+        "node 'hidden' (dqtsim.NestedTable) holds codes of 5 bits in 'table'; the largest is 32, above 31.",
+    ),
+    "table of another dtype": (
+        TABLES,
+        put("hidden.table", np.zeros(32, np.int64)),
+        "node 'hidden' (dqtsim.NestedTable) takes 'table' as uint8; tensor 'hidden.table' is int64.",
+    ),
+    "table is computed": (
+        TABLES,
+        read("hidden", 1, "flat"),
+        "node 'hidden' (dqtsim.NestedTable) needs its input 'table' as an initializer; 'flat' is none.",
+    ),
+    "table of no codes": (
+        TABLES,
+        read("hidden", 0, "bits"),
+        "node 'hidden' (dqtsim.NestedTable) takes 'x' as uint8; tensor 'bits' is int64.",
     ),
     "multiplier too large": (
         STATIC,

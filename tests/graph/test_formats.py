@@ -15,6 +15,7 @@ from dqtsim.errors import ModelError
 from dqtsim.graph import Graph, Node, from_onnx, load, to_onnx
 from dqtsim.graph.file import bodies
 from dqtsim.graph.schema import DOMAIN, SCHEMAS, Schema
+from tests.builders import tables
 
 from .networks import everything, tiny
 
@@ -148,6 +149,27 @@ def test_a_graph_that_no_longer_needs_version_2_is_written_as_version_1() -> Non
     assert mirrored().format_version == 2
     assert tiny().format_version == 1
     assert written(replace(mirrored(), nodes=tiny().nodes, initializers=tiny().initializers)) == written(tiny())
+
+
+def test_a_file_with_tables_is_of_version_2_and_carries_what_it_uses() -> None:
+    model = to_onnx(tables())
+    graph = from_onnx(model)
+    assert graph.format_version == 2
+    assert set(carried(model)) == (HELPERS | {"NestedConv", "NestedLogits", "NestedTable"})
+    assert written(graph) == model.SerializeToString(deterministic=True)
+    checker.check_model(model, full_check=True)
+
+
+def test_a_file_of_version_1_has_no_table() -> None:
+    assert refusal(state(to_onnx(tables()), 1)) == (
+        "a file of format 1 has operators of that format; node 'before' (dqtsim.NestedTable) is of format 2."
+    )
+
+
+def test_a_file_with_tables_needs_their_body() -> None:
+    model = to_onnx(tables())
+    without("NestedTable")(model)
+    assert refusal(model) == "the file lacks the function body of operator 'NestedTable' (domain 'dqtsim')."
 
 
 def without(name: str) -> Callable[[onnx.ModelProto], None]:

@@ -1,4 +1,4 @@
-"""Residual add, pools, decisions and window geometry: B5-B8 and the taps of B1."""
+"""Residual add, pools, decisions, tables and window geometry: B5-B9 and the taps of B1."""
 
 from fractions import Fraction
 from math import floor
@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dqtsim.spec import Rounding, TapOrder, Window, add, argmax, average_pool, choose_widths, gather, max_pool
+from dqtsim.spec.table import look_up
 
 CODE = st.integers(0, 255)
 MULTIPLIER = st.integers(0, (1 << 16) - 1)
@@ -60,6 +61,11 @@ def test_argmax_takes_the_lowest_index_on_a_tie() -> None:
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12))
 def test_argmax(values: list[int]) -> None:
     assert argmax(values) == values.index(max(values))
+
+
+@given(st.permutations(range(16)))
+def test_look_up(table: list[int]) -> None:
+    assert [look_up(table, q) for q in range(16)] == table
 
 
 def test_choose_widths_reads_the_logits_layer_by_layer() -> None:

@@ -1,4 +1,4 @@
-"""Operators on codes by the kernels: additions, pools, other grids, decisions (B4-B8)."""
+"""Operators on codes by the kernels: additions, pools, other grids, tables, decisions (B4-B9)."""
 
 from collections.abc import Mapping
 
@@ -71,10 +71,16 @@ def argmax(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(best.reshape(call.type.shape))
 
 
+def look_up(_call: Call, inputs: Arrays) -> Outcome:
+    """Return what the table has for each code (B9)."""
+    return Outcome(np.take(inputs["table"], inputs["x"]))
+
+
 KERNELS: Mapping[tuple[str, str], Execute] = {
     (DOMAIN, "NestedAdd"): add,
     (DOMAIN, "NestedAveragePool"): average_pool,
     (DOMAIN, "NestedRequantize"): requantize_codes,
+    (DOMAIN, "NestedTable"): look_up,
     ("", "MaxPool"): max_pool,
     ("", "ArgMax"): argmax,
 }

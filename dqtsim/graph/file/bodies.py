@@ -282,6 +282,14 @@ NestedRequantize <low, high> (x, x_zero_point, y_zero_point, multiplier, shift) 
   y = dqtsim.Requantize <low: int = @low, high: int = @high> (total, multiplier, shift, y_zero_point)
 }
 """
+# B9
+_NESTED_TABLE = """
+NestedTable (x, table) => (y)
+{
+  q = Cast <to: int = 7> (x)
+  y = Gather <axis: int = 0> (table, q)
+}
+"""
 
 
 # the bodies by operator; a new operator is one entry here, and what it calls of domain `dqtsim` are its helpers
@@ -292,6 +300,7 @@ OPERATORS: dict[str, str] = {
     "NestedAdd": _NESTED_ADD,
     "NestedAveragePool": _NESTED_AVERAGE_POOL,
     "NestedRequantize": _NESTED_REQUANTIZE,
+    "NestedTable": _NESTED_TABLE,
 }
 
 

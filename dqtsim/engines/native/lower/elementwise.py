@@ -1,4 +1,4 @@
-"""Operators that take a code at a time: additions and other grids (B4, B5)."""
+"""Operators that take a code at a time: additions, other grids, tables (B4, B5, B9)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -56,12 +56,22 @@ def requantize(known: Known, step: Step) -> Emit | None:
     """Lower NestedRequantize: one look-up a code, in a table made here (B4)."""
     if step.node.operand("x") not in known.places:
         return None
-    return partial(_requantize, step=step)
+    return partial(_look_up, step=step, codes=_requantized(known, step))
 
 
-def _requantize(state: Lowering, *, step: Step) -> None:
+def table(known: Known, step: Step) -> Emit | None:
+    """Lower NestedTable: one look-up a code (B9)."""
+    if step.node.operand("x") not in known.places:
+        return None
+    given = known.known(step.node.operand("table"))
+    # a byte that no code of less than 8 bits has may lie between pixels; whatever it becomes, nobody reads it
+    return partial(_look_up, step=step, codes=np.pad(given, (0, 256 - given.size)))
+
+
+def _look_up(state: Lowering, *, step: Step, codes: Array) -> None:
+    """Emit a look-up of every byte in `codes`, uint8 [256]."""
     source = state.places[step.node.operand("x")]
-    table = state.memory.add(_codes(state, step))
+    where = state.memory.add(codes)
     target = state.new_place(step.node.outputs[0])
     if isinstance(source, Planes) and isinstance(target, Planes):
         rows, row_bytes, source_row, target_row = source.height, source.width * source.step, source.row, target.row
@@ -77,11 +87,11 @@ def _requantize(state: Lowering, *, step: Step) -> None:
         row_bytes=row_bytes,
         source_row=source_row,
         target_row=target_row,
-        table=table,
+        table=where,
     )
 
 
-def _codes(known: Known, step: Step) -> Array:
+def _requantized(known: Known, step: Step) -> Array:
     """Return uint8 [256]: what becomes of each code."""
     z_x, z_y, m, s = known.scalars(step, "x_zero_point", "y_zero_point", "multiplier", "shift")
     low, high = step.node.integer("low"), step.node.integer("high")
@@ -89,4 +99,4 @@ def _codes(known: Known, step: Step) -> Array:
     return np.array([min(max(code, low), high) for code in codes], np.uint8)
 
 
-HANDLERS: Mapping[str, Handler] = {"NestedAdd": add, "NestedRequantize": requantize}
+HANDLERS: Mapping[str, Handler] = {"NestedAdd": add, "NestedRequantize": requantize, "NestedTable": table}

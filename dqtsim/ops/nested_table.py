@@ -1,0 +1,41 @@
+"""NestedTable: any function of one code, as a table of all its results (B9)."""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..graph.model import Node, Widths
+from ..graph.schema import DOMAIN
+from ..spec.table import look_up
+from .operator import Arrays, Call, Machine, Operator, Outcome, TensorType, Types, integers
+from .primitives import Cost, Operation, Primitive, Size
+
+LOOK_UP = Primitive("table_look_ups", "memory", Operation.READ, (Size.CODE,))
+
+
+def _infer(_node: Node, inputs: Types, constants: Arrays) -> TensorType:
+    x = inputs["x"]
+    # of the table, only what a code of the input's range can find counts
+    reached = constants["table"][x.low : x.high + 1]
+    return TensorType("uint8", x.shape, int(reached.min()), int(reached.max()))
+
+
+def _spec(call: Call, inputs: Arrays) -> Outcome:
+    table = integers(inputs["table"])
+    y = [look_up(table, q) for q in integers(inputs["x"].reshape(-1))]
+    return Outcome(np.array(y, np.uint8).reshape(call.type.shape))
+
+
+def _cost(_node: Node, _inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+    cost = Cost()
+    cost.primitives[LOOK_UP] = prod(output.shape)
+    return cost
+
+
+def _watch(_arguments: Mapping[str, Any]) -> Mapping[Primitive, int]:
+    return {LOOK_UP: 1}
+
+
+OPERATORS = (Operator(DOMAIN, "NestedTable", _infer, _spec, _cost, watched=((look_up, _watch),)),)
