@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise, permutations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,14 @@ def test_the_widest_instruction_of_the_cpu_is_chosen() -> None:
     assert found("avx2", "vnni512") == found("avx2", "vnni512", "amx") == "vpdpbusd of 512 bits"
     assert found("avx2", "vnni512", "amx", matrices=True) == "tdpbusd of 16 x 16 x 64"
     assert found("avx2", matrices=True) == "vpmaddwd of 256 bits"
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+def test_the_readme_says_how_many_products_an_instruction_has(isa: Isa) -> None:
+    text = Path(peak.__file__).with_name("README.md").read_text(encoding="utf-8").replace("`", "")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    (said,) = [row[2] for row in rows if len(row) == 3 and row[0] and isa.peak.instruction.startswith(row[0])]
+    assert int(said.split(":")[0].replace(",", "")) == isa.peak.macs
 
 
 def test_a_burst_is_counted_once_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
