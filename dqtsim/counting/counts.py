@@ -12,6 +12,7 @@ from typing import NamedTuple, assert_never
 
 from ..energy import EnergyTable
 from ..graph.model import Graph, Widths
+from ..graph.schema import SCHEMAS
 from ..ops.cost import nesting
 from ..ops.primitives import Cost, Operation, Primitive, Size
 from ..planner import Plan, Step
@@ -179,13 +180,13 @@ def storage(plan: Plan) -> dict[str, int]:
 
 
 def storage_of_codes(plan: Plan) -> int:
-    """Return the bits of tables of codes: constants with dimensions of the domain's operators that are no layers."""
+    """Return the bits of tables of codes: the constants with dimensions of those operators that are no layers."""
     return sum(
-        array.size * _bits_of(plan, array.dtype.name)
+        prod(step.input_types[entry.name].shape) * _bits_of(plan, step.input_types[entry.name].dtype)
         for step in plan.steps
         if step.node.domain and not step.call.bounds
-        for array in plan.graph.constants(step.node).values()
-        if array.ndim
+        for entry in SCHEMAS[step.node.domain, step.node.operator].inputs
+        if entry.constant and entry.shape
     )
 
 
@@ -223,9 +224,9 @@ def _traffic(plan: Plan, step: Step, pair: Widths | None, cost: Cost) -> Traffic
         traffic.activations_in[n] += prod(step.input_types["x"].shape) * n
         traffic.tables += _row_bits(plan, step)
     else:
-        for role, name in step.node.operands.items():
-            if name not in plan.graph.initializers:
-                traffic.activations_in[n] += prod(step.input_types[role].shape) * n
+        for entry in SCHEMAS[step.node.domain, step.node.operator].inputs:
+            if not entry.constant:
+                traffic.activations_in[n] += prod(step.input_types[entry.name].shape) * n
     for primitive, times in cost.primitives.items():
         if _is_read(primitive):
             traffic.tables += times * prod(_widths_of(plan, primitive))

@@ -26,6 +26,7 @@ from dqtsim.planner import plan
 from dqtsim.spec import Rounding
 from dqtsim.structures import build
 from dqtsim.target import ArrayMode, Target, load_target
+from tests.builders import add as adding
 from tests.builders import node, plain
 from tests.builders import tables as with_tables
 
@@ -246,6 +247,17 @@ def test_every_primitive_costs_energy(primitive: Primitive) -> None:
     item.cost.primitives[primitive] = 1
     (figure,) = figures(ready, [item], PLAIN)
     assert figure.picojoule > 0
+
+
+def test_an_operand_that_no_sample_changes_is_read_all_the_same() -> None:
+    """An add of a constant moves both, and stores no table."""
+    graph = adding(4)
+    node = replace(graph.node("y"), inputs=("constant", *graph.node("y").inputs[1:]))
+    arrays = {**graph.initializers, "constant": np.zeros((1, 4), np.uint8)}
+    ready = plan(replace(graph, nodes=(*graph.nodes[:-1], node), initializers=arrays), TARGET)
+    item = count(ready, {}, PLAIN)[-1]
+    assert (item.traffic.activations_in, item.traffic.tables) == ({8: 2 * 4 * 8}, 0)
+    assert storage(ready) == {"weights": 0, "tables": 0}
 
 
 def test_tables() -> None:

@@ -1,10 +1,13 @@
 """NestedTable (B9): any function of one code, by its results."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from dqtsim.graph import Graph, GraphBuilder
-from tests.builders import tabled
+from tests.builders import constants, node, plain, tabled
 
 from .case import Case
 
@@ -28,6 +31,21 @@ def folded() -> Graph:
     low = tabled(b, "low", x, [q // 16 for q in range(256)])
     b.output(tabled(b, "y", tabled(b, "moved", low, STIRRED), REVERSED))
     return b.build()
+
+
+def reshaped(shape: Sequence[int]) -> Graph:
+    """Return a table 'y' of codes 'x' (1, 6) that a Reshape made into `shape`."""
+    arrays = {"table": np.array(STIRRED, np.uint8), **constants(shape=shape)}
+    table_node = replace(node("NestedTable", ["in", "table"], "y"), domain="dqtsim")
+    nodes = [node("Reshape", ["x", "shape"], "in", allowzero=0), table_node]
+    return plain((6,), nodes, shape, arrays=arrays)
+
+
+def of_a_constant() -> Graph:
+    """Return the codes 'x' (1, 2) and behind them what a table has for two codes that no sample changes."""
+    arrays = {"table": np.array(STIRRED, np.uint8), "codes": np.array([[0, 255]], np.uint8)}
+    fixed = replace(node("NestedTable", ["codes", "table"], "fixed"), domain="dqtsim")
+    return plain((2,), [fixed, node("Concat", ["x", "fixed"], "y", axis=1)], (1, 4), arrays=arrays)
 
 
 def table_of(low: int, high: int) -> list[int]:
@@ -56,6 +74,10 @@ CASES = [
     ),
     Case("17 channels", partial(one, (17, 1, 1), REVERSED), [[[q]] for q in range(17)], [255 - q for q in range(17)]),
     Case("a table after tables", folded, [0, 16, 128, 255], [255 - STIRRED[q] for q in (0, 1, 8, 15)]),
+    Case("three dimensions", partial(reshaped, (2, 1, 3)), range(6), STIRRED[:6]),
+    Case("planes of a flat tensor", partial(reshaped, (1, 3, 2, 1)), range(6), STIRRED[:6]),
+    Case("a first dimension of six", partial(reshaped, (6, 1, 1, 1)), range(6), STIRRED[:6]),
+    Case("codes that no sample changes", of_a_constant, [1, 2], [1, 2, STIRRED[0], STIRRED[255]]),
     Case("master width 2", partial(one, (4,), [3, 2, 1, 0], n=2), [0, 1, 2, 3], [3, 2, 1, 0]),
     Case(
         "master width 5",
