@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Vector:
+class GoldenVector:
     """One golden vector: its file, the policy that chose its widths, and its tensors by name."""
 
     path: Path
@@ -85,7 +85,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def read_vector(path: Path, entry: Mapping[str, Any]) -> Vector:
+def read_vector(path: Path, entry: Mapping[str, Any]) -> GoldenVector:
     """Return the vector in `path`, every tensor checked against the SHA-256 of its manifest entry."""
     try:
         file = limits.open_file(path, limits.VECTOR_BYTES)
@@ -108,7 +108,7 @@ def read_vector(path: Path, entry: Mapping[str, Any]) -> Vector:
         expected = hashes.get(name, entry.get("input_sha256"))
         if hash_tensor(array) != expected:
             raise GoldenError(f"the golden vector '{path}' is damaged: tensor '{name}' does not have its SHA-256.")
-    return Vector(path, entry["bits_policy"], tensors)
+    return GoldenVector(path, entry["bits_policy"], tensors)
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
@@ -158,7 +158,7 @@ def verify(model: Path, graph: Graph, target: Target, engine_name: str, paths: S
         yield compare(plans[key], engine_name, vector)
 
 
-def _with_rows(graph: Graph, vector: Vector) -> Graph:
+def _with_rows(graph: Graph, vector: GoldenVector) -> Graph:
     rows = vector.tensors[BITS]
     if rows.shape != (len(graph.layers), 2):
         raise GoldenError(
@@ -167,7 +167,7 @@ def _with_rows(graph: Graph, vector: Vector) -> Graph:
     return with_bits(graph, [(int(w), int(a)) for w, a in rows.tolist()])
 
 
-def compare(compiled: Plan, engine_name: str, vector: Vector) -> Verdict:
+def compare(compiled: Plan, engine_name: str, vector: GoldenVector) -> Verdict:
     """Run `compiled` on the vector's input and compare every tensor, in execution order."""
     wanted = compiled.graph.input
     if vector.input.dtype != np.uint8 or vector.input.shape != wanted.shape:

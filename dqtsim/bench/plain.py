@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..planner import Plan, Step
-from .standard import Form, Layer, mean_ratio, ratio
+from .standard import Form, StandardLayer, mean_ratio, ratio
 
 
 class _Scales:
@@ -48,11 +48,11 @@ class Float(Form):
         """Return what one step of the tensor `name` is worth; logits count in steps of 1."""
         return self._scales.find(name)[1] if self.plan.types[name].dtype == "uint8" else 1.0
 
-    def conv(self, step: Step, layer: Layer, geometry: Mapping[str, Any]) -> None:
+    def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""
         self._activated(step, layer.z_y, "Conv", self._operands(step, layer), **geometry)
 
-    def gemm(self, step: Step, layer: Layer) -> None:
+    def gemm(self, step: Step, layer: StandardLayer) -> None:
         """Write a NestedGemm or a NestedLogits."""
         self._activated(step, layer.z_y, "Gemm", self._operands(step, layer), transB=1)
 
@@ -84,7 +84,7 @@ class Float(Form):
         source = self._scaled(x, factor, f"{step.node.name}/x")
         self._activated(step, int(constants["y_zero_point"]), "Identity", [source])
 
-    def _operands(self, step: Step, layer: Layer) -> list[str]:
+    def _operands(self, step: Step, layer: StandardLayer) -> list[str]:
         name, x = step.node.name, step.node.operand("x")
         factor = layer.factor * self.scale(step.node.outputs[0])
         per_channel = (factor / self.scale(x)).reshape(-1, *[1] * (layer.weights.ndim - 1))

@@ -30,7 +30,7 @@ LOOKS = 9
 
 
 @dataclass(frozen=True)
-class Part:
+class OperationTime:
     """One operation: the step that it belongs to, its function, the median of its seconds, its MACs."""
 
     step: str
@@ -43,7 +43,7 @@ class Part:
 class Profile:
     """All operations in order; peak: GMAC/s of one thread, measured beside them, of `instruction`."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[OperationTime, ...]
     peak_gmacs: float
     instruction: str
 
@@ -52,7 +52,7 @@ class Profile:
         """Return the sum of all operations."""
         return sum(part.seconds for part in self.parts)
 
-    def share(self, part: Part) -> float:
+    def share(self, part: OperationTime) -> float:
         """Return the share of the peak that an operation with MACs reaches."""
         return part.macs / part.seconds / 1e9 / self.peak_gmacs
 
@@ -81,7 +81,8 @@ def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lamb
     finally:
         loaded.release(instance)
     parts = [
-        Part(step, function, seconds, 0) for (step, function), seconds in zip(names, medians.tolist(), strict=True)
+        OperationTime(step, function, seconds, 0)
+        for (step, function), seconds in zip(names, medians.tolist(), strict=True)
     ]
     for step, macs in plan.macs.items():
         # a layer that counts bits has two operations that multiply, of which one returns at once

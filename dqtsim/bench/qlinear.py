@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..planner import Plan, Step
-from .standard import MICROSOFT, Form, Layer, mean_ratio, ratio
+from .standard import MICROSOFT, Form, StandardLayer, mean_ratio, ratio
 
 
 class _Int8(Form):
@@ -28,7 +28,7 @@ class _Int8(Form):
             self.constant(f"zero_point/{zero_point}", np.uint8(zero_point)),
         ]
 
-    def weights(self, step: Step, layer: Layer) -> list[str]:
+    def weights(self, step: Step, layer: StandardLayer) -> list[str]:
         """Return the names of the weights, their scales and zero points, one an output channel."""
         name, channels = step.node.name, len(layer.weights)
         return [
@@ -37,7 +37,7 @@ class _Int8(Form):
             self.constant(f"{name}/zero_points", np.full(channels, self._middle, self._dtype)),
         ]
 
-    def bias(self, step: Step, layer: Layer) -> str:
+    def bias(self, step: Step, layer: StandardLayer) -> str:
         """Return the name of the bias."""
         return self.constant(f"{step.node.name}/bias", layer.bias)
 
@@ -69,14 +69,14 @@ class _Int8(Form):
 class QLinear(_Int8):
     """A plan in QLinearConv and its like."""
 
-    def conv(self, step: Step, layer: Layer, geometry: Mapping[str, Any]) -> None:
+    def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""
         assert layer.z_y is not None
         inputs = [step.node.operand("x"), *self.grid(1.0, layer.z_x), *self.weights(step, layer)]
         inputs += [*self.grid(1.0, layer.z_y), self.bias(step, layer)]
         self.codes_by(step, "QLinearConv", inputs, **geometry)
 
-    def gemm(self, step: Step, layer: Layer) -> None:
+    def gemm(self, step: Step, layer: StandardLayer) -> None:
         """Write a NestedGemm or a NestedLogits."""
         inputs = [
             step.node.operand("x"),
@@ -111,13 +111,13 @@ class QLinear(_Int8):
 class Qdq(_Int8):
     """A plan in float operators between DequantizeLinear and QuantizeLinear."""
 
-    def conv(self, step: Step, layer: Layer, geometry: Mapping[str, Any]) -> None:
+    def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""
         assert layer.z_y is not None
         y = self.node("Conv", self._operands(step, layer), f"{step.node.name}/y", **geometry)
         self.quantized(step, y, layer.z_y)
 
-    def gemm(self, step: Step, layer: Layer) -> None:
+    def gemm(self, step: Step, layer: StandardLayer) -> None:
         """Write a NestedGemm or a NestedLogits."""
         operands = self._operands(step, layer)
         if layer.z_y is None:
@@ -142,7 +142,7 @@ class Qdq(_Int8):
         y = self.node(operator, [x], f"{step.node.name}/y", **geometry)
         self.quantized(step, y, int(constants["y_zero_point"]))
 
-    def _operands(self, step: Step, layer: Layer) -> list[str]:
+    def _operands(self, step: Step, layer: StandardLayer) -> list[str]:
         name = step.node.name
         weights = self.weights(step, layer)
         zeros = self.constant(f"{name}/bias_zero_points", np.zeros(len(layer.bias), np.int32))

@@ -26,7 +26,7 @@ MICROSOFT = "com.microsoft"
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class StandardLayer:
     """A layer that multiplies and accumulates, at the widths of its plan.
 
     weights int16 (O, ...): operands in master steps, -128 to 127. bias int32 (O): in products of master steps.
@@ -40,7 +40,7 @@ class Layer:
     z_y: int | None
 
 
-def layer_of(plan: Plan, step: Step) -> Layer:
+def layer_of(plan: Plan, step: Step) -> StandardLayer:
     """Return the constants of the nested layer `step`."""
     machine, node = plan.machine, step.node
     n, rule = machine.n, machine.weight_rule
@@ -56,7 +56,7 @@ def layer_of(plan: Plan, step: Step) -> Layer:
     if "multiplier" in constants:
         factor = np.ldexp(constants["multiplier"][row].astype(np.float64), -constants["shift"][row])
         z_y = int(constants["y_zero_point"])
-    return Layer(values[constants["w"]], bias, factor, int(constants["x_zero_point"]), z_y)
+    return StandardLayer(values[constants["w"]], bias, factor, int(constants["x_zero_point"]), z_y)
 
 
 def ratio(constants: Mapping[str, Array], multiplier: str = "multiplier") -> float:
@@ -125,11 +125,11 @@ class Form(ABC):
         return output
 
     @abstractmethod
-    def conv(self, step: Step, layer: Layer, geometry: Mapping[str, Any]) -> None:
+    def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""
 
     @abstractmethod
-    def gemm(self, step: Step, layer: Layer) -> None:
+    def gemm(self, step: Step, layer: StandardLayer) -> None:
         """Write a NestedGemm or, with `layer.z_y` None, a NestedLogits."""
 
     @abstractmethod

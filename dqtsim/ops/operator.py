@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import AccumulatorError, ModelError
 from ..graph.model import Array, Node, Widths, same_array
 from ..spec.mac import Flags
 from ..spec.rules import Nesting, Overflow, Rounding, TapOrder
 from .primitives import Cost, Primitive
-
-Codes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..numbers import NEST_MIDPOINT, of_mode
 from ..target import ArrayMode
 from .cosim import FOLDER, SOURCES
 
-__all__ = ["CIRCUITS", "MAPPINGS", "MODES", "SIDE", "Areas", "Tile", "base_of", "measure", "version"]
+__all__ = ["CIRCUITS", "MAPPINGS", "MODES", "SIDE", "Areas", "TileArea", "base_of", "measure", "version"]
 
 ACCUMULATORS = (16, 24, 32)
 SIDE = 16  # of the tile that is counted
@@ -119,7 +119,7 @@ def base_of(circuit: str) -> str:
 
 
 @dataclass(frozen=True)
-class Tile:
+class TileArea:
     """A tile of SIDE x SIDE elements with 32-bit accumulators, without its control and the way out of its elements."""
 
     elements: float
@@ -158,11 +158,11 @@ class Areas:
         found = [self.area(mapping, circuit) / self.area(mapping, base) for mapping in self.cells]
         return min(found), max(found)
 
-    def tile(self, mapping: str, mode: ArrayMode) -> Tile:
+    def tile(self, mapping: str, mode: ArrayMode) -> TileArea:
         """Return the sum of the parts of a tile."""
         name = MODES[mode]
         edges = self.area(mapping, f"{name}, row edge") + self.area(mapping, f"{name}, column edge")
-        return Tile(
+        return TileArea(
             SIDE**2 * self.area(mapping, f"{name}, 32"),
             SIDE * edges,
             SIDE * self.area(mapping, COLUMN_END),

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import ToolError
 from ..numbers import of_overflow
 from ..spec.rules import Overflow
-from .vectors import Vector, parameters, write
+from .vectors import LayerVector, parameters, write
 
 SIMULATORS = {"verilator": ("verilator", "g++", "make"), "icarus": ("iverilog", "vvp")}
 FOLDER = Path(__file__).parent
@@ -37,7 +37,7 @@ __all__ = ["SIMULATORS", "SOURCES", "Finding", "build", "check", "missing", "par
 class Finding:
     """What a circuit gave for one layer; `fault` is "" where all is as expected."""
 
-    vector: Vector
+    vector: LayerVector
     words: int
     bad: int
     cycles: int
@@ -49,7 +49,9 @@ def missing(simulator: str) -> list[str]:
     return [program for program in SIMULATORS[simulator] if shutil.which(program) is None]
 
 
-def build(hardware: Mapping[str, int], vectors: Sequence[Vector], simulator: str, sources: Path = FOLDER) -> list[str]:
+def build(
+    hardware: Mapping[str, int], vectors: Sequence[LayerVector], simulator: str, sources: Path = FOLDER
+) -> list[str]:
     """Return the command that runs the bench for `hardware`, with room for all `vectors`; built at most once.
 
     Raises ToolError where a program is missing or the build fails.
@@ -84,7 +86,7 @@ def _cache() -> Path:
     return (Path(given) if given else Path.home() / ".cache") / "dqtsim" / "rtl"
 
 
-def _room(vectors: Sequence[Vector]) -> dict[str, int]:
+def _room(vectors: Sequence[LayerVector]) -> dict[str, int]:
     """Return the sizes of the bench's memories: powers of two, so that networks of a size share a build."""
 
     def words(name: str) -> int:
@@ -116,7 +118,7 @@ def _compile(simulator: str, settings: Mapping[str, int], files: Sequence[Path],
     return out
 
 
-def simulate(command: Sequence[str], hardware: Mapping[str, int], vector: Vector) -> Finding:
+def simulate(command: Sequence[str], hardware: Mapping[str, int], vector: LayerVector) -> Finding:
     """Run one layer through the circuit and compare."""
     with tempfile.TemporaryDirectory(prefix="dqtsim-") as folder:
         write(vector, hardware, Path(folder))
@@ -124,7 +126,7 @@ def simulate(command: Sequence[str], hardware: Mapping[str, int], vector: Vector
     return check(run.stdout, hardware, vector)
 
 
-def check(output: str, hardware: Mapping[str, int], vector: Vector) -> Finding:
+def check(output: str, hardware: Mapping[str, int], vector: LayerVector) -> Finding:
     """Return the finding that a bench's `output` states; anything short of a complete result is a fault."""
     results = _RESULT.findall(output)
     if len(results) != 1:
@@ -144,7 +146,7 @@ def check(output: str, hardware: Mapping[str, int], vector: Vector) -> Finding:
     return Finding(vector, words, bad, cycles, fault)
 
 
-def _overflows(hardware: Mapping[str, int], vector: Vector, seen: int) -> int:
+def _overflows(hardware: Mapping[str, int], vector: LayerVector, seen: int) -> int:
     """Return how many sums the engine saw leave the register, where the circuit keeps the exact sum to tell."""
     policy = next(policy for policy in Overflow if of_overflow(policy) == hardware["OVERFLOW"])
     match policy:
@@ -156,7 +158,7 @@ def _overflows(hardware: Mapping[str, int], vector: Vector, seen: int) -> int:
             assert_never(policy)
 
 
-def _first(output: str, vector: Vector) -> str:
+def _first(output: str, vector: LayerVector) -> str:
     found = _FIRST.search(output)
     if found is None:
         return "the first is not known"

@@ -53,7 +53,7 @@ FOLDER = Kind(
 
 
 @dataclass(frozen=True, eq=False)
-class Vector:
+class LayerVector:
     """One layer in one run. `arrays` has the keys of ORDER; `flags` is what the engine's accumulators did."""
 
     name: str
@@ -96,7 +96,7 @@ def parameters_of(machine: Machine, target: Target) -> dict[str, int]:
     }
 
 
-def record(plan: Plan, sample: Array, layers: Sequence[str] = (), engine: str = DEFAULT) -> list[Vector]:
+def record(plan: Plan, sample: Array, layers: Sequence[str] = (), engine: str = DEFAULT) -> list[LayerVector]:
     """Run one sample and return the vectors of its layers, or of those named, in execution order."""
     known = [step.node.name for step in plan.layer_steps()]
     unknown = [name for name in layers if name not in known]
@@ -111,7 +111,7 @@ def record(plan: Plan, sample: Array, layers: Sequence[str] = (), engine: str = 
     ]
 
 
-def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags | None) -> Vector:
+def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags | None) -> LayerVector:
     node, machine = step.node, plan.machine
     inputs = node.operands_in(tensors)
     x, w = inputs["x"], inputs["w"]
@@ -145,7 +145,7 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
         "acc": tensors[f"{node.name}.acc"][0],
         "y": tensors[node.outputs[0]][0],
     }
-    return Vector(node.name, node.operator, {name: config[name] for name in CONFIG}, arrays, flags)
+    return LayerVector(node.name, node.operator, {name: config[name] for name in CONFIG}, arrays, flags)
 
 
 def _geometry(node: Node, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...]) -> dict[str, int]:
@@ -181,7 +181,9 @@ def _bias_register(biases: Array, machine: Machine) -> Array:
     return np.array([spec.saturate(b, machine.bias_width) for b in biases.tolist()], np.int64)
 
 
-def corner(plan: Plan, vector: Vector, seed: int, *, plain_shift: bool = False, extreme: bool = False) -> Vector:
+def corner(
+    plan: Plan, vector: LayerVector, seed: int, *, plain_shift: bool = False, extreme: bool = False
+) -> LayerVector:
     """Return `vector` with the corners of every range in place of its codes and tables; same shapes and widths.
 
     Accumulators come from the layer's kernel, outputs from the law. `plain_shift` makes every multiplier a power of
@@ -250,7 +252,7 @@ def _mixed(rng: np.random.Generator, corners: Array, values: Array) -> Array:
     return np.where(rng.integers(0, 2, values.shape) == 1, rng.choice(corners, values.shape), values)
 
 
-def write(vector: Vector, hardware: Mapping[str, int], folder: Path) -> None:
+def write(vector: LayerVector, hardware: Mapping[str, int], folder: Path) -> None:
     """Write the files of one layer into `folder`, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {}
@@ -280,7 +282,7 @@ def write(vector: Vector, hardware: Mapping[str, int], folder: Path) -> None:
     (folder / "layer.json").write_text(json.dumps(layer, indent=1) + "\n", encoding="utf-8")
 
 
-def folder_name(index: int, vector: Vector) -> str:
+def folder_name(index: int, vector: LayerVector) -> str:
     """Return the folder of the layer that is executed as number `index`."""
     return f"{index:02}-" + re.sub(r"[^A-Za-z0-9._-]", "_", vector.name)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dqtsim.bench import peak, profile
 from dqtsim.bench.measure import WARM_UP
-from dqtsim.bench.profile import Part, Profile, as_json, print_profile
+from dqtsim.bench.profile import OperationTime, Profile, as_json, print_profile
 from dqtsim.engines.native import native
 from dqtsim.engines.native.compile.build import host
 from dqtsim.engines.native.program import Fallback, Operation
@@ -237,7 +237,13 @@ def test_the_peak_is_the_faster_burst(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FOUND = Profile(
-    (Part("", "clear", 1e-6, 0), Part("a", "conv", 2e-6, 8000), Part("b", "fallback", 5e-6, 5000)), 8.0, "w"
+    (
+        OperationTime("", "clear", 1e-6, 0),
+        OperationTime("a", "conv", 2e-6, 8000),
+        OperationTime("b", "fallback", 5e-6, 5000),
+    ),
+    8.0,
+    "w",
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dqtsim.planner import Plan, plan
 from dqtsim.rtl import cosim, vectors
-from dqtsim.rtl.vectors import Vector
+from dqtsim.rtl.vectors import LayerVector
 from dqtsim.spec.rules import Nesting, Overflow, Rounding, TapOrder
 from dqtsim.target import ArrayMode
 from tests.builders import conv, dense, target
@@ -87,10 +87,10 @@ CIRCUITS: dict[str, Circuit] = {
 
 
 @cache
-def layers(name: str) -> tuple[dict[str, int], tuple[Vector, ...]]:
+def layers(name: str) -> tuple[dict[str, int], tuple[LayerVector, ...]]:
     """Return the parameters of a circuit and its corner layers."""
     made = CIRCUITS[name]
-    found: list[Vector] = []
+    found: list[LayerVector] = []
     hardware: dict[str, int] = {}
     for number, pair in enumerate(made.pairs):
         for kind in ("conv", ("pointwise", "gemm", "logits")[number % 3]):

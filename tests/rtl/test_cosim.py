@@ -92,7 +92,7 @@ def test_an_unknown_layer_is_one_sentence(command: Command) -> None:
 def test_one_wrong_bit_is_found(command: Command, icarus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = vectors.record
 
-    def record(*arguments: object) -> list[vectors.Vector]:
+    def record(*arguments: object) -> list[vectors.LayerVector]:
         (vector,) = honest(*arguments)  # type: ignore[arg-type]
         y = vector.arrays["y"].copy()
         y[3] ^= 1

@@ -11,7 +11,7 @@ from . import charts
 from .charts import Bar, Segment
 from .markup import Markup, element, energy, metric, percent, table
 from .sections import array_text, figure, legend, mean_weight_bits, mode, own_name, section
-from .study import OWN, Record, Study
+from .study import OWN, Measured, Study
 
 PARTS = {"macs": "MACs", "nesting": "nesting", "requantize": "after the accumulator", "memory": "memory"}
 MOVED = {"weights": "weights", "inputs": "activations in", "outputs": "activations out", "tables": "tables"}
@@ -90,7 +90,7 @@ def _largest(values: dict[str, int]) -> str:
     return ""
 
 
-def compared_widths(study: Study) -> list[Record]:
+def compared_widths(study: Study) -> list[Measured]:
     """Return the uniform settings that bars are compared with: the master width, 4 and 2 bits."""
     return [record for record in study.uniform if record.width in (study.graph.arithmetic.master_width, 4, 2)]
 

@@ -8,7 +8,7 @@ from ...target import ArrayMode, Target
 from . import charts
 from .charts import Bar, Point, Segment
 from .markup import Child, Markup, element, energy, metric, percent, table
-from .study import Record, Study, interval
+from .study import Measured, Study, interval
 
 
 def figure(title: str, chart: Markup, caption: str, *, legend: Markup | None = None, wide: bool = False) -> Markup:
@@ -105,7 +105,7 @@ def _tile(name: str, value: str, note: str) -> Markup:
     return element("div", element("h3", name), element("strong", value), element("p", note), class_="tile")
 
 
-def _against(value: float, base: float, reference: Record) -> str:
+def _against(value: float, base: float, reference: Measured) -> str:
     return f"{percent(value, base)} of uniform {reference.name}"
 
 
@@ -216,7 +216,7 @@ def _settings_table(study: Study) -> Markup:
     return figure("Cost of every setting", table(tuple(headings), rows, marked=0), caption)
 
 
-def mean_weight_bits(record: Record) -> dict[str, float]:
+def mean_weight_bits(record: Measured) -> dict[str, float]:
     """Return the bits of every layer's weights once they are nested to the widths that they run at."""
     bits: dict[str, float] = dict.fromkeys(record.plan.graph.layers, 0.0)
     for setting, times in record.found.settings.items():

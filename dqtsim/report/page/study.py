@@ -20,7 +20,7 @@ _Z = 1.959964  # of the 95 % interval
 
 
 @dataclass
-class Record:
+class Measured:
     """One setting: its name, what it costs, and the class that every picture got."""
 
     name: str
@@ -46,16 +46,16 @@ class Study:
     graph: Graph
     target: Target
     energy: EnergyTable
-    records: list[Record]
+    records: list[Measured]
     split: Split | None = None
 
     @property
-    def own(self) -> Record:
+    def own(self) -> Measured:
         """Return the record of the model as the file has it."""
         return self.records[0]
 
     @property
-    def uniform(self) -> list[Record]:
+    def uniform(self) -> list[Measured]:
         """Return the records of one width for every layer that is not pinned, widest first."""
         return [record for record in self.records if record.kind == UNIFORM]
 
@@ -93,7 +93,7 @@ def prepare(graph: Graph, target: Target, energy: EnergyTable, plans: Sequence[P
     records = []
     for name, kind, spec, width in kinds:
         chosen, _ = apply_bits(graph, spec)
-        records.append(Record(name, kind, Distribution(plan(chosen, target), energy), width=width))
+        records.append(Measured(name, kind, Distribution(plan(chosen, target), energy), width=width))
     return Study(graph, target, energy, records)
 
 

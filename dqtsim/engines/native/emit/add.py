@@ -10,7 +10,7 @@ from typing import Any
 from ....spec.rules import Rounding
 from ..ir import I8, I32, I64, Emitter, Record, vector
 from ..isa.base import Isa
-from .requantize import Codes
+from .requantize import CodeEpilogue
 from .rows import fields, pieces, rows_of
 
 ADD = Record(
@@ -40,7 +40,7 @@ def emit(module: Any, isa: Isa, rounding: Rounding, *, narrow: bool = False) -> 
     b = e.builder
     words, chunk = e.arguments
     r = fields(e, ADD, words)
-    finish = Codes(e, rounding, r.shift, r.z_y, r.low, r.high)
+    finish = CodeEpilogue(e, rounding, r.shift, r.z_y, r.low, r.high)
     # the zero points of both inputs are one constant of the sum
     offset = b.neg(b.add(b.mul(r.z_a, r.m_a), b.mul(r.z_b, r.m_b)))
     element = I32 if narrow else I64

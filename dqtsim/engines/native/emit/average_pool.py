@@ -9,7 +9,7 @@ from typing import Any
 from ....spec.rules import Rounding
 from ..ir import I8, I32, I64, Emitter, Record, constant, vector
 from ..isa.base import Isa
-from .requantize import Codes
+from .requantize import CodeEpilogue
 from .rows import fields, pieces, rows_of
 from .window import WINDOW, taps
 
@@ -25,7 +25,7 @@ def emit(module: Any, isa: Isa, rounding: Rounding) -> str:
     b = e.builder
     words, chunk = e.arguments
     r = fields(e, AVERAGE_POOL, words)
-    finish = Codes(e, rounding, r.shift, r.z_y, r.low, r.high)
+    finish = CodeEpilogue(e, rounding, r.shift, r.z_y, r.low, r.high)
     one = constant(I64, 1)
     with rows_of(e, r.chunks, chunk, r.rows) as oy:
         y = b.sub(b.mul(oy, r.stride_y), r.top)

@@ -33,7 +33,7 @@ def emit_tile(
     """
     name = f"{product}{kind}_{pixels}x{vectors}" + ("" if lanes is None else f"x{lanes}")
     e = Emitter(module, name, KIND)
-    tile = Codes(e, isa, rounding, pixels, vectors, lanes or isa.lanes)
+    tile = EpilogueTile(e, isa, rounding, pixels, vectors, lanes or isa.lanes)
     tile.product = product
     tile.multiply_and_accumulate(kind)
     tile.note_extremes()
@@ -49,7 +49,7 @@ def emit_tile(
     return name
 
 
-class Codes(Tile):
+class EpilogueTile(Tile):
     """A kernel with its epilogue: from sums to what is stored."""
 
     def __init__(self, e: Emitter, isa: Isa, rounding: Rounding, pixels: int, vectors: int, lanes: int) -> None:
@@ -174,7 +174,7 @@ class Addition:
     are added. The halves are words of their own.
     """
 
-    def __init__(self, tile: Codes, packing: Packing) -> None:
+    def __init__(self, tile: EpilogueTile, packing: Packing) -> None:
         self.tile, self.packing = tile, packing
         b = tile.e.builder
         own, other = (tile.word(name) for name in ("own_multiplier", "other_multiplier"))

@@ -15,7 +15,7 @@ from llvmlite import ir
 from ....spec.rules import Rounding
 from ..ir import I8, I64, Emitter, constant, vector
 from ..isa.base import Isa, Matrices
-from .epilogue import Codes
+from .epilogue import EpilogueTile
 from .tile import CONV, KIND, PARAMETER_BYTES, Tile
 
 # pixels that go through the epilogue together: their constants are loaded once for all of them
@@ -35,7 +35,7 @@ def emit_out(module: Any, isa: Isa, rounding: Rounding, vectors: int) -> None:
     """
     e = Emitter(module, _out_name(vectors), KIND, private=True)
     b, size = e.builder, 4 * isa.lanes
-    tile = Codes(e, isa, rounding, TOGETHER, vectors, isa.lanes)
+    tile = EpilogueTile(e, isa, rounding, TOGETHER, vectors, isa.lanes)
     tile.sums = [
         [e.load(b.add(tile.input, constant(I64, size * (vectors * i + j))), tile.lanes, size) for j in range(vectors)]
         for i in range(TOGETHER)

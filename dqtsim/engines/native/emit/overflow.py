@@ -61,7 +61,7 @@ def emit(module: Any, isa: Isa, rounding: Rounding, *, logits: bool = False) -> 
     with e.loop(count) as number:
         channel = e.load(b.add(channels, b.mul(number, constant(I64, WORD))), I64, 8)
         own = b.add(parameters, b.mul(number, constant(I64, size * isa.lanes)))
-        finish = Logits(e, isa, own) if logits else Codes(e, isa, rounding, own, r)
+        finish = RegisterToLogits(e, isa, own) if logits else RegisterToCodes(e, isa, rounding, own, r)
         sums = b.add(r.sums, b.mul(channel, constant(I64, 4)))
         target = b.add(r.target, b.mul(channel, constant(I64, scale)))
         with e.loop(last, first) as pixel:
@@ -99,7 +99,7 @@ class _Register:
         return b.select(self.wraps, wrapped, clamped)
 
 
-class Codes:
+class RegisterToCodes:
     """From what the register holds to codes (B2-B4); `own`: address of the vector's constants."""
 
     def __init__(self, e: Emitter, isa: Isa, rounding: Rounding, own: Any, r: Any) -> None:
@@ -124,7 +124,7 @@ class Codes:
         return b.trunc(e.least(e.greatest(code, self.low), self.high), self.codes)
 
 
-class Logits:
+class RegisterToLogits:
     """From what the register holds to int32 (B7)."""
 
     def __init__(self, e: Emitter, isa: Isa, own: Any) -> None:

@@ -54,7 +54,7 @@ def _half(b: Any, one: Any, shift: Any) -> tuple[Any, Any]:
     return b.lshr(unit, one), unit
 
 
-class Codes:
+class CodeEpilogue:
     """The last steps to a code: shift, zero point, clamp. Words are i64; lanes are of the type `element`."""
 
     def __init__(self, e: Emitter, rounding: Rounding, shift: Any, zero: Any, low: Any, high: Any) -> None:

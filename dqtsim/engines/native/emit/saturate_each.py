@@ -15,7 +15,7 @@ from ....spec.rules import Rounding
 from ..ir import I8, I32, I64, WORD, Emitter, Record, constant, vector
 from ..isa.base import Isa
 from .choice import CHOICE, variant_of
-from .overflow import CODE_BYTES, LOGIT_BYTES, Codes, Logits
+from .overflow import CODE_BYTES, LOGIT_BYTES, RegisterToCodes, RegisterToLogits
 from .rows import fields, share
 
 EACH = Record(
@@ -68,7 +68,7 @@ def emit(module: Any, isa: Isa, rounding: Rounding, kind: str) -> str:
         channel = e.load(b.add(channels, b.mul(number, constant(I64, WORD))), I64, 8)
         own = b.add(parameters, b.mul(number, constant(I64, size * isa.lanes)))
         operands = b.add(weights, b.mul(number, b.mul(r.tap_count, constant(I64, isa.lanes))))
-        finish = Logits(e, isa, own) if kind == LOGITS else Codes(e, isa, rounding, own, r)
+        finish = RegisterToLogits(e, isa, own) if kind == LOGITS else RegisterToCodes(e, isa, rounding, own, r)
         start = b.add(source, channel) if kind == DEPTH else source
         for begin, end, together in ((first, whole, PIXELS), (whole, last, 1)):
             with e.loop(end, begin, together) as pixel:
