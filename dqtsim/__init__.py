@@ -5,7 +5,7 @@
 >>> for result in dqtsim.run(plan, dqtsim.read_input("img.npy", graph)):  # doctest: +SKIP
 ...     print(result.class_index, result.bits)
 
-Everything is imported on first use, so that `import dqtsim` costs nothing.
+Everything is imported on first use, so `import dqtsim` is fast.
 """
 
 from importlib import import_module

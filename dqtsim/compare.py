@@ -39,7 +39,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much was compared, how much of it differs, and where it first does."""
+    """How much was compared, how much of it differs, and the first place that differs."""
 
     tensors: int
     elements: int

@@ -1,8 +1,8 @@
 """The few kinds of error dqtsim raises.
 
 Every message is one sentence that says which rule was broken, what was found, and where. The command line prints it
-and exits with 2; nothing else in the package writes a traceback for wrong input. `cut` and `listed` keep a sentence
-short, whatever a file says.
+and exits with 2; wrong input never gives a traceback. `cut` and `listed` keep a sentence short, however long the
+texts of a file are.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _LETTERS, _NAMES = 60, 32
 
 
 class DqtsimError(Exception):
-    """Base of every error that the user can cause and mend."""
+    """Base of every error that the user can cause and correct."""
 
 
 class ModelError(DqtsimError):
@@ -39,7 +39,7 @@ class GoldenError(DqtsimError):
 
 
 class OutputError(DqtsimError):
-    """A file or folder cannot be written, or holds what dqtsim did not make and will not delete."""
+    """A file or folder cannot be written, or holds something that dqtsim did not make and will not delete."""
 
 
 class ToolError(DqtsimError):
@@ -47,13 +47,13 @@ class ToolError(DqtsimError):
 
 
 def cut(value: object) -> str:
-    """Return a text or value of a file as sentences show it, the beginning of a long one."""
+    """Return a text or value of a file as error sentences show it; a long one is cut to its beginning."""
     text = str(value)
     return text if len(text) <= _LETTERS + 3 else f"{text[:_LETTERS]}..."
 
 
 def listed(texts: Sequence[str], between: str = ", ") -> str:
-    """Return texts as sentences list them, the first of many and how many more there are."""
+    """Return texts as error sentences list them: the first few, and how many more there are."""
     shown = between.join(texts[:_NAMES])
     return shown if len(texts) <= _NAMES else f"{shown} and {len(texts) - _NAMES:,} more"
 

@@ -43,7 +43,7 @@ class GoldenVector:
 
 @dataclass(frozen=True)
 class Verdict(Comparison):
-    """What comparing one vector gave."""
+    """The result of comparing one vector."""
 
     path: Path
 
@@ -112,7 +112,7 @@ def read_vector(path: Path, entry: Mapping[str, Any]) -> GoldenVector:
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raise GoldenError before anything is unpacked where an archive says that it holds too much."""
+    """Raise GoldenError, before anything is unpacked, if an archive states that it holds too much."""
     members = archive.infolist()
     size = sum(member.file_size for member in members)
     if len(members) > limits.VECTOR_TENSORS or size > limits.VECTOR_BYTES:
@@ -193,5 +193,5 @@ def compare(compiled: Plan, engine_name: str, vector: GoldenVector) -> Verdict:
 
 
 def _unseen(compiled: Plan, engine_name: str) -> set[str]:
-    """Return the tensors that an engine cannot show: onnxruntime keeps its accumulators to itself."""
+    """Return the tensors that an engine cannot show: onnxruntime does not give its accumulators."""
     return {f"{step.node.name}.acc" for step in compiled.layer_steps()} if engine_name == "onnxruntime" else set()

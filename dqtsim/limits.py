@@ -1,7 +1,7 @@
-"""What a file may ask for. Every reader holds its file against these before it takes memory or time for it.
+"""The limits for files. Every reader checks its file against these before it spends memory or time on it.
 
-The numbers are far above what real networks need, and far below what a computer cannot give. `open_file` opens regular
-files only, so that a device, a pipe or a file of terabytes is refused at once; a link to a regular file is one.
+The numbers are far above what real networks need, and low enough for any computer. `open_file` opens regular files
+only, so a device, a pipe or a file of terabytes is refused at once; a link to a regular file counts as one.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 # bytes of a file
-MODEL_BYTES = (1 << 31) - 1  # what a protocol buffer may have
+MODEL_BYTES = (1 << 31) - 1  # the limit of a protocol buffer
 TEXT_BYTES = 1 << 20  # targets, plans, energy tables, configurations
 MANIFEST_BYTES = 1 << 26
 VECTOR_BYTES = 1 << 30  # a golden vector, packed and unpacked
@@ -80,7 +80,7 @@ def read_text(path: str | os.PathLike[str], most: int = TEXT_BYTES) -> str:
 
 
 def toml_tree(text: str) -> dict[str, Any]:
-    """Return what TOML says. Raises ValueError, which says what is wrong with it."""
+    """Return the content of TOML text. Raises ValueError, which says what is wrong."""
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -88,7 +88,7 @@ def toml_tree(text: str) -> dict[str, Any]:
 
 
 def json_tree(text: str) -> Any:
-    """Return what JSON says; a key that an object has twice is an error. Raises ValueError as `toml_tree` does."""
+    """Return the content of JSON text; a duplicate key is an error. Raises ValueError as `toml_tree` does."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except RecursionError:

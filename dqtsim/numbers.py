@@ -1,7 +1,7 @@
-"""The numbers by which compiled code and circuits know the named choices: the only table of each.
+"""The numbers that stand for the named choices in compiled code and circuits: the only table of each.
 
-`rtl/dqt.sv` states the same for circuits; a test compares the two. A number is a name and no arithmetic, so every
-engine but the law, which uses the names themselves, may import this file. Numbers stay as they are once published.
+`rtl/dqt.sv` states the same for circuits; a test compares the two. A number is only another name, not arithmetic, so
+every engine may import this file, except the law, which uses the names themselves. A published number never changes.
 """
 
 from typing import Final, Literal, assert_never

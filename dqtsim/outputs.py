@@ -1,8 +1,8 @@
 """Files and folders that a command writes: whole or not at all, and nothing is deleted that dqtsim did not make.
 
-What is written stands aside, beside its place and under a name that no other process has, and is renamed at the end.
-A folder is replaced whole, and only if it is empty or holds nothing but `manifest.json` and files which that names: the
-new one is complete before the old one is moved away, and the old one is deleted last, file by file.
+Output is first written beside its final place, under a name that no other process has, and is renamed at the end.
+A folder is replaced whole, and only if it is empty or holds nothing but `manifest.json` and the files that it names.
+The new folder is complete before the old one is moved away; the old one is deleted last, file by file.
 """
 
 import errno
@@ -20,7 +20,7 @@ from . import limits
 from .errors import OutputError
 
 MANIFEST = "manifest.json"
-# Other writers may put a folder of theirs into the place again and again.
+# Other writers may put their own folder into the place again and again.
 _TRIES = 100
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
@@ -29,7 +29,8 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 class Kind:
     """A kind of folder: the keys by which its manifest is known, and the files that such a manifest names.
 
-    `files` gives paths from the folder, with '/'; KeyError or TypeError means that the manifest is none of this kind.
+    `files` gives paths relative to the folder, with '/'; KeyError or TypeError means that the manifest is not of this
+    kind.
     """
 
     keys: Collection[str]
@@ -37,7 +38,7 @@ class Kind:
 
 
 def check_file(path: Path) -> None:
-    """Raise OutputError, before long work, if a file could not be written to `path` after it."""
+    """Raise OutputError, before long work, if its result could not be written to the file `path`."""
     with _sentence(f"'{path}'"):
         folder = _real(path).parent
         for each in (path.parent, folder):
@@ -55,7 +56,7 @@ def check_file(path: Path) -> None:
 def write_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it to `path` at the end, or leave nothing if anything fails.
 
-    A file that is there is replaced; a link stays, and what it points to is replaced. Raises OutputError.
+    An existing file is replaced; a link stays, and the file that it points to is replaced. Raises OutputError.
     """
     check_file(path)
     target = _real(path)
@@ -70,7 +71,7 @@ def write_file(path: Path) -> Iterator[Path]:
 
 
 def check_folder(path: Path, kind: Kind) -> None:
-    """Raise OutputError, before long work, if `write_folder` could not write `path` after it."""
+    """Raise OutputError, before long work, if `write_folder` could not write its result to `path`."""
     cannot = f"the folder '{path}' cannot be written"
     with _sentence(f"the folder '{path}'"):
         if path.is_symlink():
@@ -94,8 +95,8 @@ def check_apart(file: Path, folder: Path) -> None:
 def write_folder(path: Path, kind: Kind) -> Iterator[Path]:
     """Yield a new folder beside `path` to write to; put it in the place of `path` at the end, or leave nothing.
 
-    The caller writes MANIFEST there, of which `kind` gives the files. Of several processes at once, the last that is
-    done wins, with a folder that is all its own. Raises OutputError where `path` holds anything else (see module).
+    The caller writes MANIFEST there; `kind` says which files it names. If several processes write at once, the last to
+    finish wins, and the folder is wholly its own. Raises OutputError where `path` holds anything else (see module).
     """
     check_folder(path, kind)
     aside = _beside(path, "part")
@@ -105,7 +106,7 @@ def write_folder(path: Path, kind: Kind) -> Iterator[Path]:
             yield aside
             old = _exchange(aside, path, kind)
         finally:
-            # made here, under a name of its own: all that is in it is ours
+            # made here under a unique name: everything in it is ours
             shutil.rmtree(aside, ignore_errors=True)
     for each in old:
         _delete(each, path, kind)
@@ -113,7 +114,7 @@ def write_folder(path: Path, kind: Kind) -> Iterator[Path]:
 
 @contextmanager
 def _sentence(what: str) -> Iterator[None]:
-    """Turn what the system says into an OutputError."""
+    """Turn an error of the system into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -135,7 +136,7 @@ def _reason(error: OSError) -> str:
 
 
 def _exchange(aside: Path, path: Path, kind: Kind) -> list[Path]:
-    """Rename `aside` to `path` and return where the folders are that were there before."""
+    """Rename `aside` to `path`; return where the folders that were there before are now."""
     old: list[Path] = []
     try:
         for _ in range(_TRIES):
@@ -145,7 +146,7 @@ def _exchange(aside: Path, path: Path, kind: Kind) -> list[Path]:
             except FileNotFoundError:
                 old.pop()
             else:
-                _refuse_foreign(old[-1], path, kind)  # what came into it since the check
+                _refuse_foreign(old[-1], path, kind)  # something may have come into it since the check
             try:
                 aside.replace(path)
                 return old
@@ -170,7 +171,7 @@ def _put_back(old: list[Path], path: Path) -> None:
 
 
 def _check_contents(path: Path, kind: Kind) -> None:
-    """Refuse what is foreign in `path`; look again where another process has replaced it meanwhile."""
+    """Refuse foreign files in `path`; look again if another process has replaced it meanwhile."""
     for _ in range(_TRIES):
         try:
             seen = path.stat().st_ino
@@ -185,7 +186,7 @@ def _check_contents(path: Path, kind: Kind) -> None:
 
 
 def _refuse_foreign(place: Path, path: Path, kind: Kind) -> None:
-    """Raise OutputError, which speaks of `path`, if the folder at `place` holds anything but a manifest's files."""
+    """Raise OutputError, which names `path`, if the folder at `place` holds anything but the files of its manifest."""
     if place.is_symlink() or not place.is_dir():
         raise OutputError(f"the folder '{path}' cannot be written: it is no folder.")
     own = _own(place, kind)
@@ -198,7 +199,7 @@ def _refuse_foreign(place: Path, path: Path, kind: Kind) -> None:
 
 
 def _own(folder: Path, kind: Kind) -> set[str]:
-    """Return the files that the manifest of a folder names and itself; none if it has no manifest of that kind."""
+    """Return the manifest of a folder and the files that it names; none if it has no manifest of that kind."""
     path = folder / MANIFEST
     try:
         found = path.lstat()
@@ -212,9 +213,9 @@ def _own(folder: Path, kind: Kind) -> set[str]:
 
 
 def _walk(folder: Path, own: set[str], inside: str = "") -> Iterator[tuple[str, bool, bool]]:
-    """Yield what a folder holds, in order of names, a subfolder after what it holds: name, is folder, is own.
+    """Yield (name, is folder, is own) for the entries of a folder, by name; a subfolder comes after its own entries.
 
-    Links are files, and never own. Nothing is looked for in folders in which nothing of `own` is.
+    Links are files, and never own. Folders that hold nothing of `own` are not searched.
     """
     with os.scandir(folder / inside) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
@@ -231,7 +232,7 @@ def _walk(folder: Path, own: set[str], inside: str = "") -> Iterator[tuple[str, 
 
 
 def _delete(folder: Path, path: Path, kind: Kind) -> None:
-    """Delete an old folder, now aside, if all it holds is its manifest's; the manifest last, since it says what is."""
+    """Delete an old folder, now aside, if it holds only its manifest's files; the manifest goes last."""
     try:
         _refuse_foreign(folder, folder, kind)
         own = _own(folder, kind)

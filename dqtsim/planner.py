@@ -1,8 +1,8 @@
 """COMPILE: a graph on a target becomes an ordered list of calls, each with its types and its proofs.
 
 The plan decides everything that can be decided without a picture: shapes and ranges of all tensors, whether the model
-fits the target's registers, and how far the accumulators of each layer can get at every pair of widths that it may run
-at (B1). The kernels take their fast path only where that proof says that no register can overflow.
+fits the target's registers, and how large the accumulators of each layer can get at every pair of widths at which it
+may run (B1). The kernels take their fast path only where this proves that no register can overflow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Step:
     input_types: Mapping[str, TensorType]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the node instead of its operator: another process has the same operators."""
+        """Pickle the node but not its operator: another process has the same operators."""
         return _step, (self.call, dict(self.input_types))
 
     @property
@@ -51,9 +51,9 @@ def _step(call: Call, input_types: dict[str, TensorType]) -> Step:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A graph compiled for a target: a value, which prints, compares and pickles, and runs anywhere with the same bits.
+    """A graph compiled for a target: a value, which can be printed, compared and pickled, with the same bits anywhere.
 
-    `types` maps every tensor to its type. What engines make of a plan is theirs.
+    `types` maps every tensor to its type. A plan holds nothing of the engines that run it.
     """
 
     graph: Graph
@@ -64,11 +64,11 @@ class Plan:
     saturated_biases: Mapping[str, int]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what was planned, without what was computed from it since."""
+        """Pickle the plan without the values that were computed from it later."""
         return Plan, (self.graph, self.target, self.machine, self.steps, self.types, self.saturated_biases)
 
     def __eq__(self, other: object) -> bool:
-        """Return whether another plan is of an equal graph on an equal target; everything else follows from these."""
+        """Return whether another plan has an equal graph and an equal target; everything else follows from these."""
         if not isinstance(other, Plan):
             return NotImplemented
         return self.target == other.target and self.graph == other.graph
@@ -99,7 +99,7 @@ class Plan:
         return sum(self.macs.values())
 
     def widest(self) -> dict[str, Widths]:
-        """Return for each layer the pair of widths with the largest product that it may run at."""
+        """Return for each layer the pair of widths with the largest product among those at which it may run."""
         planned = {step.node.name: step.call.bounds for step in self.layer_steps()}
         return {layer: max(planned[layer], key=lambda pair: pair[0] * pair[1]) for layer in self.graph.layers}
 
@@ -112,7 +112,7 @@ class Plan:
 def plan(graph: Graph, target: Target) -> Plan:
     """Compile `graph` for `target`.
 
-    Raises ModelError where shapes do not fit together, TargetError where the model needs more than the target has.
+    Raises ModelError if shapes do not fit together, TargetError if the model needs more than the target has.
     """
     machine = machine_of(graph.arithmetic, target)
     types: dict[str, TensorType] = {
@@ -162,9 +162,9 @@ def machine_of(rules: Arithmetic, target: Target) -> Machine:
 
 
 def planned_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
-    """Return the pairs of widths that each nested layer may run at, by layer name: all that can reach it.
+    """Return the pairs of widths at which each nested layer may run, by layer name: all pairs that can reach it.
 
-    Raises ModelError where something else than the documented nodes makes the widths, or a pair that does not exist.
+    Raises ModelError if other than the documented nodes compute the widths, or if a pair does not exist.
     """
     planned = reachable_widths(graph)
     for name, pairs in planned.items():

@@ -1,8 +1,8 @@
 """The best static plan under a budget: one pair of widths per layer, from measured sensitivities and counted costs.
 
-A layer's sensitivity to a pair is what the cross entropy of labelled pictures gains when this layer alone leaves the
-widest pair, measured with the integer engine. Sensitivities are taken to add up, costs do add up, so the best plan is a
-multiple-choice knapsack, which is solved exactly.
+A layer's sensitivity to a pair is the increase of the cross entropy of labelled pictures when this layer alone changes
+from the widest pair to that pair, measured with the integer engine. Sensitivities are assumed to add up, and costs do
+add up, so the best plan is a multiple-choice knapsack problem, which is solved exactly.
 """
 
 import re
@@ -29,7 +29,7 @@ _BUDGET = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?(bits|MBitOPs|uJ|cycles)
 
 @dataclass(frozen=True)
 class Budget:
-    """So much of a unit per picture; bits are the average width over all layers."""
+    """An amount of a unit per picture; bits are the average width over all layers."""
 
     amount: Fraction
     unit: str
@@ -43,13 +43,13 @@ class Budget:
         return Budget(Fraction(found.group(1)), found.group(2))
 
     def __str__(self) -> str:
-        """Return the budget as a person writes it."""
+        """Return the budget as a user writes it."""
         return f"{float(self.amount):g} {self.unit}"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a picture costs, in the budget's unit: `fixed`, and by layer and candidate, exact."""
+    """The cost of a picture in the budget's unit: a `fixed` part, and a part by layer and candidate; exact."""
 
     fixed: Fraction
     table: tuple[tuple[Fraction, ...], ...]
@@ -65,7 +65,7 @@ def free_layers(graph: Graph) -> list[str]:
 
 
 def rows(graph: Graph, choice: Sequence[int]) -> list[Widths]:
-    """Return one pair per layer: the pinned ones', and of `choice` an index of a candidate for each other layer."""
+    """Return one pair per layer: its own for a pinned layer, else the candidate whose index `choice` has."""
     chosen = dict(zip(free_layers(graph), choice, strict=True))
     return [graph.pinned[layer] if layer in graph.pinned else graph.candidates[chosen[layer]] for layer in graph.layers]
 
@@ -79,10 +79,10 @@ def costs(
     *,
     controller: bool = False,
 ) -> Costs:
-    """Return what each layer costs at each of `pairs`, else of the candidates, from the counting of `count-ops`.
+    """Return the cost of each layer at each of `pairs` (default: the candidates), counted as by `count-ops`.
 
-    With `controller`, `fixed` has that of a dynamic `graph`; without, it is that of a static one; `unit` bits knows
-    none. Weights count as nested on the fly, so a layer's cost depends on its own widths alone.
+    `fixed` includes the controller of a dynamic `graph` if `controller` is set; in the unit bits it costs nothing.
+    Weights count as nested on the fly, so a layer's cost depends on its own widths alone.
     """
     layers, pairs = free_layers(graph), pairs or graph.candidates
     if unit == "bits":
@@ -116,7 +116,7 @@ def sensitivities(
     threads: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> Table:
-    """Return (layers, candidates): cross entropy with this layer alone at this candidate, less that at the widest."""
+    """Return (layers, candidates): cross entropy with only this layer at this candidate, less that of the widest."""
     layers = len(free_layers(graph))
     widest = widest_candidate(graph)
     everywhere = [widest] * layers
@@ -133,7 +133,7 @@ def sensitivities(
 
 
 def widest_candidate(graph: Graph) -> int:
-    """Return the index of the candidate of most BitOPs."""
+    """Return the index of the candidate with the most BitOPs."""
     return max(range(len(graph.candidates)), key=lambda k: graph.candidates[k][0] * graph.candidates[k][1])
 
 
@@ -160,7 +160,7 @@ def cross_entropy(
 
 
 def _logit_scale(compiled: Plan) -> float:
-    """Return what one unit of the logits stands for, by the file's annotations."""
+    """Return the real value of one unit of the logits, from the file's annotations."""
     quantization = compiled.graph.quantization
     node = next((step.node for step in reversed(compiled.steps) if step.node.operator == "NestedLogits"), None)
     if node is None:
@@ -170,7 +170,7 @@ def _logit_scale(compiled: Plan) -> float:
 
 
 def best_choice(table: Table, priced: Costs, budget: Budget) -> list[int]:
-    """Return the candidate of each layer: the least sum of `table` whose cost is within `budget`, exactly."""
+    """Return the candidate of each layer: the least sum of `table` among all choices within `budget`, exactly."""
     try:
         from scipy.optimize import Bounds, LinearConstraint, milp
     except ImportError:
@@ -198,7 +198,7 @@ def best_choice(table: Table, priced: Costs, budget: Budget) -> list[int]:
         choice = [int(k) for k in found.x.reshape(layers, candidates).argmax(1)]
         if priced.total(choice) <= budget.amount:
             return choice
-        # the solver works in floats and takes a hair too much for nothing: its answer is checked exactly and barred
+        # the solver works in floats and may exceed the budget by a rounding error: such an answer is barred
         taken = np.zeros((layers, candidates))
         taken[range(layers), choice] = 1
         constraints.append(LinearConstraint(taken.reshape(1, -1), -np.inf, layers - 1))
@@ -212,11 +212,11 @@ def refined(
     measure: Callable[[Sequence[int]], float],
     tries: int,
 ) -> list[int]:
-    """Return the choice of least `measure` that `tries` measurements find within the budget.
+    """Return the choice with the least `measure` that `tries` measurements find within the budget.
 
-    Sensitivities do not really add up, least of all far from the widest pair. So `start` is compared with each
-    candidate everywhere, and then the best so far with what one or two layers at other candidates give, the most
-    promising by `table` first, until nothing within reach is better.
+    Sensitivities do not really add up, least of all far from the widest pair. So `start` is first compared with each
+    candidate used everywhere. Then the best choice so far is compared with choices that change one or two layers, the
+    most promising by `table` first, until none of these is better.
     """
     layers, candidates = table.shape
     best = tuple(start)
@@ -243,7 +243,7 @@ def refined(
 
 
 def _neighbours(choice: Sequence[int], table: Table) -> list[tuple[int, ...]]:
-    """Return what differs from `choice` in one or two layers, the least sum of `table` first."""
+    """Return the choices that differ from `choice` in one or two layers, the least sum of `table` first."""
     layers, candidates = table.shape
     single = [(layer, k) for layer in range(layers) for k in range(candidates) if k != choice[layer]]
     moves = [(move,) for move in single] + [(a, b) for a in single for b in single if a[0] < b[0]]

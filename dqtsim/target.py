@@ -1,7 +1,8 @@
-"""HARDWARE: the accelerator that a network is executed on, one validated TOML file.
+"""HARDWARE: the accelerator on which a network runs, one validated TOML file.
 
-A target fixes what the law leaves to the machine: accumulator width and overflow, tap order, bias and multiplier width,
-the rounding of the requantizer, and the shape of its array. `dqtsim target show default` prints a commented example.
+A target fixes what the law leaves to the hardware: accumulator width and overflow, tap order, bias and multiplier
+width, the rounding of the requantizer, and the shape of its array. `dqtsim target show default` prints a commented
+example.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Widths: what `--bits` says becomes the rows of the tensor `bits`."""
+"""Widths: the value of `--bits` becomes the rows of the tensor `bits`."""
 
 import re
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""IN: a model file of any known format comes in, found by its content, and a Graph goes out.
+"""IN: a model file of any known format, recognized by its content, becomes a Graph.
 
 A format is one module with `detect` and `load`, and one line in FRONTENDS. A module may also have `products`, for files
-that it cannot load and `count-ops` can count all the same.
+that it cannot load but `count-ops` can count.
 """
 
 import os
@@ -14,9 +14,9 @@ from ..errors import ModelError, reason
 from ..graph.model import Graph
 from .products import Products
 
-# a format as sentences call it: its module, imported when a file is looked at
+# name of a format in error sentences: its module, imported when a file is examined
 FRONTENDS = {"ONNX": "dqtsim.frontends.onnx"}
-# what people try as well: where the bytes stand, the bytes, what such a file is
+# other files that users try: the position of the bytes, the bytes, the name of such a file
 _STRANGERS = (
     (4, b"TFL3", "a TensorFlow Lite file"),
     (0, b"PK\x03\x04", "a zip archive, as PyTorch, Keras and NumPy write"),
@@ -34,7 +34,7 @@ class Frontend(Protocol):
         """Return whether a file with these bytes is of this format, without parsing all of it."""
 
     def load(self, data: bytes, path: str) -> Graph:
-        """Return the checked graph of such a file; `path` is for sentences. Raises ModelError."""
+        """Return the checked graph of such a file; `path` is for error sentences. Raises ModelError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class ModelFile:
         return self.frontend.load(self.data, self.path)
 
     def products(self) -> Products | None:
-        """Return what the file multiplies, if counting is all that can be done with it; None where `load` takes it.
+        """Return what the file multiplies, if it can only be counted; None if `load` takes it.
 
         Raises ModelError for a file that cannot be counted either.
         """
@@ -64,7 +64,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
 
 
 def open_model(path: str | os.PathLike[str]) -> ModelFile:
-    """Return the model file at `path` with the frontend of its format. Raises ModelError where none knows it."""
+    """Return the model file at `path` with the frontend of its format. Raises ModelError if no frontend knows it."""
     try:
         data = limits.read_bytes(path, limits.MODEL_BYTES)
     except OSError as error:

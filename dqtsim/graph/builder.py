@@ -1,4 +1,4 @@
-"""Building a nested network layer by layer: the one way in for the trainer, the random networks and the tests."""
+"""Building a nested network layer by layer. The trainer, the random networks and the tests all build graphs here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -293,7 +293,7 @@ class GraphBuilder:
         self._outputs.append(Value(x.name, "uint8" if x.quantization else "int32", x.shape))
 
     def build(self, bits: Sequence[Widths] | None = None) -> Graph:
-        """Return the checked graph. `bits`, one pair per layer, makes the widths static, whatever else would give them.
+        """Return the checked graph. `bits`, one pair per layer, makes the widths static and replaces a controller.
 
         Without it and without a controller, pinned layers have their own widths and all others the master width.
         """

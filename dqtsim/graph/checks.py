@@ -1,4 +1,4 @@
-"""What must hold before a graph may be planned. Each violation is one sentence that names the node and the tensor."""
+"""The rules for a graph before it is planned. Each violation is one sentence that names the node and the tensor."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The graph inside dqtsim: what a model file says, checked, frozen, and free of ONNX's own classes."""
+"""The graph inside dqtsim: the content of a model file, checked, frozen, and without ONNX's own classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -67,19 +67,19 @@ class Node:
         return dict(zip(SCHEMAS[self.domain, self.operator].roles(len(self.inputs)), self.inputs, strict=True))
 
     def operand(self, role: str) -> str:
-        """Return the tensor that this node takes in `role`. Raises KeyError for a role that its operator has not."""
+        """Return the tensor that this node takes in `role`. Raises KeyError if its operator has no such role."""
         found = self.operands
         if role not in found:
             raise KeyError(f"{self.title} has no operand '{role}'; it has {', '.join(found)}.")
         return found[role]
 
     def operands_in(self, values: Mapping[str, T]) -> dict[str, T]:
-        """Return what `values` has for each input tensor, by role. Raises KeyError where a tensor is not in it."""
+        """Return by role the value of each input tensor in `values`. Raises KeyError if a tensor is missing there."""
         return {role: values[name] for role, name in self.operands.items()}
 
     @property
     def source(self) -> str:
-        """Return the tensor that a standard operator moves, pools or compares; its other inputs only say how."""
+        """Return the tensor that a standard operator moves, pools or compares; its other inputs are parameters."""
         return self.inputs[0]
 
     def integer(self, name: str) -> int:
@@ -140,7 +140,7 @@ class Graph:
 
     @property
     def format_version(self) -> int:
-        """Return the first format that has all operators of this graph, which is the one that its file states."""
+        """Return the first format that has all operators of this graph; its file states this format."""
         return max((SCHEMAS[node.domain, node.operator].since for node in self.nodes), default=1)
 
     @property
@@ -149,7 +149,7 @@ class Graph:
         return self.inputs[0]
 
     def __eq__(self, other: object) -> bool:
-        """Return whether another graph says the same, constants by dtype, shape and every integer."""
+        """Return whether another graph is equal; constants are compared by dtype, shape and every integer."""
         if not isinstance(other, Graph):
             return NotImplemented
         names = [entry.name for entry in fields(self) if entry.name != "initializers"]
@@ -160,7 +160,7 @@ class Graph:
         )
 
     def __hash__(self) -> int:
-        """Return a hash of what is quick to look at."""
+        """Return a hash of the parts that are quick to hash."""
         return hash((self.name, self.arithmetic, self.layers, len(self.nodes), self.outputs))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -180,7 +180,7 @@ class Graph:
         return next(node for node in self.nodes if node.name == name)
 
     def constant(self, node: Node, role: str) -> Array | None:
-        """Return the constant that `node` takes in `role`, or None where it is computed. KeyError: no such role."""
+        """Return the constant that `node` takes in `role`, or None if it is computed. KeyError: no such role."""
         return self.initializers.get(node.operand(role))
 
     def constants(self, node: Node) -> dict[str, Array]:

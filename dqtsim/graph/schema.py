@@ -1,7 +1,7 @@
 """The operators of a model file: their inputs, attributes and dtypes, as the reader demands them.
 
 One table for the `dqtsim` domain and for the standard operators that may stand between nested ones. Shapes and ranges
-are the business of `ops`; this says what a node must look like before anyone asks for its meaning.
+are checked in `ops`; this file says what a node must look like before its meaning is considered.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Input:
 class Schema:
     """What a node of one operator looks like.
 
-    `attributes` maps each to its default; one that is REQUIRED has none. `since` is the first of the FORMATS that has
+    `attributes` maps each name to its default, or to REQUIRED. `since` is the first of the FORMATS that has
     the operator.
     """
 

@@ -14,7 +14,7 @@ from .model import BITS, Graph, Node, Widths, freeze
 def with_bits(graph: Graph, bits: Sequence[Widths]) -> Graph:
     """Return `graph` with static widths: `bits` has one pair per entry of `graph.layers`.
 
-    Whatever computed the widths before (the controller) is dropped with everything that served only it.
+    The nodes that computed the widths before (the controller) are removed, with everything that served only them.
     """
     if len(bits) != len(graph.layers):
         raise ModelError(f"'bits' has one pair of widths per layer, {len(graph.layers)}; found {len(bits)}.")

@@ -1,8 +1,8 @@
 """Which pairs of widths can reach each nested layer, and the proof that no other pair can (B8).
 
 README.md, "The tensor `bits`", lists the nodes that may stand between a controller and the widths of a layer. A graph
-has exactly these, on the tables that its metadata name, or it is refused. ArgMax over K candidates gives 0 to K - 1, so
-a row of `bits` is always a candidate or a pinned pair.
+must have exactly these, with the tables that its metadata state, or it is refused. ArgMax over K candidates gives 0 to
+K - 1, so a row of `bits` is always a candidate or a pinned pair.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ Sources = Mapping[str, Node]
 def reachable_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
     """Return the pairs of widths that can reach each nested layer, by its name.
 
-    Raises ModelError where the nodes and tables that make the widths are not those of README.md.
+    Raises ModelError if the nodes and tables that make the widths are not those of README.md.
     """
     sources = {output: node for node in graph.nodes for output in node.outputs}
     _check_origin(graph, sources)
@@ -61,7 +61,7 @@ def _pairs(graph: Graph, layer: str, row: int) -> tuple[Widths, ...]:
 
 
 def _check_origin(graph: Graph, sources: Sources) -> None:
-    """Refuse `bits` that is neither an initializer without a controller nor computed from a controller."""
+    """Refuse `bits` unless it is an initializer (no controller) or is computed from a controller's logits."""
     if graph.controller and (graph.controller not in sources or BITS in graph.initializers):
         raise ModelError(
             f"metadata 'dqtsim.controller' names the tensor from which the nodes compute '{BITS}'; "
@@ -97,7 +97,7 @@ def _check_master(graph: Graph, node: Node) -> None:
 
 
 def _gathers_row(graph: Graph, layer: str, row: int, source: Node | None) -> bool:
-    """Return whether `source` takes row `row` of `bits`, or before a controller decides the pinned pair of `layer`."""
+    """Return whether `source` takes row `row` of `bits`, or, ahead of a controller, the pinned pair of `layer`."""
     if source is None or source.operator != "Gather" or source.attributes.get("axis") != 0:
         return False
     table, index = source.operand("data"), graph.constant(source, "indices")
@@ -148,7 +148,7 @@ def _check_decision(graph: Graph, sources: Sources) -> None:
 
 
 def _made_by(sources: Sources, tensor: str, operator: str, **attributes: int) -> Node:
-    """Return the node that gives `tensor`, which must be of this operator with these attributes."""
+    """Return the node that gives `tensor`; it must have this operator and these attributes."""
     node = sources.get(tensor)
     if node is None or node.operator != operator or any(node.attributes.get(k) != v for k, v in attributes.items()):
         options = ", ".join(f"{key} {value}" for key, value in attributes.items())
@@ -174,9 +174,9 @@ def _check_constant(graph: Graph, name: str, expected: Array, rule: str) -> None
 
 
 def _order(graph: Graph, name: str) -> Array:
-    """Return the places of the layers in pinned and chosen rows: `bits.order` as `name` should hold it.
+    """Return the `bits.order` that `name` should hold: the row of each layer among pinned and chosen rows.
 
-    The layers without pinned widths follow each other as in the metadata. A pinned one may be at any row of its pair.
+    Layers without pinned widths stand in the order of the metadata. A pinned one may use any row that holds its pair.
     """
     found = graph.initializers.get(name, np.zeros(0, np.int64)).reshape(-1)
     rows = [tuple(row) for row in graph.initializers[PINNED_BITS].tolist()] if PINNED_BITS in graph.initializers else []

@@ -19,13 +19,13 @@ from .decode import PICTURE_SUFFIXES, Pictures, as_codes, open_picture
 
 Labels = npt.NDArray[np.int64]
 
-# what may lie beside pictures and is not looked at, as hidden files are
+# files that may lie beside pictures and are ignored, as hidden files are
 _ASIDE = {"thumbs.db", "desktop.ini", "readme", "license"}
 _ASIDE_SUFFIXES = (".txt", ".md", ".csv", ".json")
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_SHAPE = (3, 32, 32)
 _CIFAR_BYTES = 3 * 32 * 32
-# what a pickled batch of arrays and plain values may import, in NumPy's old and new spelling
+# the names that a pickled batch of arrays and plain values may import, in NumPy's old and new spelling
 _PICKLE_NAMES = {
     ("_codecs", "encode"),
     ("numpy", "dtype"),
@@ -55,8 +55,8 @@ def read_split(folder: Path, split: str) -> Split:
     """Return the 'train' or 'test' pictures of `folder`.
 
     Layouts: `cifar-10-batches-py` and `cifar-10-batches-bin` (or a folder that holds one of them), or folders `train`
-    and `test` (or `val`) with one folder of images per class, all of one size. What else lies there is refused, but for
-    hidden files and folders, texts (.txt, .md, .csv, .json) and what file managers leave. Raises InputError.
+    and `test` (or `val`) with one folder of images per class, all of one size. Anything else there is refused,
+    except hidden files and folders, texts (.txt, .md, .csv, .json) and files of file managers. Raises InputError.
     """
     if not folder.is_dir():
         raise InputError(f"the data must be a folder, but there is no folder at {folder}.")
@@ -232,7 +232,7 @@ def _image_files(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, i
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """Return the names of the folders in that of a split, and refuse anything else that is not to be overlooked."""
+    """Return the names of the class folders in the folder of a split; refuse anything else that is not ignored."""
     entries = _entries(folder)
     for path in entries:
         if not path.is_dir():
@@ -241,7 +241,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, by name, without what is no part of the data."""
+    """Return the entries of a folder, by name, without the ignored ones."""
     return [path for path in sorted(folder.iterdir()) if not _lies_aside(path)]
 
 

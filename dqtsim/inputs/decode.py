@@ -1,7 +1,7 @@
 """Picture files, single ones and those of data folders: one list of suffixes and one decoder, Pillow.
 
-A picture becomes RGB of 8 bits a channel: grey is repeated, transparency is dropped, a file of several pictures (.gif,
-.tif) gives its first. Channels of more bits are refused, because cutting them down is no part of the law.
+A picture becomes RGB with 8 bits a channel: grey is repeated, transparency is dropped, and of a file with several
+pictures (.gif, .tif) the first is taken. Channels of more bits are refused: reducing them is no part of the law.
 """
 
 import os
@@ -22,7 +22,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".
 
 
 def open_picture(path: str | os.PathLike[str]) -> "Image.Image":
-    """Return the decoded picture of a file, in RGB. Raises InputError naming a file that is no whole picture."""
+    """Return the decoded picture of a file, in RGB. Raises InputError naming a file that is not a whole picture."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -34,7 +34,7 @@ def open_picture(path: str | os.PathLike[str]) -> "Image.Image":
             return image.convert("RGB")
     except UnidentifiedImageError:
         raise InputError(f"the picture '{path}' cannot be read: it is of no format that Pillow knows.") from None
-    # Pillow says SyntaxError of a broken PNG, and ValueError of some other broken files
+    # Pillow raises SyntaxError for a broken PNG, and ValueError for some other broken files
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         said = getattr(error, "strerror", None) or str(error)
         why = " ".join(said.split())[:200].rstrip(".")

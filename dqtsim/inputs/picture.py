@@ -34,7 +34,7 @@ def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
 
 
 def _load_array(path: str | os.PathLike[str], graph: Graph) -> Array:
-    """Return the samples of a .npy file; its data are read only if its header says what the model takes."""
+    """Return the samples of a .npy file; its data are read only if its header fits the model."""
     try:
         with limits.open_file(path, limits.ARRAY_BYTES) as file:
             shape, fortran, dtype = _read_header(file)
@@ -56,7 +56,7 @@ def _load_array(path: str | os.PathLike[str], graph: Graph) -> Array:
 
 
 def _read_header(file: BinaryIO) -> "tuple[Shape, bool, np.dtype[np.generic]]":
-    """Return shape, Fortran order and dtype of a .npy file. Raises ValueError; object arrays are no numbers."""
+    """Return shape, Fortran order and dtype of a .npy file. Raises ValueError, for object arrays too."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
@@ -72,7 +72,7 @@ def _read_header(file: BinaryIO) -> "tuple[Shape, bool, np.dtype[np.generic]]":
 def _layout(
     shape: Shape, graph: Graph, path: str | os.PathLike[str], *, channels_last: bool = False
 ) -> tuple[Shape, bool]:
-    """Return the shape of one sample as it is stored, and whether its channels are last. Raises InputError."""
+    """Return the stored shape of one sample, and whether its channels come last. Raises InputError."""
     wanted = graph.input.shape[1:]
     if len(wanted) == 3:
         channels, height, width = wanted

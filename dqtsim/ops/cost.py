@@ -82,7 +82,7 @@ def argmax(_node: Node, inputs: Types, output: TensorType, _machine: Machine, _w
 
 
 def movement(_node: Node, _inputs: Types, _output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
-    """Return no cost: the operator only says where data lie."""
+    """Return no cost: the operator only moves data."""
     return Cost()
 
 
@@ -106,7 +106,7 @@ def nesting(elements: int, b: int, n: int, rule: Nesting, *, weights: bool) -> C
 
 
 def _exponent(b: int, n: int, rule: Nesting) -> int:
-    """Return how many places an operand is short of the master steps; an odd MIDPOINT operand one less (A5)."""
+    """Return the exponent of an operand: the bits that were dropped, one less for an odd MIDPOINT operand (A5)."""
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return n - b

@@ -56,7 +56,7 @@ def _transpose(node: Node, inputs: Arrays) -> Array:
 
 
 def _operator(name: str, move: Move, moved: Sequence[str] = ()) -> Operator:
-    """Return the operator that moves the elements of its inputs `moved`, of all if none is named."""
+    """Return the operator that moves the elements of its inputs `moved`, or of all inputs if none is named."""
 
     def infer(node: Node, inputs: Types, constants: Arrays) -> TensorType:
         # the move itself, tried on the least and the greatest values, gives the shape and covers every computed index

@@ -1,4 +1,4 @@
-"""What the nested layers share: widths, rows, the law of their sums, and how far these can get (A1-A5, B1-B4)."""
+"""What the nested layers share: widths, rows, the law of their sums, and the bounds of these sums (A1-A5, B1-B4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def clamps_each_product(machine: Machine) -> bool:
 
 
 def check_rows(node: Node, inputs: Types, channels: int) -> None:
-    """Raise ModelError unless the input has as many channels as the weights read."""
+    """Raise ModelError unless the input has the number of channels that the weights expect."""
     x, w = inputs["x"].shape, inputs["w"].shape
     expected = w[1] * channels
     if x[1] != expected:
@@ -85,9 +85,9 @@ def check_rows(node: Node, inputs: Types, channels: int) -> None:
 def layer_bound(w: Array, z_x: int, low: int, high: int, machine: Machine, pair: tuple[int, int]) -> Bound:
     """Return the extremes that sums of a layer can reach at the widths `pair`.
 
-    `w` uint8 (O, ...): master codes; `low`, `high`: range of the input's master codes. Every product is replaced by its
-    greatest (or least) value and by 0 where that is further out, which also covers padded taps and every prefix of a
-    sum, in any order. The proof uses the operands of the law.
+    `w` uint8 (O, ...): master codes; `low`, `high`: range of the input's master codes. For the upper bound every
+    product is replaced by its greatest value or by 0, whichever is larger; for the lower bound by its least value or by
+    0. This also covers padded taps, and every prefix of a sum in any order. The proof uses the operands of the law.
     """
     n = machine.n
     b_w, b_a = pair

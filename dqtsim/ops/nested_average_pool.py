@@ -22,7 +22,7 @@ def pool_window(node: Node, dilations: tuple[int, int] = (1, 1)) -> Window:
 
 
 def pooled_shape(node: Node, x: TensorType, window: Window) -> tuple[int, ...]:
-    """Return the output shape of a pool. Raises ModelError where the window does not fit its input."""
+    """Return the output shape of a pool. Raises ModelError if the window does not fit its input."""
     if len(x.shape) != 4 or x.shape[0] != 1:
         raise ModelError(f"{node.title} takes an input of shape (1, C, H, W); found {x.shape}.")
     if min(*window.kernel, *window.strides, *window.dilations) < 1 or min(window.pads) < 0:

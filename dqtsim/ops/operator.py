@@ -70,7 +70,7 @@ class Bound:
 
 
 class Bounds(Mapping[tuple[int, int], Bound]):
-    """The bounds of a layer at each pair of widths that it may run at; each is proven when it is first asked for."""
+    """The bounds of a layer at each pair of widths at which it may run; each is proven when it is first needed."""
 
     def __init__(self, pairs: Sequence[tuple[int, int]], prove: Callable[[tuple[int, int]], Bound]) -> None:
         self._proven: dict[tuple[int, int], Bound | None] = dict.fromkeys(pairs)
@@ -108,14 +108,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a node gave: its output and, where it multiplies and accumulates, the accumulators P and their flags."""
+    """The result of a node: its output and, if it multiplies and accumulates, the accumulators P and their flags."""
 
     output: Array
     accumulator: Array | None = None
     flags: Flags | None = None
 
 
-# inputs come by role, as in `Node.operands`; of the constants, those that the node has
+# inputs by role, as in `Node.operands`; constants are present if the node has them
 Types = Mapping[str, TensorType]
 Arrays = Mapping[str, Array]
 Infer = Callable[[Node, Types, Arrays], TensorType]
@@ -163,7 +163,7 @@ def overflow_error(call: Call, value: int, channel: int, position: tuple[int, ..
 
 
 def refuse_widths(node: Node, pair: Widths) -> NoReturn:
-    """Raise the ModelError of a layer that meets widths for which it was not planned, in every engine (B8)."""
+    """Raise ModelError for a layer that meets widths for which it was not planned; every engine uses this (B8)."""
     raise ModelError(f"{node.title} runs only at widths that were planned for it; found {pair}.")
 
 

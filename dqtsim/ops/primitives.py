@@ -1,4 +1,4 @@
-"""What is counted: multiply-accumulates by widths, and the primitives that hardware executes besides."""
+"""What is counted: multiply-accumulates by widths, and the other primitives that hardware executes."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from ..graph.model import Widths
 
 
 class Operation(StrEnum):
-    """What a primitive costs as: an addition, a multiplication, or reading a table where tables lie."""
+    """The operation whose energy a primitive has: an addition, a multiplication, or reading a table from its memory."""
 
     ADD = "add"
     MULTIPLY = "multiply"
@@ -16,7 +16,7 @@ class Operation(StrEnum):
 
 
 class Size(StrEnum):
-    """How wide a primitive is: a code, an accumulator, a multiplier, or a product of the last two."""
+    """The width of a primitive: that of a code, an accumulator, a multiplier, or a product of the last two."""
 
     CODE = "code"
     REGISTER = "register"
@@ -26,7 +26,7 @@ class Size(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Primitive:
-    """What hardware does besides multiply-accumulates. README.md defines each; an operator may have one of its own.
+    """An operation of the hardware other than multiply-accumulate, defined in README.md; an operator may add one.
 
     value: the name that tells it from others. part: where its energy belongs. operation, sizes: what it costs as.
     """

@@ -1,7 +1,7 @@
 """The law: every primitive of the nested integer arithmetic, in plain Python integers and the standard library.
 
-README.md beside this file numbers the equations. Nothing here knows of files, arrays or speed, so that the folder can
-be handed to a hardware team alone.
+README.md beside this file numbers the equations. Nothing here deals with files, arrays or speed, so the folder can be
+given to a hardware team on its own.
 """
 
 from .add import add

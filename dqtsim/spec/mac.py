@@ -14,7 +14,7 @@ AtTheEnd = Literal[Overflow.ERROR, Overflow.WRAP, Overflow.SATURATE]
 class Flags:
     """What the accumulators of one layer did. Counts are exact and part of the result.
 
-    saturations: narrowings that clamped: outputs under SATURATE, additions under SATURATE_EACH.
+    saturations: how often the register clamped: outputs under SATURATE, additions under SATURATE_EACH.
     wraps: outputs whose exact sum did not fit under WRAP.
     lowest, highest: extremes over all outputs of the sum before it is narrowed (under SATURATE_EACH, of the register
         after the last product); both include 0, the register's start.

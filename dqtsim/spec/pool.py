@@ -17,5 +17,5 @@ def average_pool(
 
 
 def max_pool(window: Iterable[int]) -> int:
-    """Return the largest code of the window (B6); nesting is monotone, so it commutes with this."""
+    """Return the largest code of the window (B6); nesting is monotone, so nesting and max pool commute."""
     return max(window)

@@ -32,7 +32,7 @@ def load(data: bytes, path: str) -> Graph:
 
 
 def products(data: bytes, path: str) -> Products | None:
-    """Return what an ordinary ONNX file multiplies, None for a nested model. Raises ModelError."""
+    """Return what a standard ONNX file multiplies, None for a nested model. Raises ModelError."""
     from ...graph.file.reader import parse_proto
     from .types import products_of
 

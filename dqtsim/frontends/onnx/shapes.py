@@ -1,4 +1,4 @@
-"""The shapes of an ordinary ONNX file for one input, by ONNX's own inference."""
+"""The shapes of a standard ONNX file for one input, by ONNX's own inference."""
 
 from typing import TYPE_CHECKING
 

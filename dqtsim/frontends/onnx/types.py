@@ -1,4 +1,4 @@
-"""Data types carried through an ordinary ONNX file: QDQ, QOperator, QONNX or float.
+"""Data types carried through a standard ONNX file: QDQ, QOperator, QONNX or float.
 
 A tensor's data type is what its quantizer says, carried through operators that only move or limit values; a tensor that
 no quantizer made has the type that ONNX gives it, FLOAT32 as a rule. An operator that is not known is an error.
@@ -76,7 +76,7 @@ class _Reader:
                 self._types[name] = kind
 
     def _made_by(self, node: "onnx.NodeProto") -> str | None:
-        """Return the data type of what `node` gives, or None where it is what ONNX says."""
+        """Return the data type of the output of `node`, or None if ONNX's own type holds."""
         if node.domain in DOMAINS:
             return quantizer_type(node, self._tensors)
         if node.op_type in MOVES:

@@ -1,4 +1,4 @@
-"""The outermost fields of a serialized ModelProto, found without parsing what they hold.
+"""The outermost fields of a serialized ModelProto, found without parsing their content.
 
 A field is a key (number << 3 | kind) and a value: a varint (kind 0), 8 bytes (1), a length and bytes (2), 4 bytes (5).
 """
@@ -24,7 +24,7 @@ def is_model(data: bytes) -> bool:
 
 
 def is_nested(data: bytes, path: str) -> bool:
-    """Return whether a model is, or wants to be, nested: by its metadata or the domains that it imports."""
+    """Return whether a model claims to be nested, by its metadata or by the domains that it imports."""
     from google.protobuf.message import DecodeError
     from onnx import OperatorSetIdProto, StringStringEntryProto
 

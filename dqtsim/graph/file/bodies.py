@@ -3,9 +3,9 @@
 A runtime that has never heard of dqtsim executes these bodies; stock onnxruntime is thereby an oracle that nobody here
 wrote. dqtsim itself never interprets them: the reader only demands that a file carries exactly those of its format.
 
-The bodies state the law with an unbounded accumulator for one picture. They are formulated apart from `spec` on purpose
-(a division where the law shifts, a comparison where the law adds), because agreement is only worth something between
-two statements. The text is the syntax of `onnx.parser`; equation numbers refer to spec/README.md.
+The bodies state the law with an unbounded accumulator for one picture. They are written independently of `spec` on
+purpose (a division where the law shifts, a comparison where the law adds), because only two independent statements can
+confirm each other. The text is the syntax of `onnx.parser`; equation numbers refer to spec/README.md.
 """
 
 from collections.abc import Iterable
@@ -292,7 +292,7 @@ NestedTable (x, table) => (y)
 """
 
 
-# the bodies by operator; a new operator is one entry here, and what it calls of domain `dqtsim` are its helpers
+# the bodies by operator; a new operator is one entry here; functions of domain `dqtsim` that it calls are its helpers
 OPERATORS: dict[str, str] = {
     "NestedConv": _NESTED_CONV,
     "NestedGemm": _NESTED_GEMM,
@@ -356,10 +356,10 @@ def _round(rounding: Rounding) -> str:
 
 
 def functions(arithmetic: Arithmetic, version: int = 1, used: Iterable[str] = ()) -> "tuple[onnx.FunctionProto, ...]":
-    """Return the bodies that a file of format `version` carries, parsed and in its order, helpers first.
+    """Return the bodies that a file of format `version` carries, parsed and in the order of the file, helpers first.
 
     Version 1: those of every operator of version 1, used or not. From version 2 on: those of the operators `used`.
-    Either way with the helpers that these bodies call, themselves or through another helper.
+    In both cases with the helpers that these bodies call, directly or through another helper.
     """
     n = arithmetic.master_width
     texts = {

@@ -1,4 +1,4 @@
-"""ONNX to Graph: a file comes in, and either a checked graph goes out or one sentence says what is wrong and where."""
+"""ONNX to Graph: the result is a checked graph, or one sentence that says what is wrong and where."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def load_proto(path: str | os.PathLike[str]) -> "onnx.ModelProto":
 
 
 def parse_proto(data: bytes, path: str | os.PathLike[str]) -> "onnx.ModelProto":
-    """Return the ONNX model that `data` holds; `path` is for sentences. Raises ModelError."""
+    """Return the ONNX model in `data`; `path` is for error sentences. Raises ModelError."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -91,7 +91,7 @@ def from_onnx(model: "onnx.ModelProto") -> Graph:
 
 
 def _check_texts(message: "Message") -> None:
-    """Refuse texts that are not UTF-8, which the protocol-buffer library hands on as bytes."""
+    """Refuse texts that are not UTF-8; the protocol-buffer library returns these as bytes."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for item in value if field.is_repeated else [value]:
@@ -123,7 +123,7 @@ def _version(props: Mapping[str, str]) -> int:
 
 
 def _check_version(graph: Graph, version: int) -> None:
-    """Refuse a file that states another version than the first one that has all its operators."""
+    """Refuse a file unless it states the first version that has all its operators."""
     for node in graph.nodes:
         since = SCHEMAS[node.domain, node.operator].since
         if since > version:
@@ -387,7 +387,7 @@ def _canonical(function: "onnx.FunctionProto") -> "onnx.FunctionProto":
 
 
 def _first_difference(carried: "onnx.FunctionProto", body: "onnx.FunctionProto") -> str | None:
-    """Return where `carried` departs from `body`, as the end of a sentence, or None if it does not."""
+    """Return where `carried` differs from `body`, as the end of a sentence, or None if it does not."""
     for index, (found, expected) in enumerate(zip(carried.node, body.node, strict=False)):
         if found != expected:
             shown, wanted = _statement(found), _statement(expected)

@@ -1,4 +1,4 @@
-"""Whether a model file asks for more than `limits` allows: looked at before anything is made of it."""
+"""Checks a model file against `limits` before anything is made of it."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_size(model: "onnx.ModelProto") -> None:
-    """Raise ModelError where `model` has more nodes, tensors, elements or longer names than a file may have."""
+    """Raise ModelError if `model` has more nodes, tensors or elements, or longer names, than a file may have."""
     graph = model.graph
     _refuse(len(graph.node), limits.NODES, "a model has at most", "nodes")
     _refuse(len(graph.initializer), limits.INITIALIZERS, "a model has at most", "initializers")
@@ -42,7 +42,7 @@ def _refuse(found: int, most: int, rule: str, what: str) -> None:
 
 
 def _check_shape(shape: Iterable[int], where: str) -> None:
-    """Raise ModelError for a shape of too many axes or elements; open and negative sizes are other rules' business."""
+    """Raise ModelError for a shape of too many axes or elements; open and negative sizes are checked elsewhere."""
     sizes = list(shape)
     _refuse(len(sizes), limits.RANK, f"{where} has at most", "axes")
     elements = 1

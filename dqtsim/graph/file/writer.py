@@ -1,4 +1,4 @@
-"""Graph to ONNX: the file carries its own meaning (function bodies) and everything else a reader needs (metadata)."""
+"""Graph to ONNX: the file carries its meaning (function bodies) and everything else that a reader needs (metadata)."""
 
 import json
 import os
