@@ -1,1 +1,1 @@
-"""How fast: a plan by dqtsim, the same network by onnxruntime, and the peak of the CPU, in one interleaved run."""
+"""Speed: a plan in dqtsim, the same network in onnxruntime, and the peak of the CPU, in one interleaved run."""

@@ -1,4 +1,4 @@
-"""One benchmark: pictures, contenders, rounds, and everything that was found."""
+"""One benchmark: pictures, contenders, rounds and results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ OURS = "dqtsim"
 
 @dataclass(frozen=True)
 class Row:
-    """What one contender reached.
+    """The result of one contender.
 
     macs: of one picture. agreeing: pictures of the batch that get dqtsim's class, None without classes.
     """
@@ -32,12 +32,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a benchmark found.
+    """The result of a benchmark.
 
-    rows: dqtsim first, and again for each other plan. peak: the probe and its timing. different: of the runs of dqtsim
-    that were looked at, the first and the last of every turn, those that did not give the bits of the engine numba.
-    weights_bytes, live_bytes: of the first plan, see `memory`. held_bytes: what the native engine holds for one sample
-    of it at a time: its tables of constants, of all widths, and its arena.
+    rows: dqtsim first, and again for each other plan. peak: the probe and its timing. different: the runs of dqtsim
+    whose bits differ from the engine numba's; the first and the last run of every turn are compared. weights_bytes,
+    live_bytes: of the first plan, see `memory`. held_bytes: the memory of the native engine for one sample at a time:
+    its tables of constants for all widths, and one arena.
     """
 
     batch: int
@@ -62,7 +62,7 @@ class Finding:
 
     @property
     def peak_gmacs(self) -> float:
-        """Return the GMAC/s of the peak's fastest burst: a peak is what the CPU can do when nothing disturbs it."""
+        """Return the GMAC/s of the peak's fastest burst: the peak is the CPU's speed when nothing disturbs it."""
         return self.probe.macs / min(self.peak.seconds) / 1e9
 
     def speed(self, row: Row) -> float:
@@ -83,7 +83,7 @@ def measure(
     """Run the benchmark on `codes` uint8 (N, ...); `done` is called after each of the `runs` rounds.
 
     `against` names entries of AGAINST. `beside` names other plans, of other widths or targets, that take the same
-    pictures in the same rounds. Raises InputError where onnxruntime is missing or cannot run the batch.
+    pictures in the same rounds. Raises InputError if onnxruntime is missing or cannot run the batch.
     """
     for name in against:
         require_onnxruntime(name)
@@ -124,7 +124,7 @@ def measure(
 def memory(plan: Plan) -> tuple[int, int]:
     """Return (bytes of all constants, bytes of the largest set of tensors of one picture alive together).
 
-    Codes take a byte. Accumulators and whatever else a kernel allocates for itself are not in it.
+    Codes take a byte. Accumulators and other scratch memory of kernels are not included.
     """
     last: dict[str, int] = {}
     for index, step in enumerate(plan.steps):
@@ -141,7 +141,7 @@ def memory(plan: Plan) -> tuple[int, int]:
 
 
 def pictures(plan: Plan, batch: int, seed: int, given: Array | None = None) -> Array:
-    """Return `batch` samples as codes uint8 (N, ...): those `given`, again from the first as needed, or random ones."""
+    """Return `batch` samples as codes uint8 (N, ...): those `given`, repeated as needed, or random ones."""
     if given is not None:
         return np.ascontiguousarray(given[np.arange(batch) % len(given)])
     shape = (batch, *plan.graph.input.shape[1:])

@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark: dqtsim's own engine, onnxruntime in int8 and in float32."""
+"""The contenders of a benchmark: dqtsim's own engine, onnxruntime in int8 and in float32."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import onnx
 
 AGAINST = ("onnxruntime", "float")
-# of every int8 form, before the fastest takes part
+# trial runs of every int8 form, before the fastest takes part
 TRIALS = 5
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the engine numba, which shares no kernel with `native`, gives for every picture, one at a time."""
+    """The results of the engine numba, which shares no kernel with `native`, for every picture, one at a time."""
 
     results: tuple[Result, ...]
 
@@ -38,7 +38,7 @@ class Reference:
         return [-1 if result.class_index is None else result.class_index for result in self.results]
 
     def agreeing(self, other: "Reference") -> int | None:
-        """Return for how many pictures `other` finds the same class, or None without logits."""
+        """Return the number of pictures for which `other` finds the same class, or None without logits."""
         if other.results[0].logits is None:
             return None
         return sum(map(int.__eq__, self.classes(), other.classes()))
@@ -53,7 +53,7 @@ def _equal(a: Result, b: Result) -> bool:
 
 
 def reference(plan: Plan, codes: Array) -> Reference:
-    """Return what every run of `ours` must give for `codes` uint8 (N, ...)."""
+    """Return the results that every run of `ours` must give for `codes` uint8 (N, ...)."""
     execute = engine(plan, "numba")
     return Reference(tuple(execute(codes[index : index + 1], ()) for index in range(len(codes))))
 
@@ -71,7 +71,7 @@ class Rival:
     run: Callable[[], Array | None]
 
     def agreeing(self, expected: Reference) -> int | None:
-        """Return for how many pictures it finds the same class, or None without logits."""
+        """Return the number of pictures for which it finds the same class, or None without logits."""
         logits = self.run()
         return None if logits is None else int(np.sum(logits.argmax(-1) == np.array(expected.classes())))
 
@@ -105,7 +105,7 @@ def float32(plan: Plan, codes: Array, threads: int) -> Rival:
 
 
 def _session(model: "onnx.ModelProto", inputs: Array, threads: int) -> Callable[[], Array | None]:
-    """Return the run of `model` by onnxruntime with everything that makes it fast."""
+    """Return a function that runs `model` in onnxruntime, with the fastest settings."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -114,7 +114,7 @@ def _session(model: "onnx.ModelProto", inputs: Array, threads: int) -> Callable[
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # between its runs its idle threads would take the cores from the others
+    # its idle threads would otherwise spin between its runs and take cores from the others
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = {model.graph.input[0].name: inputs}
@@ -122,7 +122,7 @@ def _session(model: "onnx.ModelProto", inputs: Array, threads: int) -> Callable[
 
     def execute() -> Array | None:
         given: list[Any] = session.run(names, feed)
-        # logits are the first output that is neither codes nor a choice
+        # the logits are the first output that is neither codes nor chosen widths
         return next((array for array in given if array.dtype == np.float32 and array.ndim == 2), None)
 
     return execute

@@ -1,11 +1,11 @@
-"""Interleaved timing: every round gives each contender its turn, so that all share what disturbs.
+"""Interleaved timing: in every round each contender has one turn, so that a disturbance affects all of them.
 
-Whoever comes behind another finds the clock, the caches and the heat that it left; so the order changes from round to
-round, and everyone comes behind everyone else equally often (Williams, "Experimental designs balanced for the
+A contender finds the clock, the caches and the heat that the one before it left. So the order changes from round to
+round, and each contender comes after each other one equally often (Williams, "Experimental designs balanced for the
 estimation of residual effects of treatments", 1949).
 
-A turn is one run, or for contenders of less than BURST seconds as many as take that long: a first one that is not
-measured, because the contender before it left the caches full of its own, and the rest together.
+A turn is one run. For contenders that need less than BURST seconds, it is as many runs as take that long: the first is
+not measured, because the contender before left the caches full of its own data; the rest are measured together.
 """
 
 import gc
@@ -25,7 +25,7 @@ MOST_RUNS = 1000
 
 @dataclass(frozen=True)
 class Contender:
-    """Who takes part: `run()` does all the work once; `check(what it gave)` looks at it outside the measured time."""
+    """A contender: `run()` does all the work once; `check(result)` examines the result outside the measured time."""
 
     name: str
     run: Callable[[], Any]
@@ -84,10 +84,10 @@ def interleave(
 
 
 def order(round_: int, count: int) -> list[int]:
-    """Return in which order `count` contenders have their turns in a round.
+    """Return the order in which `count` contenders have their turns in a round.
 
-    In `count` rounds, or twice as many where `count` is odd, everyone has each place and each other one before it
-    equally often.
+    In `count` rounds, or twice as many if `count` is odd, each contender has each place, and each other contender
+    directly before it, equally often.
     """
     zigzag = [(place + 1) // 2 if place % 2 else count - place // 2 for place in range(count)]
     turned = [(index + round_) % count for index in zigzag]
@@ -95,7 +95,7 @@ def order(round_: int, count: int) -> list[int]:
 
 
 def _repeats(burst: float, seconds: float) -> int:
-    """Return how many runs of so many seconds a turn has."""
+    """Return the number of runs in a turn, if a run takes `seconds`."""
     return int(min(max(burst / seconds, 1), MOST_RUNS)) if seconds > 0 else MOST_RUNS
 
 

@@ -1,7 +1,6 @@
-"""The peak of the CPU: how many multiply-accumulates a second its widest dot-product instruction can do, without loads.
+"""The peak of the CPU: multiply-accumulates per second of its widest dot-product instruction, without loads.
 
-Each instruction set brings the loop that is timed, see `engines/native/isa/peak.py`; the best that the CPU has is
-measured.
+Each instruction set has a loop to time, see `engines/native/isa/peak.py`; the best set that the CPU has is measured.
 """
 
 import ctypes
@@ -16,7 +15,7 @@ from ..engines.native.compile import build
 if TYPE_CHECKING:
     from ..engines.native.isa import Isa
 
-# a burst of milliseconds: long beside the start of a thread, short beside what disturbs it
+# a burst of milliseconds: long compared with the start of a thread, short compared with disturbances
 STEPS = 1 << 20
 # no byte is 0
 OPERAND = 0x0703_0205
@@ -34,7 +33,7 @@ class Probe:
 
 
 def peak(threads: int, bursts: int = 9, *, matrices: bool = False) -> tuple[float, str]:
-    """Return (GMAC/s of `threads` threads together, instruction of which that is the peak): the fastest of `bursts`.
+    """Return (GMAC/s of `threads` threads together, name of the instruction), for the fastest of `bursts`.
 
     matrices: whether instructions that multiply matrices count.
     """

@@ -1,7 +1,7 @@
 """The float32 form of a plan: Conv, Gemm, Add, Relu or Clip, pools; nothing is quantized or rounded.
 
-A tensor's values are scale * (q - z). The scales are chosen so that a residual addition adds plainly, as in the network
-before it was quantized: what scales its two inputs is in the weights of the layers before.
+A tensor's values are scale * (q - z). The scales are chosen so that a residual addition is a plain Add, as in the
+network before it was quantized: the factors of its two inputs go into the weights of the layers before.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class _Scales:
         return name, scale
 
     def tie(self, a: str, b: str, factor: float) -> None:
-        """Demand scale of a = factor * scale of b; two tensors tied before keep what they have, and 0 ties nothing."""
+        """Require scale of a = factor * scale of b; tensors already tied stay as they are, and 0 ties nothing."""
         (root_a, scale_a), (root_b, scale_b) = self.find(a), self.find(b)
         if root_a != root_b and factor:
             self._up[root_a] = root_b, factor * scale_b / scale_a
@@ -45,7 +45,7 @@ class Float(Form):
         self._scales = _scales(plan)
 
     def scale(self, name: str) -> float:
-        """Return what one step of the tensor `name` is worth; logits count in steps of 1."""
+        """Return the real value of one step of the tensor `name`; that of logits is 1."""
         return self._scales.find(name)[1] if self.plan.types[name].dtype == "uint8" else 1.0
 
     def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
@@ -77,7 +77,7 @@ class Float(Form):
         self._activated(step, int(constants["y_zero_point"]), operator, [source], **geometry)
 
     def requantize(self, step: Step) -> None:
-        """Write a NestedRequantize: in real values only the clip is left of it."""
+        """Write a NestedRequantize: on real values only its clip remains."""
         constants = self.plan.graph.constants(step.node)
         x, y = step.node.operand("x"), step.node.outputs[0]
         factor = ratio(constants) * self.scale(y) / self.scale(x)
@@ -103,7 +103,7 @@ class Float(Form):
     def _activated(
         self, step: Step, zero_point: int | None, operator: str, inputs: list[str], **attributes: Any
     ) -> None:
-        """Write an operator, and after it what is left of the clip in a float network: nothing, Relu or Clip."""
+        """Write an operator, and after it the clip as it remains in a float network: nothing, Relu or Clip."""
         output = step.node.outputs[0]
         top = (1 << self.plan.machine.n) - 1
         low, high = (0, top) if zero_point is None else (step.node.integer("low"), step.node.integer("high"))

@@ -1,7 +1,7 @@
-"""Where the time of one picture goes: every operation of the engine's program, timed between two looks at the clock.
+"""Where the time of one picture goes: every operation of the engine's program, timed between two readings of the clock.
 
 One thread runs the program from its first operation to its last, as an inference does, so every operation finds the
-caches as it would find them there. What the two looks and an empty call cost is measured and taken off.
+caches in the same state as there. The time of two readings and an empty call is measured and subtracted.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,11 +21,11 @@ from ..planner import Plan
 from .measure import WARM_UP
 from .peak import peak
 
-# what an operation without a native function is called
+# the name of an operation without a native function
 FALLBACK = "fallback"
-# operations that do a layer's products; their other operations prepare or finish it
+# operations that multiply for a layer; its other operations prepare or finish the work
 MULTIPLIES = ("conv", FALLBACK)
-# how often a call of no operation is timed
+# how often an empty call is timed
 LOOKS = 9
 
 
@@ -60,7 +60,7 @@ class Profile:
 def profile(plan: Plan, codes: Array, runs: int, done: Callable[[], None] = lambda: None) -> Profile:
     """Time the operations of the first picture of `codes` uint8 (N, ...) in `runs` runs; call `done` after each.
 
-    Raises AccumulatorError where a sum of that picture does not fit its register and the target's policy is ERROR.
+    Raises AccumulatorError if a sum of that picture does not fit its register and the target's policy is ERROR.
     """
     engine = native(plan)
     loaded = engine.loaded
@@ -117,7 +117,7 @@ def _once(instance: Instance, codes: Array) -> list[int]:
 
 
 def print_profile(console: Console, found: Profile, title: str) -> None:
-    """Print a row for each operation, and beneath them the sum, what multiplies, and the share of the peak."""
+    """Print a row for each operation, then the sum, the part that multiplies, and the share of the peak."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
     for heading in ("step", "operation", "microseconds", "of all", "GMAC/s", "of the peak"):
         table.add_column(heading, justify="left" if heading in ("step", "operation") else "right")

@@ -1,7 +1,7 @@
 """The int8 forms of a plan: with quantized operators (QLinear), and with quantizers around float ones (QDQ).
 
-Both say the same; which is faster is the runtime's affair. So is the type of the weights: int8, or uint8 with the zero
-point 128. Products are the plan's; requantization is the runtime's own, in float32 with ties to even.
+Both mean the same; which one is faster depends on the runtime. So does the best type of the weights: int8, or uint8
+with the zero point 128. Products are the plan's; requantization is the runtime's own, in float32 with ties to even.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class _Int8(Form):
         return self.constant(f"{step.node.name}/bias", layer.bias)
 
     def codes_by(self, step: Step, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> None:
-        """Write the operator that gives the codes of `step`, and the clip that 8 bits do not do by themselves."""
+        """Write the operator that gives the codes of `step`, and a Clip if its clip is narrower than 8 bits."""
         output, limits = step.node.outputs[0], (step.node.integer("low"), step.node.integer("high"))
         if limits == (0, 255):
             self.node(operator, inputs, output, domain, **attributes)
@@ -62,12 +62,12 @@ class _Int8(Form):
         return self.node("DequantizeLinear", inputs, f"{step.node.name}/{role}")
 
     def quantized(self, step: Step, value: str, zero_point: int) -> None:
-        """Make the real values `value` the codes that `step` gives."""
+        """Quantize the real values `value` to the codes that `step` gives."""
         self.codes_by(step, "QuantizeLinear", [value, *self.grid(1.0, zero_point)])
 
 
 class QLinear(_Int8):
-    """A plan in QLinearConv and its like."""
+    """A plan in QLinearConv and similar operators."""
 
     def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""

@@ -1,4 +1,4 @@
-"""A benchmark as a person reads it, and as JSON."""
+"""A benchmark as a table and as JSON."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def machine() -> dict[str, str]:
 
 
 def print_finding(console: Console, finding: Finding, title: str) -> None:
-    """Print a row for each contender and for the peak, and beneath them what the numbers rest on."""
+    """Print a row for each contender and for the peak, and below them the conditions of the measurement."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
     for heading in ("contender", "as", "a picture", "10 % to 90 %", "GMAC/s", "of the peak", "dqtsim is"):
         table.add_column(heading, justify="left" if heading in ("contender", "as") else "right")

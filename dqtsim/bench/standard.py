@@ -1,8 +1,8 @@
-"""A plan in standard operators, so that another runtime can do the same work: what its int8 and float forms share.
+"""A plan in standard operators, so that another runtime can do the same work: the shared parts of all forms.
 
 Codes of all tensors have scale 1, because every ratio of scales is in a layer's M * 2^-S. The weights of a layer are
 nested already and put back on the master scale, so that bias, multiplier and shift keep their meaning; activations are
-not nested, which would only cost the other runtime time. Where a controller chooses, layers have the master width, and
+not nested, because that would only cost the other runtime time. In a dynamic model layers have the master width, and
 the controller's multiplications stay part of the work.
 """
 
@@ -65,12 +65,12 @@ def ratio(constants: Mapping[str, Array], multiplier: str = "multiplier") -> flo
 
 
 def mean_ratio(step: Step, constants: Mapping[str, Array]) -> float:
-    """Return what one step of a window's mean is worth: an average pool's multiplier carries 1 / area (B6)."""
+    """Return the value of one step of a window's mean: an average pool's multiplier carries 1 / area (B6)."""
     return ratio(constants) * int(np.prod(step.node.pair("kernel_shape")))
 
 
 def is_global(step: Step) -> bool:
-    """Return whether a pool's one window is the whole picture."""
+    """Return whether a pool has one window, which is the whole picture."""
     return not any(step.node.integers("pads")) and step.node.pair("kernel_shape") == step.input_types["x"].shape[2:]
 
 
@@ -95,7 +95,7 @@ class Form(ABC):
 
         graph = self.plan.graph
         for step in self.plan.steps:
-            # the choice of widths itself multiplies nothing, and nothing here depends on it
+            # the choice of widths multiplies nothing, and nothing here depends on it
             if self._left_out.issuperset(step.node.inputs) or graph.controller in step.node.inputs:
                 self._left_out.add(step.node.outputs[0])
             else:

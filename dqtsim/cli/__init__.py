@@ -1,6 +1,6 @@
 """The command line: thin, lazy, composable.
 
-Findings on stdout, progress on stderr; exit 0: same, 1: wrong bits, 2: wrong use. One module per group of commands;
+Results go to stdout, progress to stderr; exit 0: same, 1: wrong bits, 2: wrong use. One module per group of commands;
 nothing heavy is imported before a command runs.
 """
 

@@ -1,4 +1,4 @@
-"""`dqtsim bench`: how fast, against whom, and how near to what the CPU can do."""
+"""`dqtsim bench`: speed, beside other runtimes and the peak of the CPU."""
 
 import json
 import sys
@@ -99,7 +99,7 @@ def bench_command(
 def _plans(
     graph: "Graph", policies: Sequence[str | None], targets: Sequence[str]
 ) -> tuple[tuple[str, "Target", "Plan"], dict[str, "Plan"]]:
-    """Return the widths' name, the target and the plan of the first of both, and the plans of all others by name."""
+    """Return (name of the widths, target, plan) of the first pair, and the plans of all other pairs by name."""
     from ..planner import plan
     from ..target import load_target
     from ..widths import apply_bits
@@ -146,7 +146,7 @@ def _profile(
 
 
 def _show(table: Callable[[], None], report: Mapping[str, Any], json_path: str | None) -> None:
-    """Print the table, and write the report where it is wanted; `-` prints the report alone."""
+    """Print the table, and write the report if asked for; `-` prints only the report."""
     if json_path == "-":
         click.echo(json.dumps(report))
         return

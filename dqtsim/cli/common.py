@@ -1,4 +1,4 @@
-"""What the commands share: options, the one-sentence errors, progress, and where files go."""
+"""Shared parts of the commands: options, one-sentence errors, progress, and paths of output files."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ Decorator = Callable[[Any], Any]
 
 
 class ErrorGroup(click.Group):
-    """Turns the errors that a user can mend into one sentence and exit code 2."""
+    """Turns the errors that a user can correct into one sentence and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -79,7 +79,7 @@ engine_option: Decorator = click.option(
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use, which can be fewer than the computer has."""
+    """Return the number of cores that this process may use; the computer can have more."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -95,7 +95,7 @@ threads_option: Decorator = click.option(
 
 
 def planned_input(model: Path, input_path: Path, bits: str | None, target_name: str) -> "tuple[Plan, Array, str]":
-    """Return the plan of MODEL on a target, the samples of `--input` as codes for it, and the policy of its widths."""
+    """Return the plan of MODEL on a target, the samples of `--input` as codes, and the policy of the widths."""
     from ..engines.registry import check_codes
     from ..frontends import load
     from ..inputs.picture import read_input
@@ -112,17 +112,17 @@ def planned_input(model: Path, input_path: Path, bits: str | None, target_name: 
 
 
 def console() -> "Console":
-    """Return the console for findings."""
+    """Return the console for results."""
     from rich.console import Console
 
-    # names of models, layers and classes are text, whatever brackets and colons they hold; numbers are never shortened
+    # names of models, layers and classes are plain text, even with brackets and colons; numbers are never shortened
     # to fit a narrow terminal, nor folded for a pipe
     return Console(highlight=False, markup=False, emoji=False, width=WIDEST, soft_wrap=True)
 
 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """Show progress with time left on stderr while `total` things are done; yields the function that counts one."""
+    """Show progress and time left on stderr for `total` pieces of work; yields the function that counts one piece."""
     if total < 2 or not sys.stderr.isatty():
         yield lambda: None
         return
@@ -145,7 +145,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def check_writable(path: Path, option: str, suffix: str) -> None:
-    """Raise before long work if `path` could not be written after it, or is what the command reads."""
+    """Raise, before long work, if `path` could not be written, or is a file that the command reads."""
     if not path.parent.is_dir():
         raise OutputError(f"{option} writes into an existing folder; '{path.parent}' is none.")
     if path.suffix != suffix:
@@ -162,5 +162,5 @@ def check_writable(path: Path, option: str, suffix: str) -> None:
 def _same_file(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
-    except (OSError, ValueError):  # one of them is no file at all
+    except (OSError, ValueError):  # one of the two is not a file
         return False

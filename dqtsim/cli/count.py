@@ -1,4 +1,4 @@
-"""`dqtsim count-ops` and `dqtsim new`: what networks cost."""
+"""`dqtsim count-ops` and `dqtsim new`: the cost of networks."""
 
 import json
 import sys
@@ -112,7 +112,7 @@ def _count_nested(
     if bits is None or bits == DYNAMIC or graph.dynamic or input_path is not None:
         graph, policy = apply_bits(graph, bits)
     else:
-        rows = rows_of(graph, bits)  # the counts need no graph with other widths
+        rows = rows_of(graph, bits)  # counting at other widths needs no other graph
     compiled = plan(graph, target)
     if input_path is not None:
         widths, note = _widths_of_run(compiled, input_path), f"bits {policy}, picture {input_path.name}"
@@ -192,7 +192,7 @@ def _widths_of_run(compiled: "Plan", input_path: Path) -> "dict[str, Widths]":
 
 
 def _widest(compiled: "Plan", policy: str) -> "tuple[dict[str, Widths], str]":
-    """Return the widths that the model carries, those of most BitOPs where a controller decides, and how to say so."""
+    """Return the model's own widths, or those with the most BitOPs if a controller decides, and a phrase for them."""
     widest = compiled.widest()
     if compiled.graph.dynamic:
         return widest, "widest choice of the controller (give --input or --data for what it really chooses)"
@@ -200,7 +200,7 @@ def _widest(compiled: "Plan", policy: str) -> "tuple[dict[str, Widths], str]":
 
 
 def _refuse_options(*names: str) -> None:
-    """Raise InputError if an option was given that only nested models have."""
+    """Raise InputError if an option was given that needs a nested model."""
     options = {parameter.name: parameter.opts[-1] for parameter in click.get_current_context().command.params}
     for name in names:
         if _given(name):
@@ -212,7 +212,7 @@ def _given(name: str) -> bool:
 
 
 def _count_twice(model: Path, bits: str | None, target_name: str, input_path: Path, energy_name: str) -> int:
-    """Say whether both ways to count agree for the run of one picture; return the exit code."""
+    """Print whether both ways to count agree for the run of one picture; return the exit code."""
     from ..counting.by_execution import count_by_execution, different_nodes
     from ..counting.counts import count
     from ..energy import load_energy

@@ -1,4 +1,4 @@
-"""`dqtsim info` and `dqtsim target`: what a model, this computer and an accelerator are."""
+"""`dqtsim info` and `dqtsim target`: descriptions of a model, of this computer and of accelerators."""
 
 import json
 from pathlib import Path

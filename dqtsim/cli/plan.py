@@ -64,7 +64,7 @@ def plan_command(
     layers = search.free_layers(graph)
     if not layers:
         raise InputError(f"a plan chooses the widths of layers that are not pinned; model '{graph.name}' has none.")
-    # spread over the whole split, which may be sorted by class
+    # pictures from the whole split, because it may be sorted by class
     taken = range(0, len(split), max(1, len(split) // pictures))[:pictures]
     images, labels = split.images[list(taken)], split.labels[list(taken)]
     # refuse an impossible budget before the long part

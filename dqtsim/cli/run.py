@@ -78,7 +78,7 @@ def run_command(
 def _results(
     compiled: "Plan", codes: "Array", engine_name: str, threads: int, trace: bool
 ) -> "Iterator[tuple[Result, dict[str, Array]]]":
-    """Yield the result of every sample and, if it is to be traced, all its tensors by name."""
+    """Yield the result of every sample and, if traced, all its tensors by name."""
     from ..engines.registry import engine, run, traced
 
     if not trace:

@@ -89,7 +89,7 @@ def _keep_memory() -> None:
 
 
 def _resumed(options: dict[str, Any], told: Mapping[str, bool]) -> dict[str, Any]:
-    """Return options with those of the run in `out` where nobody gave any; `told` by flags of other names."""
+    """Return the options; those that were not given are taken from the run in `out`. `told`: flags of other names."""
     own = RunDir(options["out"]).read_config()
     source = click.get_current_context().get_parameter_source
     given = [name for name in options if told.get(name) or source(name) is not ParameterSource.DEFAULT]

@@ -1,9 +1,9 @@
 """The second way to count: watch the law execute.
 
 The `spec` engine runs unchanged under a profiling hook that sees every call of a function of `spec` with its arguments.
-What it counts is what was executed, not what shapes promise; both ways must agree exactly. What several operators call
-is counted here, what one operator alone calls as its file in `ops` says. A function of the law that is neither counted
-nor known to be part of a counted one stops the count.
+It counts what was executed, not what shapes promise; both ways must agree exactly. Functions that several operators
+call are counted here; a function that only one operator calls is counted as that operator's file in `ops` says. A
+function of the law that is neither counted nor known to be part of a counted one stops the count.
 """
 
 import sys
@@ -42,7 +42,7 @@ from ..spec.rules import Nesting, Rounding
 from .counts import NodeCount
 
 _LAW = str(Path(spec.__file__).parent)
-# addresses, control and status, and the steps of which the counted functions consist
+# addresses, control and status, and the functions that counted functions consist of
 _PART_OF_OTHERS = {
     "nest",
     "nest_zero_point",
@@ -82,7 +82,7 @@ def count_by_execution(plan: Plan, sample: Array) -> tuple[Result, dict[str, Cos
 
 
 def different_nodes(promised: Iterable[NodeCount], executed: Mapping[str, Cost]) -> list[str]:
-    """Return the nodes whose counts from shapes and from execution differ; a count of 0 is as good as none."""
+    """Return the nodes whose counts from shapes and from execution differ; a missing count equals 0."""
     return [
         item.name
         for item in promised
@@ -124,7 +124,7 @@ class _Counter:
             raise UncountedError(f"the law executed '{code.co_name}', which has no count.")
 
     def take(self) -> Cost:
-        """Return what was counted since the last call, and start anew."""
+        """Return the counts since the last call, and start again from 0."""
         cost, self._cost = self._cost, Cost()
         return cost
 

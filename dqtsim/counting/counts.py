@@ -23,7 +23,7 @@ LAYER, CONTROLLER, OTHER = "layer", "controller", "other"
 
 @dataclass
 class Traffic:
-    """Bits moved by one node, by what they are and at which width; `weights_kept` is for weights kept nested."""
+    """Bits moved by one node, by kind and width; `weights_kept` is for weights kept nested."""
 
     weights: Counter[int] = field(default_factory=Counter)
     weights_kept: Counter[int] = field(default_factory=Counter)
@@ -46,7 +46,7 @@ class Traffic:
 
 @dataclass
 class NodeCount:
-    """What one node costs in one run."""
+    """The cost of one node in one run."""
 
     name: str
     operator: str
@@ -91,7 +91,7 @@ def count(plan: Plan, bits: Mapping[str, Widths], energy: EnergyTable) -> list[N
 
 
 def controller_nodes(graph: Graph) -> set[str]:
-    """Return the nodes that serve only the decision about widths, the plumbing of `bits` included."""
+    """Return the nodes that serve only the decision about widths, including those that compute `bits`."""
     producers = {node.outputs[0]: node.name for node in graph.nodes}
     inputs_of = {node.name: node.inputs for node in graph.nodes}
     widths = {node.operand("widths") for node in graph.nodes if node.name in graph.layers}
@@ -138,10 +138,10 @@ def cycles(step: Step, target: Target, pair: Widths) -> int:
 
 
 def kept_nesting(plan: Plan, before: Sequence[Widths] | None, now: Sequence[Widths]) -> Counter[Primitive]:
-    """Return the weight nesting of one input when nested weights are kept from the input `before` it.
+    """Return the weight nesting of one input if nested weights are kept from the previous input, at widths `before`.
 
-    Only layers whose weight width changed pay, and a change to the master width pays nothing, because the master stays
-    in memory; without a predecessor every layer below the master width pays.
+    Only layers whose weight width changed pay. A change to the master width costs nothing, because the master stays in
+    memory. Without a previous input every layer below the master width pays.
     """
     total: Counter[Primitive] = Counter()
     steps = {step.node.name: step for step in plan.layer_steps()}
@@ -180,7 +180,7 @@ def storage(plan: Plan) -> dict[str, int]:
 
 
 def storage_of_codes(plan: Plan) -> int:
-    """Return the bits of tables of codes: the constants with dimensions of those operators that are no layers."""
+    """Return the bits of tables of codes: the non-scalar constants of operators that are not layers."""
     return sum(
         prod(step.input_types[entry.name].shape) * _bits_of(plan, step.input_types[entry.name].dtype)
         for step in plan.steps
@@ -199,7 +199,7 @@ def _widths(plan: Plan, step: Step, bits: Mapping[str, Widths]) -> Widths | None
 
 
 def _row_bits(plan: Plan, step: Step) -> int:
-    """Return the bits of one row of a layer: a bias, and where it requantizes a multiplier and a 6-bit shift."""
+    """Return the bits of one row of a layer: a bias, and, if it requantizes, a multiplier and a 6-bit shift."""
     per_channel = plan.target.bias_width
     if step.node.operator != "NestedLogits":
         per_channel += plan.target.multiplier_width + 6
@@ -253,7 +253,7 @@ def figures(plan: Plan, counts: Iterable[NodeCount], table: EnergyTable) -> list
 
 
 def _width(plan: Plan, size: Size) -> int:
-    """Return how many bits a part of a primitive has on the plan's target."""
+    """Return the width in bits of one part of a primitive on the plan's target."""
     match size:
         case Size.CODE:
             return plan.machine.n
@@ -272,7 +272,7 @@ def _widths_of(plan: Plan, primitive: Primitive) -> tuple[int, ...]:
 
 
 def _is_read(primitive: Primitive) -> bool:
-    """Return whether a primitive reads a table, which is traffic; its energy is that of the traffic."""
+    """Return whether a primitive reads a table; its energy is then that of the traffic."""
     match primitive.operation:
         case Operation.ADD | Operation.MULTIPLY:
             return False
@@ -289,7 +289,7 @@ def _figure(table: EnergyTable, operation: str, bits: tuple[int, ...]) -> Figure
 
 
 def _energy(plan: Plan, cost: Cost, traffic: Traffic, table: EnergyTable) -> dict[str, float]:
-    """Return pJ by what takes it: MACs, nesting, everything after the accumulator, and memory."""
+    """Return pJ by consumer: MACs, nesting, everything after the accumulator, and memory."""
     addition = table.addition(plan.target.accumulator_width)
     macs = sum(times * (table.multiplication(b_w, b_a) + addition) for (b_w, b_a), times in cost.macs.items())
     energy = {"macs": macs, "nesting": 0.0, "requantize": 0.0}

@@ -1,7 +1,7 @@
 """Counts over many pictures: how BitOPs, energy, cycles and widths are distributed when the controller decides.
 
-The counts of a node depend only on its own widths, so every node is counted once for each pair of widths that occurs;
-a picture adds its widths and nothing else. Sums are exact, integers and fractions, until a number is shown.
+The counts of a node depend only on its own widths, so every node is counted once for each pair of widths that occurs,
+and a picture needs only its widths. Sums are exact (integers and fractions) until a number is shown.
 """
 
 import math
@@ -37,7 +37,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class RowSpread:
-    """What one layer, or the whole network, takes; `width` is None for a row without layers."""
+    """The cost of one layer, or of the whole network; `width` is None for a row without layers."""
 
     name: str
     bitops: Spread
@@ -115,7 +115,7 @@ class Distribution:
         return RowSpread("total", spread(bitops), spread(energy), spread(cycles), spread(width))
 
     def rows(self) -> list[RowSpread]:
-        """Return the distribution of every layer, then of the controller and of what is no layer where there is any."""
+        """Return the distribution of every layer, then of the controller and of all other nodes, if there are any."""
         rows = []
         for layer, chosen in self.histograms().items():
             items = {pair: self._node(layer, pair) for pair in chosen}
@@ -138,7 +138,7 @@ class Distribution:
         return rows
 
     def mean_energy(self) -> dict[str, dict[str, float]]:
-        """Return the mean pJ of every row of `rows`, by what takes it."""
+        """Return the mean pJ of every row of `rows`, by consumer."""
         pictures = len(self.order)
         means: dict[str, dict[str, float]] = {}
         for layer, chosen in self.histograms().items():
@@ -156,7 +156,7 @@ class Distribution:
         return means
 
     def nesting_on_the_fly(self) -> Counter[Primitive]:
-        """Return the weight nesting of all pictures when every picture nests the master weights anew."""
+        """Return the weight nesting of all pictures if every picture nests the master weights again."""
         total = Counter[Primitive]()
         for bits, times in self.settings.items():
             for item in self.node_counts(bits):
@@ -166,7 +166,7 @@ class Distribution:
         return +total
 
     def nesting_kept(self) -> Counter[Primitive]:
-        """Return the weight nesting of all pictures when nested weights stay from one picture to the next, in order."""
+        """Return the weight nesting of all pictures, in order, if nested weights are kept between pictures."""
         total = Counter[Primitive]()
         steps = Counter(zip([None, *self.order], self.order, strict=False))
         for (before, now), times in steps.items():

@@ -1,11 +1,11 @@
-"""Counting what a frontend found in a file of standard operators: MACs and BitOPs by the widths found there."""
+"""Counting a file of standard operators: MACs and BitOPs by the widths that a frontend found there."""
 
 from ..frontends.products import Products
 from .macs import MacNode
 
 
 def count_foreign(found: Products) -> list[MacNode]:
-    """Return what every node that multiplies costs for one input; sums are FLOAT32 or INT32, as their operands are."""
+    """Return the cost, for one input, of every node that multiplies; sums are FLOAT32 or INT32, as the operands are."""
     return [
         MacNode(
             name=node.name,

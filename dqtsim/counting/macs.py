@@ -13,7 +13,7 @@ from ..frontends.products import width_of
 
 @dataclass(frozen=True)
 class MacNode:
-    """What one node multiplies. `weight_elements` is 0 where both operands are computed."""
+    """The products of one node. `weight_elements` is 0 if both operands are computed."""
 
     name: str
     operator: str

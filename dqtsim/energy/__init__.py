@@ -1,4 +1,4 @@
-"""Energy tables: what one operation costs, read from a cited TOML file and interpolated to other widths.
+"""Energy tables: the energy of one operation, read from a cited TOML file and interpolated to other widths.
 
 Energies are floats in picojoule: they are estimates of cost and never take part in the arithmetic of a network.
 """
@@ -49,15 +49,15 @@ class EnergyTable:
         return max(0.0, square * mean_square + linear * math.sqrt(mean_square))
 
     def traffic(self, bits: int, what: str) -> float:
-        """Return the energy of moving `bits` of 'weights', 'activations' or 'tables' from where they lie."""
+        """Return the energy of reading `bits` of 'weights', 'activations' or 'tables' from their memory."""
         return bits * self.memory_bit[self.placement[what]]
 
     def reads_addition(self, bits: int) -> bool:
-        """Return whether the energy of this addition stands in the source; others are interpolated."""
+        """Return whether the energy of this addition is read from the source; others are interpolated."""
         return bits in self.add
 
     def reads_multiplication(self, bits_a: int, bits_b: int) -> bool:
-        """Return whether the energy of this product stands in the source; others are interpolated."""
+        """Return whether the energy of this product is read from the source; others are interpolated."""
         return bits_a == bits_b and bits_a in self.multiply
 
 

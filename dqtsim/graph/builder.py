@@ -224,7 +224,7 @@ class GraphBuilder:
     ) -> Tensor:
         """Add any operator of the domain that gives codes and has no widths; `tensors` and `constants` come by role.
 
-        Zero points that its schema asks for are those of the tensors, `y_zero_point` that of the result. Raises
+        The zero points in its schema are those of the tensors; `y_zero_point` is that of the result. Raises
         ModelError for a constant that the dtype of its role does not hold.
         """
         y = self._codes(name, tuple(shape), zero_point, (scale,))

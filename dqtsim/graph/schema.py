@@ -18,10 +18,10 @@ LOGITS = "int32"
 
 @dataclass(frozen=True)
 class Input:
-    """One input of an operator: its role, dtypes allowed, whether it must be an initializer, and then of which shape.
+    """One input of an operator: its role, dtypes allowed, whether it must be an initializer, and the shape if so.
 
-    A shape says what its dimensions count. As many entries are demanded as there are rows of (B, M, S), output
-    channels, and codes of the master width (2^n). Other words are free.
+    A shape names what each dimension counts. Rows of (B, M, S), output channels and codes of the master width (2^n)
+    are checked; other names are free.
     """
 
     name: str

@@ -17,7 +17,7 @@ LOOK_UP = Primitive("table_look_ups", "memory", Operation.READ, (Size.CODE,))
 
 def _infer(_node: Node, inputs: Types, constants: Arrays) -> TensorType:
     x = inputs["x"]
-    # of the table, only what a code of the input's range can find counts
+    # only the table entries that a code in the input's range can reach
     reached = constants["table"][x.low : x.high + 1]
     return TensorType("uint8", x.shape, int(reached.min()), int(reached.max()))
 

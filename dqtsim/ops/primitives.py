@@ -28,7 +28,8 @@ class Size(StrEnum):
 class Primitive:
     """An operation of the hardware other than multiply-accumulate, defined in README.md; an operator may add one.
 
-    value: the name that tells it from others. part: where its energy belongs. operation, sizes: what it costs as.
+    value: the name that tells it from others. part: where its energy belongs. operation, sizes: what determines its
+    energy.
     """
 
     value: str
@@ -38,7 +39,7 @@ class Primitive:
 
 
 def _as_addition(value: str, size: Size, part: str = "requantize") -> Primitive:
-    """Return a primitive that costs as an addition: shifts, clips, ORs and compares do, too."""
+    """Return a primitive with the energy of an addition; shifts, clips, ORs and compares have the same."""
     return Primitive(value, part, Operation.ADD, (size,))
 
 

@@ -1,1 +1,1 @@
-"""OUT: what a person reads: tables of runs, models and comparisons."""
+"""OUT: reports for people: tables of runs, models and comparisons."""

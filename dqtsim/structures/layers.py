@@ -1,4 +1,4 @@
-"""What every structure is made of: layers with random weights, on grids that random sums do not overrun."""
+"""The layers of every structure: random weights, and scales that keep random sums within the range of codes."""
 
 import math
 
@@ -9,7 +9,7 @@ from ..graph.model import Array, Graph
 
 CANDIDATES = ((2, 2), (4, 4), (8, 8))
 ROW_WIDTHS = (2, 4, 8)
-# Codes of weights and activations spread by about this much; outputs are scaled back to it.
+# Standard deviation of the codes of weights and activations, about; outputs are scaled back to it.
 _WEIGHT_SPREAD = 30
 _SPREAD = 40
 _HIDDEN = 64

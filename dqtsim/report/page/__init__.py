@@ -1,1 +1,1 @@
-"""What a person reads in a browser: one self-contained page."""
+"""The report for a browser: one self-contained page."""

@@ -87,7 +87,7 @@ def bars(rows: Sequence[Bar], show: Format, title: str, *, top: float | None = N
             at = left + mark.value * scale
             line = element("rect", x=at - 1.5, y=y - 2.5, width=3, height=BAR + 5, class_=f"mark {mark.colour}")
             parts.append(titled(line, mark.tooltip))
-        # beside a mark the number would seem to be the mark's
+        # a number beside a mark would seem to belong to the mark
         where, anchor = (float(WIDTH), "end") if aligned else (x + 6, "start")
         parts.append(text(where, y + BAR - 2.5, row.end, anchor, "quiet" if row.quiet else None))
     return svg(height + 22, title, *parts)
@@ -201,7 +201,7 @@ def scatter(points: Sequence[Point], x_axis: str, y_axis: str, show: Format, tit
         x, y = at(point)
         parts.append(element("line", x1=x, x2=x, y1=at_y(point.low), y2=at_y(point.high), class_=f"error {point.kind}"))
     marks = []
-    # what the page is about comes last, so that nothing covers it
+    # the model's own points come last, so that nothing covers them
     for point in sorted(points, key=lambda p: ("uniform", "plan", "own").index(p.kind)):
         x, y = at(point)
         marks.append(titled(_shape(point.kind, x, y), point.tooltip))
@@ -216,7 +216,7 @@ def _shape(kind: str, x: float, y: float) -> Markup:
 
 
 def _label(point: Point, x: float, y: float, lines: Sequence[Box], taken: list[Box], frame: Box) -> Markup:
-    """Put the name of a point beside it where it covers nothing, or nothing but a thin line of an interval."""
+    """Put the name of a point beside it, where it covers nothing or only a thin line of an interval."""
     wide = LETTER * len(point.name) * (1.08 if point.kind == "own" else 1.0)
     choices = []
     for reach in ((0, -12, 12), (-24, 24, -36, 36)):
@@ -277,12 +277,12 @@ def titled(shape: Markup, tooltip: str) -> Markup:
 
 
 def name_column(names: Sequence[str]) -> float:
-    """Return how wide the column of names is: as wide as the longest, within limits."""
+    """Return the width of the column of names: that of the longest name, within limits."""
     return min(max(LETTER * len(name) for name in names), 170.0) + 10
 
 
 def name_text(name: str, left: float, y: float, *, quiet: bool = False) -> Markup:
-    """Return the name of a row, right-aligned at its column; a long one loses its middle, and keeps it as tooltip."""
+    """Return the name of a row, right-aligned at its column; a long one is cut in the middle and has a tooltip."""
     most = int((left - 10) / LETTER)
     shown = name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
     label = text(left - 8, y, shown, "end", "quiet" if quiet else None)

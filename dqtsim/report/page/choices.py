@@ -19,7 +19,7 @@ _STRIP = 20.0
 
 
 def choices(study: Study) -> Markup:
-    """Return which widths the pictures got: the map, the shares by layer, and the means by class."""
+    """Return the widths of the pictures: the map, the shares by layer, and the means by class."""
     if not study.graph.dynamic:
         return section(
             "Chosen widths", element("p", "The widths are in the file: every picture runs at the same ones.")
@@ -41,7 +41,7 @@ def _maps(study: Study) -> list[Markup]:
 
 
 def by_width(study: Study) -> list[int]:
-    """Return the pictures from the narrowest to the widest average width, then by their widths layer for layer."""
+    """Return the pictures from the narrowest to the widest average width, ties by their widths layer by layer."""
     order = study.own.found.order
     return sorted(range(len(order)), key=lambda i: (average_width(order[i]), order[i], i))
 
@@ -137,7 +137,7 @@ def _classes_figure(study: Study) -> Markup:
         name = study.class_name(label)
         means[name] = widths.mean
         low, high = float(widths.percentiles[25]), float(widths.percentiles[75])
-        # the middle half need not hold the mean of a skewed distribution
+        # the mean of a skewed distribution can lie outside the middle half
         rows.append(Dot(name, widths.mean, low, high, f"{widths.mean:.2f} bits · {percent(right, len(indices))} right"))
     low_class, high_class = min(means, key=lambda name: means[name]), max(means, key=lambda name: means[name])
     caption = (
@@ -157,7 +157,7 @@ def _spread_of(bits: Sequence[Setting]) -> Spread:
 
 
 def distributions(study: Study) -> Markup:
-    """Return how the cost is distributed over the pictures, and what keeping nested weights would save."""
+    """Return the distribution of the cost over the pictures, and the saving if nested weights were kept."""
     if not study.graph.dynamic:
         return Markup()
     found = study.own.found

@@ -1,4 +1,4 @@
-"""The page's plots as files of their own, for documents that show some of them."""
+"""The page's plots as separate files, for documents that show some of them."""
 
 import re
 from importlib.resources import files
@@ -9,14 +9,14 @@ from . import charts
 _SVG = "http://www.w3.org/2000/svg"
 _FIGURE = re.compile(r"<figure.*?</figure>", re.DOTALL)
 _MARGIN, _TITLE, _LINE = 12, 24, 20
-# What a key takes besides its letters: its square and the gaps.
+# The width of a legend entry without its letters: its square and the gaps.
 _KEY = 36
 
 
 def figures(page: str) -> dict[str, str]:
     """Return the page's plots as SVG documents with title and legend, by file name without ending.
 
-    The name is the title in lower case, words joined by hyphens. Maps of pictures and tables are no plots.
+    The name is the title in lower case, words joined by hyphens. Maps of pictures and tables are not plots.
     """
     found = {}
     for match in _FIGURE.finditer(page):

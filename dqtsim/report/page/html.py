@@ -1,4 +1,4 @@
-"""One self-contained page about a model: nothing is loaded from elsewhere, and nothing depends on when it was made."""
+"""One self-contained page about a model: it loads nothing from elsewhere and does not depend on the time."""
 
 import json
 from importlib import resources

@@ -30,7 +30,7 @@ def _steps(mode: ArrayMode) -> str:
 
 
 def layers(study: Study) -> Markup:
-    """Return where the cost is: MACs, BitOPs, energy, cycles and moved bits of every layer."""
+    """Return the cost of every layer: MACs, BitOPs, energy, cycles and moved bits."""
     found = study.own.found
     rows = found.rows()
     counts = found.node_counts(found.order[0])
@@ -47,7 +47,7 @@ def layers(study: Study) -> Markup:
 
 
 def members(row: RowSpread, counts: Sequence[NodeCount]) -> list[NodeCount]:
-    """Return the nodes that a row stands for: a layer, or all of one kind."""
+    """Return the nodes of a row: those of a layer, or all of one kind."""
     kind = {name: kind for kind, name in KIND_NAMES.items()}.get(row.name)
     if row.width is not None:
         return [item for item in counts if item.name == row.name and item.kind == LAYER]
@@ -81,7 +81,7 @@ def names(rows: Sequence[RowSpread]) -> set[str]:
 
 
 def _largest(values: dict[str, int]) -> str:
-    """Return how few rows make half of the whole."""
+    """Return a phrase: how many of the largest rows make half of the total."""
     total, reached = sum(values.values()), 0
     for count, value in enumerate(sorted(values.values(), reverse=True), 1):
         reached += value

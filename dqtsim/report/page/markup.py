@@ -18,7 +18,7 @@ Attribute = str | float | None
 
 
 def element(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
-    """Return an element. `class_` is the class, an underscore in a name is a hyphen, None leaves a thing out."""
+    """Return an element. `class_` is the class, an underscore in a name is a hyphen, None is left out."""
     pairs = (
         f' {key.rstrip("_").replace("_", "-")}="{escape(_text(value))}"'
         for key, value in attributes.items()
@@ -40,7 +40,7 @@ def join(*children: Child) -> Markup:
 
 
 def table(headings: tuple[str, ...], rows: list[tuple[str, ...]], *, marked: int | None = None) -> Markup:
-    """Return a table that scrolls by itself where it is too wide; the first column names the row."""
+    """Return a table that scrolls alone if it is too wide; the first column names the row."""
     head = element("tr", *(element("th", text, scope="col") for text in headings))
     body = [
         element(
@@ -80,7 +80,7 @@ def energy(picojoule: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share: '64 %', one place more below ten, and '<0.1 %' rather than a zero that is none."""
+    """Return a share: '64 %', with one decimal below ten, and '<0.1 %' instead of a rounded zero."""
     share = 100 * part / whole if whole else 0.0
     if 0 < share < 0.05:
         return f"<0.1{SPACE}%"
@@ -88,7 +88,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def short(quantity: str) -> str:
-    """Return a formatted number without zeros that say nothing, as an axis has it: '2.5 k', not '2.50 k'."""
+    """Return a formatted number without trailing zeros, for an axis: '2.5 k', not '2.50 k'."""
     number, space, unit = quantity.partition(SPACE)
     return (number.rstrip("0").rstrip(".") if "." in number else number) + space + unit
 

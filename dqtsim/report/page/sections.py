@@ -1,4 +1,4 @@
-"""The first parts of the page: what all parts are made of, the summary, and the settings compared."""
+"""The first parts of the page: the elements of all parts, the summary, and the comparison of settings."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -35,19 +35,19 @@ def section(name: str, *children: Child) -> Markup:
 
 
 def mode(study: Study) -> str:
-    """Return what the counts of the model's own setting are: means over pictures, or those of one static setting."""
+    """Return how the model's own setting is counted: as means over pictures, or at one static setting."""
     if study.split is not None:
         return f"mean over {len(study.split):,} pictures" if study.graph.dynamic else "the same for every picture"
     return "widest choice of the controller" if study.graph.dynamic else "the widths in the file"
 
 
 def own_name(study: Study) -> str:
-    """Return what the page calls the widths that the model brings."""
+    """Return the page's name for the model's own widths."""
     return "dynamic" if study.graph.dynamic else "static"
 
 
 def summary(study: Study) -> Markup:
-    """Return the numbers that come first."""
+    """Return the numbers at the top of the page."""
     own, total = study.own, study.own.found.total()
     reference = study.uniform[0]
     base = reference.found.total()
@@ -110,7 +110,7 @@ def _against(value: float, base: float, reference: Measured) -> str:
 
 
 def _cycles_note(study: Study, cycles: float, base: float) -> str:
-    """Return how cycles stand to those of the widest setting, or that widths do not matter to them."""
+    """Return a comparison of the cycles with those of the widest setting, or that widths do not change them."""
     match study.target.mode:
         case ArrayMode.PARALLEL:
             extra = f", {percent(cycles - base, cycles)} of them for the controller" if cycles > base else ""
@@ -127,7 +127,7 @@ def array_text(target: Target) -> str:
 
 
 def settings(study: Study) -> Markup:
-    """Return accuracy against BitOPs as a plot, where there are pictures, and every setting as a table."""
+    """Return a plot of accuracy against BitOPs, if there are pictures, and a table of all settings."""
     plot = _cost_plot(study) if study.split is None else _accuracy_plot(study)
     return section("Settings compared", element("div", plot, _settings_table(study), class_="columns"))
 
@@ -157,7 +157,7 @@ def _accuracy_plot(study: Study) -> Markup:
 
 
 def _verdict(study: Study) -> str:
-    """Return how the model stands to the uniform settings that cost just less and just more than it."""
+    """Return a comparison of the model with the uniform settings that cost just less and just more."""
     assert study.split is not None
     pictures = len(study.split)
     bitops = study.own.found.total().bitops.mean
@@ -217,7 +217,7 @@ def _settings_table(study: Study) -> Markup:
 
 
 def mean_weight_bits(record: Measured) -> dict[str, float]:
-    """Return the bits of every layer's weights once they are nested to the widths that they run at."""
+    """Return the bits of every layer's weights, nested to the widths at which they run."""
     bits: dict[str, float] = dict.fromkeys(record.plan.graph.layers, 0.0)
     for setting, times in record.found.settings.items():
         for item in record.found.node_counts(setting):

@@ -1,4 +1,4 @@
-"""What a report is about: one model at several settings of its widths, counted, and run over pictures where given."""
+"""The subject of a report: one model at several settings of its widths, counted, and run over pictures if given."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _Z = 1.959964  # of the 95 % interval
 
 @dataclass
 class Measured:
-    """One setting: its name, what it costs, and the class that every picture got."""
+    """One setting: its name, its cost, and the class of every picture."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ class Measured:
 
 @dataclass
 class Study:
-    """The model as it decides its widths itself, first, and the settings that it is compared with."""
+    """The model at its own widths, first, and the settings that it is compared with."""
 
     graph: Graph
     target: Target
@@ -51,7 +51,7 @@ class Study:
 
     @property
     def own(self) -> Measured:
-        """Return the record of the model as the file has it."""
+        """Return the record of the model at the widths of its file."""
         return self.records[0]
 
     @property
@@ -73,7 +73,7 @@ class Study:
 def prepare(graph: Graph, target: Target, energy: EnergyTable, plans: Sequence[Path] = ()) -> Study:
     """Return the study of a model without pictures: every setting compiled, none run.
 
-    Raises InputError for a file that is no plan or a model without nested layers, WidthError for wrong widths.
+    Raises InputError for a file that is not a plan or a model without nested layers, WidthError for wrong widths.
     """
     for path in plans:
         if path.suffix not in (".json", ".toml"):
@@ -82,7 +82,7 @@ def prepare(graph: Graph, target: Target, energy: EnergyTable, plans: Sequence[P
         raise InputError(f"a report is about nested layers; model '{graph.name}' has none.")
     n = graph.arithmetic.master_width
     widths = sorted({n, *(width for width in WIDTHS if width <= n)}, reverse=True)
-    # two files of one name are told apart by where they lie
+    # two files of one name are distinguished by their folders
     names = [path.stem for path in plans]
     labels = [str(path) if names.count(path.stem) > 1 else path.stem for path in plans]
     kinds = [

@@ -1,1 +1,1 @@
-"""What a person reads in a terminal, and the JSON beside it."""
+"""The report for a terminal, and the same as JSON."""

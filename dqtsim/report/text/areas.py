@@ -23,7 +23,7 @@ def print_areas(console: Console, areas: Areas) -> None:
 
 
 def area_block(areas: Areas) -> dict[str, Any]:
-    """Return all that was counted, for JSON."""
+    """Return all counts, for JSON."""
     circuits = {
         name: {
             "module": module,
@@ -65,7 +65,7 @@ def _tiles(areas: Areas) -> Table:
 
 
 def _range(least: float, most: float, digits: int) -> str:
-    """Return 'least-most', or one number where both read the same."""
+    """Return 'least-most', or one number if both print the same."""
     first, last = f"{least:.{digits}f}", f"{most:.{digits}f}"
     return first if first == last else f"{first}-{last}"
 

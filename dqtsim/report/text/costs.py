@@ -1,4 +1,4 @@
-"""Counts as a person reads them, as JSON (QONNX's keys and our own) and as CSV."""
+"""Counts as tables, as JSON (QONNX's keys and our own) and as CSV."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def after_accumulator(cost: Cost) -> int:
 def print_layers(
     console: "Console", plan: Plan, counts: Sequence[NodeCount], title: str, energy: EnergyTable | None = None
 ) -> None:
-    """Print a row for each layer, then what is not a layer in one row each, then the total."""
+    """Print a row for each layer, a row for each kind of other nodes, then the total."""
     table = _table(title, "node", "widths", *_COLUMNS)
     for item in counts:
         if item.kind == LAYER:
@@ -113,7 +113,7 @@ def _row(
 
 
 def _print_notes(console: "Console", plan: Plan, counts: Sequence[NodeCount], energy: EnergyTable | None) -> None:
-    """Print what a row cannot say: kept weights, storage, and which energies are read."""
+    """Print the notes below the rows: kept weights, storage, and which energies are read."""
     from .runs import giga
 
     bits = storage(plan)
@@ -197,8 +197,8 @@ def _block(cost: Cost, traffic: Traffic, cycle: int, energy: dict[str, float]) -
 def qonnx_block(counts: Sequence[NodeCount]) -> dict[str, Any]:
     """Return the counts under the keys of QONNX's `inference_cost`: weights are signed, activations unsigned.
 
-    Only nodes with MACs take part, the controller's included, as QONNX counts only what multiplies. Like there, what a
-    node puts out are its accumulators, because requantization is another node.
+    Only nodes with MACs are counted, the controller's included, because QONNX counts only nodes that multiply. As
+    there, the output of a node is its accumulators, because requantization is another node.
     """
     return inference_cost(
         MacNode(

@@ -1,4 +1,4 @@
-"""Distributions over many pictures, as a person reads them, and as JSON."""
+"""Distributions over many pictures, as tables and as JSON."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from .runs import giga, widths_text
 
 
 def print_distribution(console: Console, found: Distribution, title: str) -> None:
-    """Print how the whole network and each layer are distributed, and what keeping nested weights would save."""
+    """Print the distributions of the whole network and of each layer, and the saving if nested weights were kept."""
     pictures = len(found.order)
     total = found.total()
     console.print(f"{title}: {pictures:,} pictures, {len(found.settings):,} different settings")

@@ -1,4 +1,4 @@
-"""Accuracy and cost over a data set, as a person reads it."""
+"""Accuracy and cost over a data set, as tables."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from .runs import giga, total_flags, widths_text
 
 
 class Tally:
-    """What running many pictures under one policy gave: sums over them, exact but for `width`, of floats."""
+    """The results of many pictures under one policy, as sums; all are exact except `width`, a sum of floats."""
 
     def __init__(self, policy: str, plan: Plan) -> None:
         self.policy = policy
@@ -39,7 +39,7 @@ class Tally:
 
 
 def print_tallies(console: Console, tallies: Sequence[Tally], title: str) -> None:
-    """Print a row for each policy and, where widths vary between pictures, how often each layer used which."""
+    """Print a row for each policy and, if widths vary between pictures, how often each layer used each width."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
     for heading in ("bits", "top-1", "right", "average width", "BitOPs", "saturations", "wraps"):
         table.add_column(heading, justify="left" if heading == "bits" else "right")

@@ -1,4 +1,4 @@
-"""The computer: which kernel computes on it and why, its CPU, the versions that take part, the cache of kernels."""
+"""The computer: the kernel that it uses and why, its CPU, the versions of packages, the cache of kernels."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ _PACKAGES = ("dqtsim", "numpy", "numba", "llvmlite", "onnx")
 
 
 def cpu() -> str:
-    """Return the CPU's model name, or what else is known of it."""
+    """Return the CPU's model name, or whatever else is known of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -37,13 +37,13 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def facts(cores: int) -> dict[str, Any]:
-    """Return all that is known of the computer, of which `cores` are available, for JSON."""
+    """Return all that is known of the computer, with `cores` cores available, for JSON."""
     from ...engines.native.compile import build, cache
     from ...engines.native.isa import ISAS
 
     choice = build.choose()
     llvm, features = build.host()
-    # LLVM names the features of this architecture, whether the CPU has them or not, and no others
+    # LLVM names all features of this architecture, whether or not the CPU has them
     needed = dict.fromkeys(name for isa in ISAS for names in isa.needs for name in names)
     relevant = [name for name in needed if name in features]
     state = cache.state(choice.isa)
@@ -69,7 +69,7 @@ def facts(cores: int) -> dict[str, Any]:
 
 
 def _says(state: "State") -> str:
-    """Return what the cache means for the next run."""
+    """Return a phrase: what the cache holds for this kernel, and whether anything can be stored."""
     found = f"{_entries(state.usable, 'usable')} for this kernel" if state.usable else "nothing yet for this kernel"
     if state.broken:
         found += f", {_entries(state.broken, 'broken')}"

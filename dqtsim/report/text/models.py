@@ -1,4 +1,4 @@
-"""A model as a person reads it."""
+"""A model as tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The counts of a standard model as a person reads them, as JSON and as CSV."""
+"""The counts of a standard model as tables, as JSON and as CSV."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_nodes(console: "Console", nodes: Sequence[MacNode], others: Counter[str], by: str, title: str) -> None:
-    """Print a row for each node, operator type or pair of data types, and what multiplies nothing."""
+    """Print a row for each node, operator type or pair of data types, and the operators that multiply nothing."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")

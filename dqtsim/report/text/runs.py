@@ -1,4 +1,4 @@
-"""One run as a person reads it, and as JSON."""
+"""One run as a table and as JSON."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,14 +17,14 @@ from ...spec.mac import Flags
 
 
 def class_name(graph: Graph, index: int | None) -> str:
-    """Return the name of a class, or its number where the model names none."""
+    """Return the name of a class, or its number if the model has no class names."""
     if index is None:
         return "-"
     return graph.class_names[index] if index < len(graph.class_names) else str(index)
 
 
 def margin(result: Result) -> int | None:
-    """Return how far the best logit is above the second best, in steps of the logits."""
+    """Return the best logit minus the second best, in steps of the logits."""
     if result.logits is None or result.logits.size < 2:
         return None
     ordered = sorted((int(logit) for logit in result.logits), reverse=True)
@@ -117,7 +117,7 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
 
 
 def status(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the status of a batch: totals, and per layer the events and the extremes of the accumulators."""
+    """Return the status of a batch: totals, and per layer the overflow counts and the extremes of the accumulators."""
     layers: dict[str, Any] = {}
     for step in plan.layer_steps():
         name = step.node.name
