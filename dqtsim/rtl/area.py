@@ -1,7 +1,7 @@
 """Cell counts of the elements and the tile after synthesis by Yosys: estimates, for comparing circuits with each other.
 
-A count is of one synthesis by one version of one tool, before placement and routing; no clock is asked for. So each
-circuit is mapped several ways, and a ratio is worth what it keeps across them.
+A count is the result of one synthesis by one version of one tool, before placement and routing, without a clock
+constraint. So each circuit is mapped in several ways, and only a ratio that holds in all of them counts.
 """
 
 import os
@@ -36,7 +36,7 @@ _PLAIN = "synth -noabc -top area_top; dfflegalize -cell $_DFF_P_ x; abc -fast{};
 
 @dataclass(frozen=True)
 class Technology:
-    """A way to map: what is counted, the commands, and what each kind of cell counts; others, registers say, are 0."""
+    """A way to map: the unit, the commands, and the weight of each kind of cell; others, such as registers, count 0."""
 
     counted: str
     commands: str
@@ -73,7 +73,7 @@ def _name(mode: ArrayMode) -> str:
 
 
 def _element(mode: ArrayMode) -> tuple[int, int, int]:
-    """Return the widths of what an element multiplies, of activations and of weights, and 1 if it does so in steps."""
+    """Return the widths of the activation and the weight that an element multiplies, and 1 if it works in steps."""
     match mode:
         case ArrayMode.PARALLEL:
             return 9, 8, 0
@@ -90,7 +90,7 @@ COLUMN_END = "column end, 32"
 
 
 def _circuits() -> dict[str, tuple[str, dict[str, int]]]:
-    """Return the module and the parameters of each circuit, by name; a number at the end is of accumulator bits."""
+    """Return the module and the parameters of each circuit, by name; a number at the end is the accumulator width."""
     found: dict[str, tuple[str, dict[str, int]]] = {}
     for width in ACCUMULATORS:
         found[f"plain 8-bit MAC, {width}"] = "area_mac", {"SUM_W": width}
@@ -113,14 +113,14 @@ CIRCUITS = _circuits()
 
 
 def base_of(circuit: str) -> str:
-    """Return the plain MAC that an element is compared with; "" for what is no element."""
+    """Return the plain MAC with which an element is compared; "" for other circuits."""
     settings = CIRCUITS[circuit][1]
     return f"plain 8-bit MAC, {settings['SUM_W']}" if "SUM_W" in settings else ""
 
 
 @dataclass(frozen=True)
 class TileArea:
-    """A tile of SIDE x SIDE elements with 32-bit accumulators, without its control and the way out of its elements."""
+    """A tile of SIDE x SIDE elements with 32-bit accumulators, without control and multiplexers to the column ends."""
 
     elements: float
     edges: float
@@ -140,7 +140,7 @@ class TileArea:
 
 @dataclass(frozen=True)
 class Areas:
-    """What was counted, by mapping, circuit and kind of cell."""
+    """The counts, by mapping, circuit and kind of cell."""
 
     yosys: str
     cells: Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -153,7 +153,7 @@ class Areas:
         return sum(weights.get(kind, 0) * count for kind, count in cells.items())
 
     def ratios(self, circuit: str) -> tuple[float, float]:
-        """Return how many times the area of `base_of(circuit)` a circuit takes, least and most across the mappings."""
+        """Return the least and the greatest ratio of a circuit's area to that of `base_of(circuit)` over mappings."""
         base = base_of(circuit)
         found = [self.area(mapping, circuit) / self.area(mapping, base) for mapping in self.cells]
         return min(found), max(found)
@@ -171,7 +171,7 @@ class Areas:
 
 
 def version() -> str:
-    """Return the version of Yosys. Raises ToolError where Yosys is missing."""
+    """Return the version of Yosys. Raises ToolError if Yosys is missing."""
     if shutil.which("yosys") is None:
         raise ToolError("areas need yosys; install with 'apt-get install yosys'.")
     run = subprocess.run(["yosys", "-V"], capture_output=True, text=True, check=False)
@@ -182,7 +182,7 @@ def version() -> str:
 def measure(mappings: Sequence[str], done: Callable[[], None] = lambda: None) -> Areas:
     """Synthesize every circuit in each of `mappings`, calling `done` after each.
 
-    Raises ToolError where Yosys is missing or fails.
+    Raises ToolError if Yosys is missing or fails.
     """
     used = version()
 
@@ -204,7 +204,7 @@ def _identifier(circuit: str) -> str:
 def _elaborate(folder: Path) -> None:
     """Write each circuit as one module with its parameters in place."""
     files = [f"{name}.sv" for name in (*SOURCES[: SOURCES.index("dqt_tile")], "area")]
-    # by their names alone: Yosys names cells by file and line, and what ABC finds hangs on the order of names
+    # by file names without folders: Yosys names cells by file and line, and ABC's result depends on the order of names
     for file in files:
         shutil.copy(FOLDER / file, folder)
     lines = [f"read_verilog -sv {' '.join(files)}", "design -save all"]
@@ -224,7 +224,7 @@ def _map(mapping: str, folder: Path) -> dict[str, dict[str, int]]:
     lines = [f"read_rtlil {module}.il" for module in own.values()]
     lines += [f"read_verilog {mapping}.v", MAPPINGS[mapping].commands, f"tee -o {mapping}.txt stat"]
     _yosys(mapping, lines, folder)
-    # `stat -json` of Yosys 0.23 is no JSON where modules hold modules
+    # `stat -json` of Yosys 0.23 is not valid JSON if modules contain modules
     _, *blocks = re.split(r"^=== (\S+) ===$", (folder / f"{mapping}.txt").read_text(encoding="utf-8"), flags=re.M)
     cells = {
         module: {kind: int(count) for kind, count in re.findall(r"^     (\S+) +(\d+)$", block, re.M)}

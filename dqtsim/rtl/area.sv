@@ -1,4 +1,4 @@
-// What area.py counts beside the parts of the tile. No part of the circuit.
+// Circuits that area.py counts beside the parts of the tile. Not part of the design.
 
 // a plain 8-bit multiplier and accumulator, to compare with
 module area_mac #(

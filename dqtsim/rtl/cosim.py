@@ -21,7 +21,7 @@ from .vectors import LayerVector, parameters, write
 
 SIMULATORS = {"verilator": ("verilator", "g++", "make"), "icarus": ("iverilog", "vvp")}
 FOLDER = Path(__file__).parent
-# a package comes before its users
+# a package must come before its users
 SOURCES = (
     *("dqt", "dqt_nest", "dqt_row_edge", "dqt_column_edge", "dqt_pe", "dqt_narrow", "dqt_requant", "dqt_tile"),
     *("dqt_address", "dqt_layer", "dqt_bench"),
@@ -35,7 +35,7 @@ __all__ = ["SIMULATORS", "SOURCES", "Finding", "build", "check", "missing", "par
 
 @dataclass(frozen=True)
 class Finding:
-    """What a circuit gave for one layer; `fault` is "" where all is as expected."""
+    """What a circuit gave for one layer; `fault` is "" if everything is as expected."""
 
     vector: LayerVector
     words: int
@@ -127,7 +127,7 @@ def simulate(command: Sequence[str], hardware: Mapping[str, int], vector: LayerV
 
 
 def check(output: str, hardware: Mapping[str, int], vector: LayerVector) -> Finding:
-    """Return the finding that a bench's `output` states; anything short of a complete result is a fault."""
+    """Return the finding from a bench's `output`; anything but a complete result is a fault."""
     results = _RESULT.findall(output)
     if len(results) != 1:
         said = output.strip().splitlines()
@@ -147,7 +147,7 @@ def check(output: str, hardware: Mapping[str, int], vector: LayerVector) -> Find
 
 
 def _overflows(hardware: Mapping[str, int], vector: LayerVector, seen: int) -> int:
-    """Return how many sums the engine saw leave the register, where the circuit keeps the exact sum to tell."""
+    """Return how many sums left the register in the engine, if the circuit keeps the exact sum and can tell."""
     policy = next(policy for policy in Overflow if of_overflow(policy) == hardware["OVERFLOW"])
     match policy:
         case Overflow.ERROR | Overflow.SATURATE:

@@ -1,5 +1,5 @@
-// The named choices of the law, as the parameters of the modules spell them; dqtsim/numbers.py states the same.
-// For any other number a module asks for a module dqt_unknown_... that does not exist, so that no tool builds a circuit
+// The numbers of the law's named choices, for the parameters of the modules; dqtsim/numbers.py states the same.
+// For any other number a module instantiates dqt_unknown_..., which does not exist, so that no tool builds a circuit
 // ($error outside procedures would do, but Icarus 11 lacks it, and Verilator only warns).
 /* verilator lint_off UNUSEDPARAM */
 package dqt;

@@ -1,6 +1,6 @@
-// Where the operands of this tap lie: a walk over taps shared by all, and one output position for each row.
+// Addresses of the operands of this tap: one counter over taps for all, and one output position for each row.
 // Activations are stored [channel][row][column], weights [output channel][channel][kernel row][kernel column],
-// whatever the order in which taps are added.
+// in either order of adding taps.
 module dqt_address #(
   parameter int R = 16,
   parameter int C = 16,
@@ -34,7 +34,7 @@ module dqt_address #(
   output logic [C-1:0]       w_used,      // the column has an output channel
   output logic               first_tap,
   output logic               last_tap,
-  output logic signed [31:0] after_y,     // output position behind the last row
+  output logic signed [31:0] after_y,     // output position after the last row
   output logic signed [31:0] after_x
 );
   // the tap
@@ -68,7 +68,7 @@ module dqt_address #(
     end
   end
 
-  // rows: each stands one output position behind the row before it
+  // rows: each has the output position after that of the row before it
   logic signed [31:0] plane;
   assign plane = group * channels + channel;
   logic [R*32-1:0] rows_y, rows_x;

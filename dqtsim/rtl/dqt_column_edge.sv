@@ -1,4 +1,4 @@
-// What one column of elements multiplies by in this step: the operand of a weight (A5), or one 2-bit digit of it.
+// The factor of one column of elements in this step: the operand of a weight (A5), or one 2-bit digit of it.
 module dqt_column_edge #(
   parameter int N = 8,
   parameter int RULE = dqt::NEST_TIES_UP,

@@ -20,7 +20,7 @@ module dqt_requant #(
   localparam int A_W = ACC_W + 14;                        // two exponents of at most 7
   localparam int T_W = (A_W > BIAS_W ? A_W : BIAS_W) + 1;
   localparam int FULL = T_W + M_W + 1;
-  localparam int X_W = FULL > 64 ? FULL : 64;             // a shift by 62 finds the sign
+  localparam int X_W = FULL > 64 ? FULL : 64;             // at least 64, so that a shift by 62 still sees sign bits
 
   logic signed [T_W-1:0] total;
   logic signed [X_W-1:0] x, whole, code;

@@ -1,4 +1,4 @@
-// What one row of elements multiplies by in this step: the operand of an activation (A5), or one digit of it.
+// The factor of one row of elements in this step: the operand of an activation (A5), or one digit of it.
 // A digit is the digit of the code less the digit of the zero point, so any zero point costs no further step;
 // a padded tap holds the zero point, and all its digits are 0 (B1).
 module dqt_row_edge #(

@@ -49,7 +49,7 @@ module dqt_tile #(
   localparam int SUM_W = EXACT && ACC_W < 32 ? 32 : ACC_W;
   localparam bit WEIGHT_MIDDLE = WEIGHT_RULE == dqt::NEST_MIDPOINT;
 
-  // the constants above have no answer for other numbers
+  // the constants above do not cover other numbers
   if (MODE != dqt::PARALLEL && !BITS && !DIGITS) begin : g_no_mode
     dqt_unknown_mode refused ();
   end
@@ -120,7 +120,7 @@ module dqt_tile #(
       .q(w_codes[c*N+:N]), .b(b_w), .zero(zero_w), .digit(digit_w), .w(w[c]));
   end
 
-  // elements, and the way out of each column
+  // elements, and the end of each column
   for (genvar c = 0; c < C; c++) begin : g_out
     logic [R*SUM_W-1:0] sums;
     logic signed [SUM_W-1:0] sum;

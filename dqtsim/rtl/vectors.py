@@ -1,4 +1,4 @@
-"""Vectors of a layer: all that goes into a circuit and all that must come out, as text and binary files.
+"""Vectors of a layer: all inputs of a circuit and all expected outputs, as text and binary files.
 
 The files are described in `rtl/README.md`, for readers without dqtsim.
 """
@@ -29,7 +29,7 @@ from ..target import Target
 
 MOST_TAPS, MOST_CHANNELS, MOST_ELEMENTS = (1 << 16) - 1, 4096, 4096
 FORMAT = 1
-# the words of config.hex, in order; the test bench counts on it
+# the words of config.hex, in order; the test bench relies on this order
 CONFIG = (
     *("b_w", "b_a", "z_x", "z_y", "lo", "hi", "groups", "height", "width", "out_height", "out_width", "channels"),
     *("outputs", "kernel_y", "kernel_x", "stride_y", "stride_x", "dilation_y", "dilation_x", "pad_top", "pad_left"),
@@ -45,7 +45,7 @@ ORDER = {
     "y": "output channel, row, column",
 }
 _FILES = ("layer.json", "config.hex", *(f"{name}.{ending}" for name in ORDER for ending in ("bin", "hex")))
-# a folder of layers, a subfolder each
+# a folder with one subfolder for each layer
 FOLDER = Kind(
     ("format", "model", "model_sha256", "bits", "target", "seed", "layers"),
     lambda manifest: [f"{layer}/{name}" for layer in manifest["layers"] for name in _FILES],
@@ -54,7 +54,7 @@ FOLDER = Kind(
 
 @dataclass(frozen=True, eq=False)
 class LayerVector:
-    """One layer in one run. `arrays` has the keys of ORDER; `flags` is what the engine's accumulators did."""
+    """One layer in one run. `arrays` has the keys of ORDER; `flags` are those of the engine's accumulators."""
 
     name: str
     operator: str
@@ -187,7 +187,7 @@ def corner(
     """Return `vector` with the corners of every range in place of its codes and tables; same shapes and widths.
 
     Accumulators come from the layer's kernel, outputs from the law. `plain_shift` makes every multiplier a power of
-    two and keeps shifts small, which meets ties all the time. `extreme` brings the sums as far from 0 as they get.
+    two and keeps shifts small, so that ties are frequent. `extreme` makes the sums as large as they can get.
     """
     from ..engines.numba.table import KERNELS
 
@@ -217,7 +217,7 @@ def corner(
     bounds = {vector.widths: layer_bound(w, z_x, 0, top, machine, vector.widths)}
     call = Call(step.node, machine, step.call.type, bounds)
     rows = len(step.node.integers("row_widths"))
-    # what follows the accumulators is the law's below; the kernel's own does not matter
+    # below, the law computes everything after the accumulators; the kernel's own outputs are not used
     table = np.zeros((rows, channels), np.int64)
     inputs = {"x": x[None], "w": w, "x_zero_point": np.array(z_x, np.uint8), "bias": table}
     inputs["widths"] = np.array(vector.widths, np.int64)

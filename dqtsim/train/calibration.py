@@ -1,4 +1,4 @@
-"""`calibrate`: a usable nested network without training, for those who have pictures but cannot train."""
+"""`calibrate`: a usable nested network from pictures, without training."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,7 +11,7 @@ from dqtsim.train.nested import nest_activation, nest_weight
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT
 
-# Parts of the largest value at which the grid may end.
+# The end of the grid, as fractions of the largest value, to try.
 _ENDS = torch.linspace(0.15, 1.0, 35)
 _VALUES = 65536
 
@@ -20,7 +20,7 @@ def calibrate(network: NestedNetwork, batches: Iterable[torch.Tensor]) -> Nested
     """Fit `network` to batches of uint8 pictures [N, C, H, W], and return it, ready for export.
 
     Steps of weights and activations minimise the squared error over all widths of the rules; batch norm's statistics
-    are measured anew for each row. Labels are not needed.
+    are measured again for each row. Labels are not needed.
     """
     pictures = list(batches)
     if not pictures or not sum(len(batch) for batch in pictures):
@@ -35,7 +35,7 @@ def calibrate(network: NestedNetwork, batches: Iterable[torch.Tensor]) -> Nested
 
 
 def _fit_weights(module: NestedLayer | NestedLogits) -> None:
-    """The step, per output or for all, whose nested weights are nearest to the float ones over all widths."""
+    """Set the step, per output or one for all, whose nested weights are nearest to the float ones over all widths."""
     pairs = module.pairs if isinstance(module, NestedLayer) else module.rules.pairs
     widths = {pair[0] for pair in pairs}
     weight, own = module.weight, module.weight_step().dim() == 1
@@ -52,9 +52,9 @@ def _fit_weights(module: NestedLayer | NestedLogits) -> None:
 
 
 def _best(largest: torch.Tensor, error: Callable[[torch.Tensor, int], torch.Tensor], widths: set[int]) -> torch.Tensor:
-    """The step among parts of `largest` with the least sum of root errors over `widths`.
+    """The step among fractions of `largest` with the least sum of root errors over `widths`.
 
-    The squares themselves would let the narrowest width decide alone, their logarithms the widest.
+    With the squared errors the narrowest width alone would decide, with their logarithms the widest.
     """
     totals = []
     for end in _ENDS.tolist():
@@ -86,7 +86,7 @@ def _fit_activations(network: NestedNetwork, pictures: torch.Tensor) -> None:
 
 
 def _widths_read(network: NestedNetwork) -> dict[str, set[int]]:
-    """By step, the widths at which its output is read; tensors that no layer reads are read whole."""
+    """By step, the widths at which its output is read; an operator that is no layer reads at the master width."""
     found: dict[str, set[int]] = {step.name: set() for step in network.steps}
     every = {pair[1] for pair in network.rules.pairs}
     for step in reversed(network.steps):

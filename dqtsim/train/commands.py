@@ -25,16 +25,16 @@ __all__ = ["ExportConfig", "TrainConfig", "export", "export_run", "train"]
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """What to export from the run's folder, and where to."""
+    """What to export from the run's folder, and the places of the outputs."""
 
     run: Path
     model: Path
     golden: Path | None = None
-    # Where the pictures are now, if not where the run read them, and what they are called.
+    # The folder of the pictures, if they have moved since the run, and the name of the data.
     data: Path | None = None
     data_name: str | None = None
     golden_pictures: int = 12
-    # Of so many test pictures accuracies are measured; None is all.
+    # The number of test pictures on which accuracies are measured; None is all.
     pictures: int | None = None
 
 
@@ -50,8 +50,8 @@ def export(
     """Write `network` as an ONNX model, and golden vectors of the pictures `example` uint8 [N, C, H, W].
 
     Without `controller` the widths are static. Vectors go to the folder `golden`, else to the model's path without its
-    suffix and with `-golden`; one per picture and policy. That folder must be empty or hold older vectors only, which
-    are replaced: else, or if anything cannot be written, raises OutputError.
+    suffix and with `-golden`; one per picture and policy. That folder must be empty or hold only older vectors, which
+    are replaced. Raises OutputError otherwise, or if anything cannot be written.
     """
     network.eval()
     # Refuses pictures of another shape before anything is written.
@@ -113,7 +113,7 @@ def export_run(config: ExportConfig) -> dict[str, object]:
 
 
 def _check_places(model: Path, golden: Path | None) -> None:
-    """Raise OutputError, before minutes of work, if what these give could not be written."""
+    """Raise OutputError, before minutes of work, if the outputs could not be written to these places."""
     check_file(model)
     if golden is not None:
         check_folder(golden, FOLDER)

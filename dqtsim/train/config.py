@@ -1,4 +1,4 @@
-"""What a training run is asked to do, and the folder that it leaves."""
+"""The settings of a training run, and its folder."""
 
 import csv
 import dataclasses
@@ -46,11 +46,11 @@ class TrainConfig:
     float_epochs: int = 28
     uniform_epochs: int = 8
     dynamic_epochs: int = 7
-    # Of the dynamic epochs, the last ones with batch norm at its running statistics, as inference has it.
+    # The number of last dynamic epochs in which batch norm uses its running statistics, as in inference.
     frozen_epochs: int = 2
-    # Of the dynamic epochs, the last ones in which the controller is left as it is and choices are those of inference.
+    # The number of last dynamic epochs in which the controller is frozen and chooses as in inference.
     settled_epochs: int = 0
-    # The last epochs, dynamic or else uniform, with the forward values of the exported model.
+    # The number of last epochs (dynamic, or uniform if there are none) with the forward values of the exported model.
     exact_epochs: int = 0
     batch_size: int = 256
     float_rate: float = 0.3
@@ -64,11 +64,11 @@ class TrainConfig:
     gradient_limit: float = 2.0
     weight_rule: WeightRule = "MIDPOINT"
     activation_rule: ActivationRule = "TIES_UP"
-    # What the controller chooses from.
+    # The pairs among which the controller chooses.
     candidates: tuple[Widths, ...] = ((2, 2), (4, 4), (8, 8))
     # K' of eq. 11; None is the candidates. Pairs that are no candidates are allowed.
     consistency: tuple[Widths, ...] | None = None
-    # How many pairs of K' a step takes: the widest, and others drawn at random, weighted up. None is all.
+    # How many pairs of K' a step takes: the widest, and others drawn at random, with larger weights. None is all.
     pairs_per_step: int | None = None
     # One row of batch norm statistics for all widths instead of one per width.
     shared_norm: bool = False
@@ -77,13 +77,13 @@ class TrainConfig:
     cost: Cost = "bits"
     # Average width with cost bits; per picture MBitOPs with bitops, uJ with energy, cycles with cycles.
     budget: float | None = 3.75
-    # What `dqtsim count-ops` counts energy and cycles for: names, or TOML files.
+    # The target and the energy table with which energy and cycles are counted: names, or TOML files.
     target: str = "default"
     energy: str = "horowitz-45nm"
     information: float = 0.1
     relaxation: Relaxation = "gumbel"
     temperature: float = 1.0
-    # What the temperature falls to, geometrically, over the dynamic epochs.
+    # The temperature falls geometrically to this value over the dynamic epochs.
     final_temperature: float | None = None
     # Share of the predictions of the float network, or of the same step's widest pair, in the targets.
     distill: float = 0.0
@@ -91,13 +91,13 @@ class TrainConfig:
     # Decay of the running average of parameters that is evaluated and exported; 0 is none.
     ema: float = 0.0
     pictures: int | None = None
-    # Accuracies are measured after every so many epochs of a phase, and after its last.
+    # Accuracies are measured every this many epochs of a phase, and after its last.
     evaluate_every: int = 1
-    # Rows and columns of an image folder's pictures, which are then read when needed; None reads them all, as they are.
+    # Rows and columns to which pictures of an image folder are brought when needed; None reads them all at once, as is.
     size: int | None = None
-    # What convolutions compute in; codes are integers that both hold exactly. "auto" is settled when a run begins.
+    # The dtype of convolutions; both hold codes exactly. "auto" is decided when a run begins.
     precision: Precision = "auto"
-    # Where it computes; "auto" is a GPU where there is one, and settled when a run begins, too.
+    # The device; "auto" is a GPU if there is one, decided when a run begins, too.
     device: Device = "auto"
 
     @property
@@ -112,7 +112,7 @@ class TrainConfig:
         return self.consistency or self.candidates
 
     def check(self) -> None:
-        """Refuse values that no run can use."""
+        """Refuse values with which no run is possible."""
         if self.consistency is not None:
             check_pairs(self.consistency, "Consistency pairs")
         self.rules.check()
@@ -210,7 +210,7 @@ class RunDir:
 
     @property
     def table(self) -> Path:
-        """The log as CSV, one line per epoch; columns that a phase has not are empty."""
+        """The log as CSV, one line per epoch; columns that a phase does not have are empty."""
         return self.path / "log.csv"
 
     def write_table(self) -> None:
@@ -232,7 +232,7 @@ class RunDir:
         return TrainConfig.from_json(limits.read_text(self.config))
 
     def require_config(self, config: TrainConfig) -> None:
-        """Refuse a configuration that is not the run's; data and folder may have moved."""
+        """Refuse a configuration that differs from the run's, except in the places of data and folder."""
         asked, own = (dataclasses.asdict(each) for each in (config, self.read_config()))
         other = [name for name in own if own[name] != asked[name] and name not in ("data", "out")]
         if other:

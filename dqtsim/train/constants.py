@@ -34,7 +34,7 @@ def multipliers_and_shifts(values: Reals, where: str) -> tuple[Array, Array]:
     shift -= np.rint(np.ldexp(largest, shift)) >= 2**MULTIPLIER_WIDTH
     for value in largest[shift < 0][:1].tolist():
         raise ModelError(f"A multiplier must be below {2**MULTIPLIER_WIDTH}, but that of {where} is {value}.")
-    # A channel so small that its shift would pass 62 is as good as constant; its M loses its top bits instead.
+    # If a shift would exceed 62, the channel is practically constant; its M has fewer bits instead.
     shift = np.minimum(shift, LARGEST_SHIFT)
     return np.rint(np.ldexp(values, shift[..., None])).astype(np.int64), shift
 
@@ -51,5 +51,5 @@ def rounded_bias(real: Reals, limit: int = BIAS_LIMIT) -> Array:
 
 
 def reals(tensor: torch.Tensor) -> Reals:
-    """A tensor's values as float64, without its gradient."""
+    """A tensor's values as float64, without gradient."""
     return tensor.detach().double().cpu().numpy()

@@ -16,7 +16,7 @@ from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE
 
 GRID = 4
 HIDDEN = 64
-# Steps of the controller's own tensors cover the largest value seen in calibration and a little more.
+# The steps of the controller's own tensors cover slightly more than the largest value seen in calibration.
 _HEADROOM = 1.1
 
 
@@ -47,7 +47,7 @@ class Controller(nn.Module, IntegerExact):
     """Sum-pool to about 4x4, hidden layer of 64 with ReLU, logits [N, layers, candidates], all at eight bits.
 
     Features are standardised by constants measured at calibration; these are folded into the first layer's
-    weights, so the integer controller has no such step.
+    weights, so the integer controller does not need this operation.
     """
 
     mean: torch.Tensor
@@ -64,7 +64,7 @@ class Controller(nn.Module, IntegerExact):
         self.logits = nn.Linear(HIDDEN, layers * candidates)
         nn.init.normal_(self.hidden.weight, std=features**-0.5)
         nn.init.zeros_(self.hidden.bias)
-        # Different pictures must prefer different widths from the start, or a constant choice wins early.
+        # Different pictures must prefer different widths from the start, otherwise a constant choice wins early.
         nn.init.normal_(self.logits.weight, std=2 * HIDDEN**-0.5)
         nn.init.zeros_(self.logits.bias)
         self.pool_step = LearnedStep(torch.tensor(1.0))
@@ -113,7 +113,7 @@ class Controller(nn.Module, IntegerExact):
     def forward(self, stem: Codes) -> torch.Tensor:
         """The stem's codes [N, C, H, W] to float32 logits [N, layers, candidates], float64 in integer-exact mode.
 
-        The stem receives no gradient from here: it serves the picture, the controller only reads it.
+        The stem receives no gradient from here: it is trained for the classification, the controller only reads it.
         """
         step, hidden_layer, logits_layer = self.pool_step(), self.folded_hidden(), self.folded_logits()
         pooled = quantize(self._pooled(stem), step, self.zero_point) - self.zero_point

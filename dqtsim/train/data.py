@@ -15,7 +15,7 @@ from dqtsim.inputs import dataset
 from dqtsim.train.files import PictureFiles, Pictures, in_parts
 from dqtsim.train.rewrite import INPUT_ZERO_POINT
 
-# What calibration may read at once, and the least that it makes do with.
+# The most that calibration may read at once, and the least number of pictures.
 _CALIBRATION_PIXELS = 512 * 32 * 32
 _FEWEST = 16
 
@@ -38,7 +38,7 @@ class Split:
     def calibration(self) -> torch.Tensor:
         """A few pictures from which steps are set: the first 512 of 32x32, fewer of larger ones.
 
-        Files are sorted by class, so theirs are spread over all.
+        Files are sorted by class, so pictures in files are taken from the whole list.
         """
         rows, columns = self.images.shape[2:]
         count = min(512, max(_FEWEST, _CALIBRATION_PIXELS // (rows * columns)))
@@ -47,7 +47,7 @@ class Split:
         return self.images[:count]
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One epoch in random order: augmented pictures uint8 [size, 3, H, W] and labels; the rest is left out."""
+        """One epoch in random order: augmented pictures uint8 [size, 3, H, W] and labels; a smaller rest is dropped."""
         order = torch.randperm(len(self), generator=generator)
         parts = torch.split(order[: len(order) // size * size], size)
         if isinstance(self.images, PictureFiles):

@@ -1,4 +1,4 @@
-"""Where a run computes and in what precision, settled when it begins."""
+"""The device and the precision of a run, decided when it begins."""
 
 import copy
 import dataclasses
@@ -19,7 +19,7 @@ _BLOCK = 16
 
 
 def settled(config: TrainConfig, begun: TrainConfig | None) -> TrainConfig:
-    """`config` without "auto": as the run began, where it resumes (`begun`), else as this machine is best used.
+    """`config` without "auto": as in `begun` if the run resumes, otherwise the best choice on this machine.
 
     Raises InputError for a GPU that is not there.
     """
@@ -35,7 +35,7 @@ def _device() -> Device:
 
 
 def _precision(device: Device) -> Precision:
-    """bfloat16 where the device multiplies it by itself; elsewhere it is many times slower than float32."""
+    """bfloat16 if the device has instructions for it; without them it is many times slower than float32."""
     if device == "cuda":
         native = bool(torch.cuda.is_bf16_supported(including_emulation=False))
     else:
@@ -59,7 +59,7 @@ def on_cpu(module: Module) -> Module:
 
 
 def sound_convolutions(config: TrainConfig) -> AbstractContextManager[None]:
-    """PyTorch's own convolutions instead of oneDNN's where those would be wrong for the run's network.
+    """PyTorch's own convolutions instead of oneDNN's, if oneDNN's would be wrong for the run's network.
 
     oneDNN writes past its workspace (its issue 6035) in the weight gradient of a strided 1x1 convolution of
     channels-last float32 with fewer input channels than a block: the process crashes, hangs or learns from wrong

@@ -1,4 +1,4 @@
-"""Accuracy of the nested network, integer-exact, and what its controller chooses."""
+"""Accuracy of the nested network, integer-exact, and the choices of its controller."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Evaluation:
 
 
 def float_pictures(images: torch.Tensor) -> torch.Tensor:
-    """The float meaning of input codes uint8 [N, 3, H, W]."""
+    """The real values of input codes uint8 [N, 3, H, W]."""
     values = (images.float() - INPUT_ZERO_POINT) * INPUT_SCALE
     return values.contiguous(memory_format=torch.channels_last)
 

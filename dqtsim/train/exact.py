@@ -1,7 +1,7 @@
-"""The trainer's own reading of a model file: the law in PyTorch, node by node.
+"""The trainer's own execution of a model file: the law in PyTorch, node by node.
 
-It shares no arithmetic with `spec`, with the kernels or with the function bodies, which makes its agreement with them
-worth something. Multiply-accumulates run on floats and are exact there, because every partial sum is an integer below
+It shares no arithmetic with `spec`, with the kernels or with the function bodies, so its agreement with them is
+evidence. Multiply-accumulates run on floats and are exact there, because every partial sum is an integer below
 2^24 (float32) or far below 2^53 (float64); everything else is int64. Accumulators are unbounded.
 """
 
@@ -25,7 +25,7 @@ def run_graph(
 ) -> dict[str, Array]:
     """Return every tensor of `graph` for one sample uint8 (1, ...), by name.
 
-    `allow` is asked before each layer runs, and raises where it may not run at these widths.
+    `allow` is called before each layer runs, and raises if the layer may not run at these widths.
     Codes are uint8, logits int32; `<layer>.acc` is P (B1), int64. Raises ModelError for an operator unknown here.
     """
     values = {name: torch.from_numpy(np.array(array)) for name, array in graph.initializers.items()}
@@ -56,8 +56,8 @@ def run_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits int32 [N, classes] of samples uint8 [N, ...], and the widths int64 [N, layers, 2] used.
 
-    `widths` [layers, 2] or [N, layers, 2] replaces what the controller would decide; a sample's result is the same as
-    alone. The graph must end in logits, and compute its `bits` as GraphBuilder's graphs do.
+    `widths` [layers, 2] or [N, layers, 2] replaces the controller's choices. A sample's result does not depend on the
+    batch. The graph must end in logits, and compute its `bits` as GraphBuilder's graphs do.
     """
     values = {name: torch.from_numpy(np.array(array)) for name, array in graph.initializers.items()}
     values[graph.input.name] = codes
@@ -85,7 +85,7 @@ def run_batch(
 
 
 def _data_nodes(graph: Graph, wanted: list[str]) -> list[Node]:
-    """The nodes that `wanted` tensors depend on, but for what computes widths."""
+    """The nodes on which `wanted` tensors depend, without those that compute widths."""
     needed, kept = set(wanted), list[Node]()
     for node in reversed(graph.nodes):
         if needed & set(node.outputs):
@@ -183,7 +183,7 @@ def _requantize(graph: Graph, node: Node, x: torch.Tensor, shift: torch.Tensor, 
 
 
 def _shift(x: torch.Tensor, shift: torch.Tensor, rounding: Rounding) -> torch.Tensor:
-    """Divide x by 2^shift. What is dropped is compared with the half, tie by tie."""
+    """Divide x by 2^shift; the dropped part is compared with one half."""
     divisor = torch.ones_like(shift) << shift
     floor = torch.div(x, divisor, rounding_mode="floor")
     dropped = x - floor * divisor

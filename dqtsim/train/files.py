@@ -1,4 +1,4 @@
-"""Pictures of an image folder that memory may not hold: decoded when they are asked for, and brought to one size.
+"""Pictures of an image folder that may not fit into memory: decoded when needed, and brought to one size.
 
 For evaluation, a picture is its central square, whose side is 7/8 of the shorter side, scaled (bilinear) to the size:
 as the usual scaling of the shorter side to 256 and cropping of the central 224. For training it is the usual random
@@ -26,12 +26,12 @@ _SHARE = 7 / 8
 _TRIES = 10
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
-# Per picture: area and ratio of each try, place, mirror.
+# Random numbers per picture: area and ratio of each try, place, mirror.
 _NUMBERS = 2 * _TRIES + 3
-# Batches that are decoded while the last one is computed.
+# Number of batches that are decoded ahead.
 _AHEAD = 1
 
-# Pictures evaluated at once, in pixels, so that what a network keeps of them fits, and at least so many.
+# Limit of the pixels evaluated at once, so that a network's tensors fit into memory, and the least number of pictures.
 _PART = 250 * 32 * 32
 _FEWEST = 16
 
@@ -60,14 +60,14 @@ def in_parts(images: Pictures) -> Iterator[slice]:
 
 
 def central_box(width: int, height: int) -> Box:
-    """The left, upper, right and lower edge of what evaluation sees of a picture."""
+    """The left, upper, right and lower edge of the part of a picture that evaluation uses."""
     side = max(1, round(min(width, height) * _SHARE))
     left, upper = (width - side) // 2, (height - side) // 2
     return left, upper, left + side, upper + side
 
 
 def random_box(width: int, height: int, numbers: Sequence[float]) -> Box:
-    """The same of what training sees; `numbers` [23] are uniform in [0, 1)."""
+    """The edges of the part that training uses; `numbers` [23] are uniform in [0, 1)."""
     *shapes, across, down, _ = numbers
     for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
         wanted = width * height * (_AREA[0] + area * (_AREA[1] - _AREA[0]))
@@ -77,7 +77,7 @@ def random_box(width: int, height: int, numbers: Sequence[float]) -> Box:
         if 0 < columns <= width and 0 < rows <= height:
             left, upper = int(across * (width - columns + 1)), int(down * (height - rows + 1))
             return left, upper, left + columns, upper + rows
-    # A picture so narrow that no try fits: all of it that has an allowed shape.
+    # The picture is so narrow that no try fits: take the largest part of an allowed shape.
     columns, rows = min(width, round(height * _RATIO[1])), min(height, round(width / _RATIO[0]))
     left, upper = (width - columns) // 2, (height - rows) // 2
     return left, upper, left + columns, upper + rows
@@ -87,7 +87,7 @@ def random_box(width: int, height: int, numbers: Sequence[float]) -> Box:
 class PictureFiles:
     """Pictures uint8 [N, 3, size, size] in files, indexed as a tensor of them is, by a slice or int64 [n].
 
-    What an index gives depends on no thread. Raises InputError naming a file that is no whole picture.
+    The result does not depend on threads. Raises InputError naming a file that is not a whole picture.
     """
 
     files: tuple[str, ...]
@@ -101,7 +101,7 @@ class PictureFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As of a tensor."""
+        """The shape, as of a tensor."""
         return len(self.files), 3, self.size, self.size
 
     def __len__(self) -> int:
@@ -118,7 +118,7 @@ class PictureFiles:
     def augmented(self, parts: Iterable[torch.Tensor], generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Random crops of the pictures of each index int64 [n], uint8 [n, 3, size, size].
 
-        The next part is decoded while the caller computes with one; its random numbers are drawn before that.
+        The next part is decoded while the caller computes with this one; its random numbers are drawn before.
         """
         waiting: deque[list[Future[Codes]]] = deque()
         for index in parts:

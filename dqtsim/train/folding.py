@@ -66,7 +66,7 @@ def fold(
 
 
 def _control(builder: GraphBuilder, controller: Controller, stem: Tensor) -> Tensor:
-    """B8: pool, hidden layer and logits; returns the latter."""
+    """B8: pool, hidden layer and logits; returns the logits."""
     pooled, hidden = controller.pool_step().item(), controller.hidden_step().item()
     multiplier, shift = controller.pool_constants(_step(stem))
     x = builder.average_pool(
@@ -100,7 +100,7 @@ def _step(x: Tensor) -> float:
 
 
 class _Folding:
-    """Steps to nodes, one after another; `tensors` holds what each gave."""
+    """Turns steps into nodes, one after another; `tensors` holds the output of each."""
 
     def __init__(self, builder: GraphBuilder, network: NestedNetwork, tensors: dict[str, Tensor]) -> None:
         self.builder, self.network, self.tensors = builder, network, tensors

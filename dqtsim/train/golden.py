@@ -39,13 +39,13 @@ def sha256(array: npt.NDArray[np.generic]) -> str:
 
 
 def diverse_pictures(graph: Graph, images: Pictures, count: int) -> list[int]:
-    """Indices of pictures whose widths differ most: each next one is farthest from those taken."""
+    """Indices of pictures whose widths differ most: each next picture is the farthest from those already taken."""
     _, widths = classify(graph, images[:_SCANNED])
     rows = widths.flatten(1)
     taken = [0]
     distance = (rows != rows[0]).sum(1)
     while len(taken) < min(count, len(rows)):
-        # Distance to itself is 0 or, among equal rows, 0 too: -1 keeps a picture from being taken twice.
+        # Equal rows have distance 0, as a picture to itself: -1 keeps a picture from being taken twice.
         distance[taken[-1]] = -1
         taken.append(int(distance.argmax()))
         distance = torch.minimum(distance, (rows != rows[taken[-1]]).sum(1))
@@ -68,7 +68,7 @@ def vector(graph: Graph, picture: torch.Tensor) -> dict[str, npt.NDArray[np.gene
     """The codes, accumulators and logits of one picture uint8 [1, C, H, W], and `bits` int64 [layers, 2]."""
     tensors = run_graph(graph, picture.numpy())
     plumbing = {node.outputs[0] for node in graph.nodes if tensors[node.outputs[0]].dtype == np.int64}
-    # Accumulators fit 32 bits wherever int32 logits do; saying so halves the files.
+    # Accumulators fit 32 bits wherever int32 logits do; storing int32 halves the files.
     arrays: dict[str, npt.NDArray[np.generic]] = {
         name: array.astype(np.int32) if array.dtype == np.int64 and abs(array).max(initial=0) < 2**31 else array
         for name, array in tensors.items()
@@ -82,7 +82,7 @@ def write_golden(
     graph: Graph, images: Pictures, labels: torch.Tensor | None, folder: Path, *,
     model: Path, source: str, command: str, count: int,
 ) -> list[Path]:  # fmt: skip
-    """Write `<picture>.npz` files and manifest.json into `folder`; older vectors in it are replaced whole.
+    """Write `<picture>.npz` files and manifest.json into `folder`; older vectors in it are all replaced.
 
     `source` says what the pictures uint8 [N, C, H, W] are, `command` what produced the vectors.
     Raises OutputError if `folder` holds anything else, or cannot be written.
@@ -92,7 +92,7 @@ def write_golden(
         for request in requests(graph, images, count):
             name = f"test-{request.index:05d}-{request.policy}.npz"
             arrays = vector(request.graph, images[request.index : request.index + 1])
-            # A plain mapping of arrays: numpy never pickles those.
+            # A plain mapping of arrays, which NumPy does not pickle.
             np.savez_compressed(aside / name, **arrays)  # type: ignore[arg-type]
             hashes = {key: sha256(array) for key, array in arrays.items()}
             entry: dict[str, object] = {

@@ -1,12 +1,12 @@
-"""The guard of `prepare`: what it read of a network is evaluated beside the network itself, on a few pictures.
+"""The guard of `prepare`: the steps as read are evaluated and compared with the network itself, on a few pictures.
 
-A tracer sees names and calls. That a result was changed in place, that a module has a `forward` of its own, or that an
-argument stands where nobody looks for it, it may not see. So every step is computed in float from its parameters, by
-no module's `forward`, and compared with what the network gives.
+A tracer sees names and calls. It may miss that a result was changed in place, that a module has its own `forward`, or
+that an argument was given in an unexpected way. So every step is computed in float from its parameters, without any
+module's `forward`, and compared with the network's value.
 
-Both are computed in float64. There they differ by rounding alone, 5e-16 of the largest value in ResNet-20. So the bound
-leaves deep networks nine decades and is still tight: an eps read as 1e-5 instead of 1e-4 is above it. In float32
-rounding alone might be.
+Both are computed in float64. There they differ only by rounding, 5e-16 of the largest value in ResNet-20. So the bound
+leaves nine decades for deep networks and is still tight: an eps read as 1e-5 instead of 1e-4 exceeds it. In float32,
+rounding alone might exceed it.
 """
 
 import copy
@@ -23,16 +23,16 @@ from dqtsim.train.tracing import INPUT, Traced, reason
 
 Value = TypeVar("Value")
 
-# How far a step may be from the network, as a part of the largest value that the network has there.
+# The largest allowed difference between a step and the network, relative to the network's largest value there.
 BOUND = 1e-6
-# Pictures with more pixels are fewer, for the sake of time.
+# Fewer pictures are used if they have more pixels than this, to save time.
 _LARGE = 128 * 128
 _GIVEN = "prepare must export the network that it is given, but"
 _UNREAD = "there or before it is what was not read: a change in place, a module's own forward, a hook or an argument"
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy of `model` in eval mode, so that nothing that is done to it touches the original."""
+    """A copy of `model` in eval mode; changes to it do not affect the original."""
     if next(model.parameters(), None) is None:
         raise ModelError("a network must have parameters, but this one has none.")
     return _copied(model, model).eval()
@@ -40,7 +40,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 def _copied(value: Value, model: nn.Module) -> Value:
     """A deep copy of `value`, in which `model` occurs."""
-    # Weights that hooks compute (weight_norm, pruning) are no leaves of autograd, which deepcopy refuses by itself.
+    # Weights that hooks compute (weight_norm, pruning) are not leaves of autograd, so deepcopy refuses them.
     memo = {
         id(tensor): tensor.detach().clone()
         for module in model.modules()
@@ -54,11 +54,11 @@ def _copied(value: Value, model: nn.Module) -> Value:
 
 
 def check(model: nn.Module, traced: Traced, shape: tuple[int, int, int], zero_point: int, scale: float) -> None:
-    """Raise ModelError with the first step of `traced` that is not what `model` computes there, and by how much.
+    """Raise ModelError with the first step of `traced` that differs from the value in `model`, and the difference.
 
     `model` is in eval mode. A code q of pictures of `shape` (C, H, W) stands for scale * (q - zero_point).
     """
-    # One copy of both, so that the steps' modules are the model's, and one conversion reaches all.
+    # Both are copied together, so that the steps' modules are the model's own, and one conversion reaches all.
     model, traced = _copied((model, traced), model)
     model.cpu().double()
     traced.module.cpu().double()
@@ -79,10 +79,10 @@ def check(model: nn.Module, traced: Traced, shape: tuple[int, int, int], zero_po
 
 
 def _observed(model: nn.Module, traced: Traced, pictures: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """What the network gives, and what it has at the fx nodes of the steps, by their names.
+    """The network's output, and its values at the fx nodes of the steps, by their names.
 
-    Where a module makes it, it is from the call of the network itself, elsewhere from the trace, which may differ from
-    the network: torch.fx takes `out += x` for `out = out + x`.
+    The output of a module is taken from a call of the network itself; other values are taken from the trace, which may
+    differ from the network: torch.fx takes `out += x` for `out = out + x`.
     """
     nodes = {*traced.tensors.values(), *traced.clamped.values()}
     waiting: dict[nn.Module, list[str]] = {}
@@ -98,7 +98,7 @@ def _observed(model: nn.Module, traced: Traced, pictures: torch.Tensor) -> tuple
 
     hooks = [module.register_forward_hook(observe) for module in waiting]
     try:
-        # Of a copy, because the network may change its pictures.
+        # A copy, because the network may change its input.
         given = model(pictures.clone())
         found = traced.values(pictures.clone(), nodes) | found
     except Exception as error:
@@ -117,7 +117,7 @@ def _observed(model: nn.Module, traced: Traced, pictures: torch.Tensor) -> tuple
 def _codes(shape: tuple[int, int, int], zero_point: int) -> torch.Tensor:
     """Pictures of codes uint8 [N, C, H, W]: one of zeros; the others of squares from one pixel to most of a side.
 
-    In one half of them a square's codes are any, in the other 0 or 255, which are the extremes of most filters.
+    In one half of them the codes of a square are random, in the other 0 or 255, the extremes for most filters.
     """
     generator = torch.Generator().manual_seed(0)
     channels, rows, columns = shape
@@ -143,7 +143,7 @@ def _compare(traced: Traced, pictures: torch.Tensor, given: torch.Tensor, beside
                 f"{_GIVEN} {_named(step)} cannot be computed from what was read: {reason(error)}."
             ) from error
         if step.name in traced.clamped:
-            # Also before the clamp, behind which a difference may hide.
+            # Also before the clamp, which may hide a difference.
             _same(step, sums, beside[traced.clamped[step.name]])
         _same(step, result, beside[traced.tensors[step.name]])
         own[step.name] = result
@@ -156,7 +156,7 @@ def _compare(traced: Traced, pictures: torch.Tensor, given: torch.Tensor, beside
 
 
 def _evaluated(step: steps.Step, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The step computed from what was read of it, [N, ...]: before its activation, and its output."""
+    """The step as it was read, computed, [N, ...]: the value before its activation, and its output."""
     x = inputs[0]
     if isinstance(step, steps.Layer):
         y = _normalised(step, _product(step, x))
@@ -202,7 +202,7 @@ def _clamped(y: torch.Tensor, activation: steps.Activation) -> torch.Tensor:
 
 
 def _same(step: steps.Step, found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Raise ModelError unless the step's own `found` is what the network gives there."""
+    """Raise ModelError unless the step's value `found` agrees with the network's value `expected`."""
     if isinstance(step, steps.AveragePool) and expected.dim() == 2:
         # A mean over rows and columns may drop both axes, which its step keeps and the Flatten behind it drops.
         expected = expected[:, :, None, None]
@@ -215,7 +215,7 @@ def _same(step: steps.Step, found: torch.Tensor, expected: torch.Tensor) -> None
 
 
 def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether two tensors are of one shape and within the bound; what is not finite agrees with nothing."""
+    """Whether two tensors are of one shape and within the bound; values that are not finite never agree."""
     return found.shape == expected.shape and _distance(found, expected) <= BOUND * float(expected.abs().max())
 
 

@@ -16,16 +16,17 @@ from dqtsim.graph.model import Array
 
 
 class IntegerExact:
-    """What can compute exactly what the exported model does; `set_exact` decides whether it does."""
+    """A module with an integer-exact mode, in which it computes as the exported model does; see `set_exact`."""
 
     exact = False
 
 
 def set_exact(module: nn.Module, exact: bool) -> None:
-    """Whether `module`, a nested network or a controller, computes what its exported model does, bit for bit.
+    """Set whether `module`, a nested network or a controller, computes as its exported model does, bit for bit.
 
-    Then batch norm uses running statistics in training, too; convolutions run in float32, or in float64 where sums may
-    pass 2^24; and logits are float64, the integers times their scale. A policy that mixes branches stays a mixture.
+    In this mode batch norm uses running statistics in training, too; convolutions run in float32, or in float64 where
+    sums may pass 2^24; and logits are float64, the integers times their scale. A policy that mixes branches stays a
+    mixture.
     """
     for part in module.modules():
         if isinstance(part, IntegerExact):
@@ -77,9 +78,9 @@ def rescale(products: torch.Tensor, shift: torch.Tensor | int, zero_point: int, 
 
 
 def exact_dtype(operand: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
-    """In what sums of operand [N, ...] times weight [O, ...] are exact, in whatever order they are added.
+    """The dtype in which sums of operand [N, ...] times weight [O, ...] are exact, in any order of additions.
 
-    Off the CPU that is float64: there float32 may mean fewer bits, or products of sums.
+    On other devices than the CPU this is float64: there float32 may use fewer bits, or products of sums.
     """
     heaviest = weight.detach().abs().flatten(1).sum(1, dtype=torch.float64).max()
     largest = float(heaviest) * float(operand.detach().abs().max())

@@ -1,6 +1,6 @@
-"""Nested layers: what training optimises and what export folds.
+"""Nested layers, which training optimises and export folds.
 
-Every activation tensor is a master code at its producer; each consumer nests it to its own width.
+A layer writes its activations as master codes; each consumer nests them to its own width.
 """
 
 import math
@@ -29,10 +29,10 @@ from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, Nestin
 # A batch norm's scale is at least this: a folded multiplier M (B4) is unsigned, and a smaller one would be lost.
 GAMMA_FLOOR = 1e-3
 # A four-level nesting of Gaussian weights is best when the 8-bit grid reaches about 2.7 standard deviations,
-# and of rectified activations about 3.5 root mean squares; training moves both from there.
+# and of rectified activations about 3.5 root mean squares; training starts from there.
 _WEIGHT_REACH = 2.7
 _RECTIFIED_REACH = 3.5
-# Signed tensors mostly meet a residual add, which reads all their bits.
+# Signed tensors mostly go into a residual add, which reads all their bits.
 _SIGNED_REACH = 4.5
 _MASTER = (MASTER_WIDTH, MASTER_WIDTH)
 
@@ -46,7 +46,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Every picture and layer its own candidate: probabilities [N, L, K], one-hot forward; choice int64 [N, L].
+    """A candidate for every picture and layer: probabilities [N, L, K], one-hot forward; choice int64 [N, L].
 
     With `soft` the probabilities are not one-hot, and a layer's output is the mean of its branches.
     """
@@ -69,12 +69,12 @@ class Codes:
     zero_point: int
 
     def real(self) -> torch.Tensor:
-        """What the codes stand for, float32."""
+        """The real values of the codes, float32."""
         return (self.values.float() - self.zero_point) * self.step
 
 
 class LearnedStep(nn.Module):
-    """A quantizer's step, positive because its logarithm is what is learned."""
+    """A quantizer's step; its logarithm is learned, so the step is positive."""
 
     def __init__(self, initial: torch.Tensor) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class LearnedStep(nn.Module):
 
 
 class Nested(nn.Module, IntegerExact):
-    """What all nested steps have: a name, and the grid of their output."""
+    """Base of all nested steps: a name, and the grid of the output."""
 
     def __init__(self, name: str, positive: bool, activation: steps.Activation | None = None) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Nested(nn.Module, IntegerExact):
         return min(TOP_CODE, max(1, code))
 
     def rescaling(self, input_step: float) -> tuple[int, int]:
-        """M and S that take codes of `input_step` to the output's grid (B4)."""
+        """M and S that bring codes of `input_step` to the output's grid (B4)."""
         (multiplier,), shift = multiplier_and_shift([input_step / self.step().item()], self.name)
         return multiplier, shift
 
@@ -118,12 +118,12 @@ class Nested(nn.Module, IntegerExact):
         return self._exactly(codes, _centred(x), *self.rescaling(x.step.item())) if self.exact else codes
 
     def _exactly(self, codes: torch.Tensor, sums: torch.Tensor, multiplier: int, shift: int) -> torch.Tensor:
-        """`codes` with the values that int64 `sums` have after B4."""
+        """`codes` with their values replaced by those of int64 `sums` after B4."""
         exact = rescale(sums * multiplier, shift, self.zero_point, self.high())
         return straight_through(codes, exact.to(codes.dtype))
 
     def initialise(self, value: torch.Tensor) -> None:
-        """Set the step from the float tensor that the output stands for."""
+        """Set the step from the float tensor that the output represents."""
         value = value.detach()
         reach = value.std() * _SIGNED_REACH if self.zero_point else value.square().mean().sqrt() * _RECTIFIED_REACH
         self.step.set(reach / (TOP_CODE - self.zero_point))
@@ -137,8 +137,8 @@ def _centred(x: Codes) -> torch.Tensor:
 class NestedLayer(Nested):
     """Convolution or fully connected layer, batch norm (one row per width), quantization to a master code.
 
-    Without a batch norm in the source there is a bias per row instead. `layer` is the layer's row among those that the
-    controller decides, None if it is pinned.
+    Without a batch norm in the source there is a bias per row instead. `layer` is the layer's index among those that
+    the controller decides, None if it is pinned.
     """
 
     running_mean: torch.Tensor
@@ -174,7 +174,7 @@ class NestedLayer(Nested):
         return self.gamma.abs().clamp_min(GAMMA_FLOOR)
 
     def slope(self, unit: torch.Tensor) -> torch.Tensor:
-        """Real output per real accumulator, [R, O], where one accumulator step is worth `unit` [O]."""
+        """Real output per real accumulator, [R, O], if one accumulator step has the value `unit` [O]."""
         if not self.normalised:
             return torch.ones_like(self.beta)
         return self.positive_gamma() / (self.running_var + NORM_EPSILON * unit.square()).sqrt()
@@ -262,7 +262,7 @@ class NestedLayer(Nested):
 def _folded_source(
     module: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weight, gamma, beta, mean and variance; a negative gamma turns its weights, a bias goes into the mean."""
+    """Weight, gamma, beta, mean and variance; a negative gamma negates its weights, a bias goes into the mean."""
     weight = module.weight.detach().clone()
     zeros = weight.new_zeros(len(weight))
     bias = module.bias.detach().clone() if module.bias is not None else zeros
@@ -276,7 +276,7 @@ def _folded_source(
 
 
 class NestedLogits(nn.Module, IntegerExact):
-    """Classifier (B7): one weight step for all classes, whose logits are compared; one bias row per width."""
+    """Classifier (B7): one weight step for all classes, because their logits are compared; one bias row per width."""
 
     def __init__(self, source: steps.Logits, rules: NestingRules, layer: int) -> None:
         super().__init__()
@@ -338,7 +338,7 @@ class NestedAdd(Nested):
 
 
 class NestedRescale(Nested):
-    """B4 on codes: the same values on another grid, for a Concat or an activation that stands alone."""
+    """B4 on codes: the same values on another grid, for a Concat or a separate activation."""
 
     def forward(self, x: Codes) -> Codes:
         """Codes to codes of the same shape."""
@@ -371,7 +371,7 @@ class NestedAveragePool(Nested):
 
 
 class NestedConcat(Nested):
-    """B6: every input on the common grid of the output, then side by side."""
+    """B6: every input is brought to the grid of the output, then they are concatenated."""
 
     def __init__(self, source: steps.Concat) -> None:
         super().__init__(source.name, source.positive)

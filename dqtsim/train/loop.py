@@ -30,7 +30,7 @@ from dqtsim.train.pricing import cost_model
 from dqtsim.train.rewrite import NestedConfig, prepare
 from dqtsim.train.rules import Widths
 
-# Pictures uint8, labels, and the share of the phase's steps that are done.
+# Arguments: pictures uint8, labels, and the share of the phase's steps that are done.
 Step = Callable[[torch.Tensor, torch.Tensor, float], dict[str, float]]
 
 
@@ -46,7 +46,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> RunDir:
             f"There must be at least one batch of {config.batch_size} training pictures, "
             f"but there are {len(dataset.train)}."
         )
-    # Before anything is written: a target may not fit, nor a budget allow the network.
+    # Before anything is written: the target may not fit, or the budget may be too small for the network.
     cost = _cost(config, dataset)
     _prepare(run, config, resume)
     board = Board(run.path, len(run.epochs()))
@@ -80,7 +80,7 @@ def load_networks(run: RunDir, dataset: Dataset) -> tuple[nn.Module, NestedNetwo
 
 
 def _cost(config: TrainConfig, dataset: Dataset) -> CostModel:
-    """J_cost as `config` wants it; shapes decide it, so an untrained network will do."""
+    """J_cost for `config`; it depends only on shapes, so an untrained network is enough."""
     source = networks.build(config.network, len(dataset.class_names), config.width)
     return cost_model(prepare(source, NestedConfig(config.rules, dataset.shape)), config)
 
@@ -114,7 +114,7 @@ def _prepare(run: RunDir, config: TrainConfig, resume: bool) -> None:
 
 
 def _refuse_foreign(run: RunDir) -> None:
-    """Raise OutputError if the folder has files, under the names of a run's, that no run has written."""
+    """Raise OutputError if the folder has files with the names of a run's files that no run has written."""
     try:
         run.read_config()
     except InputError:  # there is none
@@ -128,7 +128,7 @@ def _refuse_foreign(run: RunDir) -> None:
 
 
 def _place(module: nn.Module, device: torch.device) -> None:
-    """Move `module` to its device, in the layout in which convolutions are fast."""
+    """Move `module` to its device, in the memory layout that is fastest for convolutions."""
     cast(Any, module).to(device=device, memory_format=torch.channels_last)
 
 
@@ -136,7 +136,7 @@ class _Trainer:
     def __init__(self, config: TrainConfig, run: RunDir, dataset: Dataset, board: Board, cost: CostModel) -> None:
         self.config, self.run_dir, self.dataset, self.board, self.cost = config, run, dataset, board, cost
         self.batches = len(dataset.train) // config.batch_size
-        # On the CPU, whatever the device, so that a seed means the same.
+        # On the CPU for every device, so that a seed means the same.
         self.generator = torch.Generator().manual_seed(config.seed)
         self.settled = False
         self.device = torch.device(config.device)
@@ -148,7 +148,7 @@ class _Trainer:
         if phase == "float" and not self.run_dir.float_network.exists():
             self._float_phase()
         self.float_network = _load_float(self.run_dir, self.config, self.dataset)
-        # Seeded here too, so that a run that starts from a float network it did not train is the same run.
+        # Seeded here too, so that a run gives the same whether it trained its float network or was given it.
         torch.manual_seed(self.config.seed + 1)
         self.network = prepare(self.float_network, NestedConfig(self.config.rules, self.dataset.shape))
         self.controller = self.network.new_controller()
@@ -223,7 +223,7 @@ class _Trainer:
         save_state({"rules": repr(config.rules), "state": self.network.state_dict()}, self.run_dir.uniform_network)
 
     def _load_uniform(self) -> None:
-        """Take the network at the end of another run's uniform phase; only its dynamic phase is of this run."""
+        """Load the network from the end of another run's uniform phase; this run has only the dynamic phase."""
         state, path = load_state(self.run_dir.uniform_network), self.run_dir.uniform_network
         if state.get("rules") != repr(self.config.rules):
             raise InputError(
@@ -235,7 +235,7 @@ class _Trainer:
         config = self.config
         phase = Phase(self._nested_optimizers(config.dynamic_rate, True), config.dynamic_epochs * self.batches, 0.1)
         if self.state.get("phase") != "dynamic":
-            # Seeded here too, so that a run that starts from a uniform.pt is the run that went on from it.
+            # Seeded here too, so that a run that starts from a uniform.pt gives the same as the run that made it.
             self.generator.manual_seed(config.seed + 2)
             self.network.eval()
             with torch.no_grad():
@@ -263,7 +263,7 @@ class _Trainer:
         self._epochs("dynamic", config.dynamic_epochs, phase, step, self._report_dynamic, self._modules(), begin)
 
     def _mixed(self, logits: torch.Tensor, done: float) -> Mixed:
-        """What the controller's logits mean in training, after the share `done` of the steps."""
+        """The choices in training for the controller's logits, after the share `done` of the steps."""
         config = self.config
         match config.relaxation:
             case "softmax":
@@ -275,7 +275,7 @@ class _Trainer:
                 assert_never(config.relaxation)
 
     def _teach(self, images: torch.Tensor) -> torch.Tensor | None:
-        """The float network's logits, if it is to be imitated."""
+        """The float network's logits, if it is the teacher."""
         if not self.config.distill:
             return None
         match self.config.teacher:
@@ -295,7 +295,7 @@ class _Trainer:
         return {"network": self.network, "controller": self.controller}
 
     def _stem(self, images: torch.Tensor) -> tuple[Codes, Codes]:
-        """The stem's codes, and a copy that gathers the gradients of all passes that start there."""
+        """The stem's codes, and a copy that collects the gradients of all passes that start there."""
         stem = self.network.features(images, self.dtype)
         leaf = Codes(stem.values.detach().requires_grad_(), stem.step.detach().requires_grad_(), stem.zero_point)
         return stem, leaf
@@ -317,9 +317,9 @@ class _Trainer:
     def _consistency(
         self, leaf: Codes, labels: torch.Tensor, teacher: torch.Tensor | None
     ) -> tuple[dict[str, float], torch.Tensor | None]:
-        """J_consistency's backward passes, one pair at a time, and whom the rest of the step is to imitate.
+        """J_consistency's backward passes, one pair at a time; returns the teacher for the rest of the step.
 
-        Where alpha is 0 the passes are only for batch norm's statistics.
+        If alpha is 0, the passes only serve batch norm's statistics.
         """
         losses, config = {}, self.config
         with torch.set_grad_enabled(config.alpha > 0):
@@ -350,7 +350,7 @@ class _Trainer:
             yield images.to(self.device), labels.to(self.device)
 
     def _integer_exact(self, phase: str, epoch: int) -> None:
-        """Turn integer-exact mode on for the last epochs of the run, off for others."""
+        """Turn integer-exact mode on for the last epochs of the run, and off for all others."""
         config = self.config
         last, epochs = (
             ("dynamic", config.dynamic_epochs) if config.dynamic_epochs else ("uniform", config.uniform_epochs)
@@ -369,7 +369,7 @@ class _Trainer:
         modules: dict[str, nn.Module],
         begin: Callable[[int], None] = lambda epoch: None,
     ) -> None:
-        """Train `modules` for the epochs that are left; at the end they have their averages, where there are any."""
+        """Train `modules` for the remaining epochs; at the end they have their averages, if averages are kept."""
         first = 0
         average = Average(modules, self.config.ema)
         if self.state.get("phase") == name:

@@ -2,8 +2,8 @@
 
 J_task is the loss at the controller's own choices, J_consistency the sum over K' of the loss with the whole network at
 one pair of widths, J_cost the expected bits (the paper's), BitOPs, energy or cycles. Ours, not the paper's: a budget,
-which turns J_cost into its distance from a wanted average, and an information term, because one choice per layer,
-whatever the picture, can meet a budget too.
+which turns J_cost into the distance from a wanted average, and an information term, because one constant choice per
+layer can meet a budget, too.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from dqtsim.train.rules import Widths
 
 @dataclass(frozen=True)
 class CostModel:
-    """J_cost: `table` [L, K] is what each candidate adds; with a budget, in the same unit, the distance from it.
+    """J_cost: `table` [L, K] is the cost of each candidate; with a budget, in the same unit, the distance from it.
 
-    Every cost is in bits, so that beta means about the same to all: the average width, or what is counted in units of
-    what one bit of all widths costs (`pricing.py`).
+    Every cost is in bits, so that beta means about the same for all: either the average width, or a count in units of
+    the cost of one bit of all widths (`pricing.py`).
     """
 
     table: torch.Tensor
@@ -60,7 +60,7 @@ def task_loss(
 
 
 def information(logits: torch.Tensor) -> torch.Tensor:
-    """Nats that a choice tells about its picture: entropy of the mean minus mean entropy, averaged over layers.
+    """Information of a choice about its picture, in nats: entropy of the mean minus mean entropy, averaged over layers.
 
     [N, L, K] logits; 0 when every picture gets the same probabilities, log K when choices are certain and balanced.
     """

@@ -1,8 +1,8 @@
 """Differentiable nesting: exact forward values of the law's integer operands, straight-through gradients.
 
 Tensors carry *codes* (integers 0 to 255) and operands in *master steps* (s * 2^e of A5). Both are integers of
-at most eight significant bits, which bfloat16 holds exactly, so training convolves them in bfloat16 without
-simulating anything; scales are applied once, per channel, afterwards.
+at most eight significant bits, which bfloat16 holds exactly, so training convolves the integers themselves
+in bfloat16; scales are applied once, per channel, afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from dqtsim.train import fused
 from dqtsim.train.integer import Requantizer, exact_dtype
 from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, ActivationRule, WeightRule, nested_zero
 
-# Added to a variance measured in accumulator steps, so it never matters but for a dead channel.
+# Added to a variance measured in accumulator steps, so it matters only for a dead channel.
 NORM_EPSILON = 1.0
 
 Gradients = tuple[torch.Tensor | None, ...]
@@ -52,7 +52,7 @@ def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: Weight
 
 
 def _operand(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:
-    """`nested_values` of activation codes, in the fastest way there is."""
+    """`nested_values` of activation codes, in the fastest available way."""
     if width < MASTER_WIDTH and fused.fits(codes):
         return fused.nest(codes, width, zero_point, rule)
     return nested_values(codes, width, zero_point, rule)
@@ -111,7 +111,7 @@ def nest_weight(weight: torch.Tensor, step: torch.Tensor, width: int, rule: Weig
 def round_codes(values: torch.Tensor, low: int, high: int) -> torch.Tensor:
     """Codes of float `values` in code units, in place: ties up in float32 (B4); ties to even in bfloat16.
 
-    A bfloat16 value near 128 is nearly always a tie, and always rounding those up would bias training.
+    A bfloat16 value near 128 is nearly always a tie; rounding all of them up would bias training.
     """
     if values.dtype == torch.bfloat16:
         return values.round_().clamp_(low, high)
@@ -168,9 +168,9 @@ class _QuantizeNormalised(torch.autograd.Function):
 def quantize_normalised(
     accumulator: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, step: torch.Tensor, zero_point: int, high: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes of the normalised accumulator [N, C, H, W] under batch statistics, and these: mean, variance [C].
+    """Codes of the accumulator [N, C, H, W] normalised by batch statistics, and these statistics: mean, variance [C].
 
-    Batch statistics cancel the accumulator's own scale, which is therefore neither needed nor differentiated.
+    Batch statistics cancel the accumulator's scale, which is therefore neither needed nor differentiated.
     """
     result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _applied(_QuantizeNormalised)(
         accumulator, gamma, beta, step, zero_point, high
@@ -179,7 +179,7 @@ def quantize_normalised(
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Sum of products of two tensors of one layout, float32 []; without a product tensor where that is exact enough."""
+    """Sum of products of two tensors of one layout, float32 []; without a product tensor if that is exact enough."""
     if a.dtype == torch.float32 and a.dim() == 4:
         return torch.dot(a.permute(0, 2, 3, 1).reshape(-1), b.permute(0, 2, 3, 1).reshape(-1))
     return (a * b).sum(dtype=torch.float32)
@@ -247,13 +247,13 @@ def quantize(values: torch.Tensor, step: torch.Tensor, zero_point: int = 0, high
 
 
 def _samples(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """x[index] along the batch, in the channels-last layout that the convolutions want."""
+    """x[index] along the batch, in the channels-last layout of the convolutions."""
     return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution walks: stride, padding (rows, columns), dilation, groups."""
+    """The geometry of a convolution: stride, padding (rows, columns), dilation, groups."""
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
@@ -265,7 +265,7 @@ class Geometry:
         return functional.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def gradients(self, grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `grad` [N, O, H', W'] means for x and weight."""
+        """The gradients of x and weight for `grad` [N, O, H', W']."""
         to_x, to_weight, _ = torch.ops.aten.convolution_backward(
             grad, x, weight, None, self.stride, self.padding, self.dilation, False, [0, 0], self.groups,
             [True, True, False],
@@ -340,7 +340,7 @@ class _MixedConv(torch.autograd.Function):
             to_weights.append(to_weight)
         to_probabilities = None
         if branches:
-            # Relative to the branch chosen: softmax ignores the common part, and bfloat16 would round it badly.
+            # Relative to the branch chosen: softmax ignores the common part, which bfloat16 would round badly.
             if fused.fits(grad, result, *branches):
                 columns = [fused.differences(grad, branch, result) for branch in branches]
             else:
@@ -360,7 +360,7 @@ def mixed_conv(
     [O, C/groups, kh, kw] per candidate; `scale`, `offset` float32 [K, O] turn accumulators into code units, 0 to
     `high`. With `explore` all branches are computed, so that each probability receives the gradient of its branch's
     codes; weights and inputs receive gradients only through the branch chosen. With `integers`, one per candidate,
-    these make the codes from exact accumulators, and `scale` and `offset` only serve the gradient.
+    the codes are made by these from exact accumulators, and `scale` and `offset` only serve the gradient.
     """
     result: torch.Tensor = _applied(_MixedConv)(
         codes,

@@ -1,4 +1,4 @@
-"""A nested network: the steps of an ordinary one, each at the widths that a policy gives it."""
+"""A nested network: the steps of a float network, each at the widths that a policy gives it."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -36,7 +36,7 @@ def key(name: str) -> str:
 class NestedNetwork(nn.Module, IntegerExact):
     """The nested network, without a controller. Its first convolution is pinned; `layer_names` are the others.
 
-    `shape` is that of a picture, whose codes stand for scale * (code - zero point).
+    `shape` is the shape of a picture; its codes stand for scale * (code - zero point).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class NestedNetwork(nn.Module, IntegerExact):
         super().__init__()
         self.rules, self.shape, self.zero_point, self.scale = rules, shape, zero_point, scale
         self.steps = traced.steps
-        # In a tuple, because the float network is no part of this one.
+        # In a tuple, so that the float network is not a submodule of this one.
         self._source = (traced,)
         self.layer_names: list[str] = []
         self.layers = nn.ModuleDict()
@@ -86,14 +86,14 @@ class NestedNetwork(nn.Module, IntegerExact):
         return {step.name: self.layer(step.name) for step in self.steps if key(step.name) in self.layers}
 
     def new_controller(self) -> Controller:
-        """A controller of random weights for this network; it reads the first convolution."""
+        """A controller with random weights for this network; it reads the first convolution."""
         step = self.steps[0]
         shape = cast(tuple[int, int, int], step.shape)
         stem = cast(NestedLayer, self.layer(step.name))
         return Controller(shape, stem.zero_point, len(self.layer_names), len(self.rules.candidates))
 
     def features(self, pictures: torch.Tensor, dtype: torch.dtype = torch.float32) -> Codes:
-        """The first convolution's codes of uint8 pictures [N, C, H, W] on any device; they depend on no policy."""
+        """The first convolution's codes of uint8 pictures [N, C, H, W] on any device, which no policy changes."""
         if tuple(pictures.shape[1:]) != self.shape or pictures.dtype != torch.uint8:
             raise InputError(
                 f"Pictures must be uint8 of shape {self.shape}, but are {pictures.dtype} {tuple(pictures.shape[1:])}."
@@ -135,7 +135,7 @@ class NestedNetwork(nn.Module, IntegerExact):
         return cast(Codes, module(*inputs))
 
     def freeze_norm(self, frozen: bool) -> None:
-        """Whether training, too, normalises with the running statistics and leaves them alone."""
+        """Set whether training, too, normalises with the running statistics and does not change them."""
         for layer in self.nested_layers():
             layer.frozen = frozen
 
@@ -146,7 +146,7 @@ class NestedNetwork(nn.Module, IntegerExact):
                 yield module
 
     def activations(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the float network that this one was made from computes, by step, for uint8 pictures."""
+        """The outputs of the original float network, by step, for uint8 pictures."""
         source = self._source[0]
         source.module.to(self.device)
         return source.activations((pictures.to(self.device).float() - self.zero_point) * self.scale)

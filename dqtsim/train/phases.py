@@ -1,4 +1,4 @@
-"""What the phases of a run share: optimizers with their schedules, running averages, checkpoints."""
+"""Shared parts of a run's phases: optimizers with their schedules, running averages, checkpoints."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from dqtsim.outputs import write_file
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Return what `save_state` wrote, on the CPU. Raises InputError where there is no such file."""
+    """Return what `save_state` wrote, on the CPU. Raises InputError if there is no such file."""
     if not path.is_file():
         raise InputError(f"A run must have {path.name}, but {path.parent} has none.")
     try:
@@ -66,7 +66,7 @@ class Phase:
         return [item.state_dict() for item in self._items()]
 
     def load(self, states: list[Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the states that `state` returned."""
         for item, state in zip(self._items(), states, strict=True):
             item.load_state_dict(state)
 
@@ -99,7 +99,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages into the modules for a while."""
+        """Put the averages into the modules for the duration of the with-statement."""
         kept = {key: self._copy(self.modules[key]) for key in self.states}
         self.keep()
         yield

@@ -1,6 +1,6 @@
 """J_cost from the project's own counting: BitOPs, energy or cycles, as `dqtsim count-ops` and `dqtsim plan` count them.
 
-The one file of the trainer that sees past the model file, and it sees counts only, no arithmetic.
+This is the only file of the trainer that uses the rest of dqtsim beyond the model file; it uses counts, no arithmetic.
 """
 
 from fractions import Fraction
@@ -20,14 +20,14 @@ _MASTER, _ONE = (MASTER_WIDTH, MASTER_WIDTH), (1, 1)
 
 
 def cost_model(network: NestedNetwork, config: TrainConfig) -> CostModel:
-    """J_cost as `config` wants it; what is counted includes the pinned layer, the controller and all other nodes.
+    """J_cost for `config`; the counts include the pinned layer, the controller and all other nodes.
 
-    Counts depend on shapes and rules alone, so `network` need not be trained. Raises InputError for a budget below the
-    cheapest widths, TargetError for a target or an energy table that is none, or on which the network cannot run.
+    Counts depend only on shapes and rules, so `network` need not be trained. Raises InputError for a budget below the
+    cheapest widths, TargetError for an invalid target or energy table, or a target on which the network cannot run.
     """
     if config.cost == "bits":
         narrowest = min(sum(pair) / 2 for pair in config.candidates)
-        # without dynamic epochs nobody asks what widths cost, and one width may be above the default budget
+        # without dynamic epochs costs are not used, and a single width may be above the default budget
         if config.dynamic_epochs and config.budget is not None and config.budget < narrowest:
             raise InputError(
                 f"A budget must allow the narrowest candidates, {narrowest:g} bits, but is {config.budget:g}."
@@ -44,7 +44,7 @@ def counted_cost(
 ) -> CostModel:
     """J_cost of the dynamic model `graph`; `budget` is in MBitOPs, uJ or cycles per picture.
 
-    One unit of it is what the controlled layers cost per bit of both widths, on average from 1 bit to 8.
+    One unit is the cost of the controlled layers per bit of both widths, on average from 1 bit to 8.
     """
     # Counting loads the engine, which a cost in bits does not need.
     from dqtsim.energy import load_energy

@@ -1,4 +1,4 @@
-"""What a finished run is worth: accuracies of the exported model, and the trained network's agreement with it."""
+"""The results of a finished run: accuracies of the exported model, and the trained network's agreement with it."""
 
 import sys
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def measure(
 ) -> dict[str, object]:
     """Top-1 on `split` of the float network and of each policy, and how often the exported model agrees.
 
-    The trained network is evaluated integer-exact, so it agrees with `graph` always, unless one of the two is wrong.
+    The trained network is evaluated integer-exact, so it always agrees with `graph`, unless one of the two is wrong.
     """
     found: dict[str, object] = {
         "pictures": len(split),

@@ -1,4 +1,4 @@
-"""`prepare`: an ordinary PyTorch classifier becomes a nested one."""
+"""`prepare`: a PyTorch classifier becomes a nested one."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ INPUT_SCALE = 1 / 64
 
 @dataclass(frozen=True)
 class NestedConfig:
-    """What `prepare` needs besides the network: the rules, a picture's shape, and what its codes stand for.
+    """The arguments of `prepare` besides the network: the rules, a picture's shape, and the values of its codes.
 
     A code q of a picture stands for input_scale * (q - input_zero_point), as in the float network's training.
     """
@@ -29,7 +29,7 @@ class NestedConfig:
     input_scale: float = INPUT_SCALE
 
     def check(self) -> None:
-        """Refuse what no network can use."""
+        """Refuse values with which no network is possible."""
         self.rules.check()
         if not 0 <= self.input_zero_point <= TOP_CODE or not self.input_scale > 0:
             raise InputError(
@@ -41,15 +41,15 @@ class NestedConfig:
 def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwork:
     """`model` with nested layers, on copies of its parameters and on its device; `model` itself is left as it is.
 
-    It is read as it is in eval mode. The steps that were read are always evaluated beside it. Steps of activations need
+    It is read in eval mode. The steps as read are always evaluated and compared with it. Steps of activations need
     `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError naming the module or operation that has no nested
-    counterpart, or the first step that does not give what the model gives.
+    counterpart, or the first step whose values differ from the model's.
     """
     config = config or NestedConfig()
     config.check()
     own = copied(model)
     device = of(own)
-    # The model may draw random numbers, which is no reason to draw from the caller's.
+    # The model may draw random numbers; the caller's generator must not change.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         traced = trace(own, config.input_shape)
         check(own, traced, config.input_shape, config.input_zero_point, config.input_scale)

@@ -1,4 +1,4 @@
-"""Names and widths that training shares; free of torch, so that a command line can use them."""
+"""Names and widths that training shares; without torch, so that the command line can use them."""
 
 from dataclasses import dataclass
 from typing import Literal, assert_never, get_args
@@ -18,7 +18,7 @@ NETWORK_NAMES = ("resnet8", "resnet20", "resnet18", "resnet18-imagenet", "resnet
 
 
 def check_pairs(pairs: tuple[Widths, ...], what: str) -> None:
-    """Refuse pairs that are no widths, or occur twice."""
+    """Refuse pairs that are not valid widths, or occur twice."""
     for pair in pairs:
         if len(pair) != 2 or not all(1 <= width <= MASTER_WIDTH for width in pair):
             raise InputError(f"{what} must be two widths from 1 to {MASTER_WIDTH}, but one is {pair}.")
@@ -28,9 +28,9 @@ def check_pairs(pairs: tuple[Widths, ...], what: str) -> None:
 
 @dataclass(frozen=True)
 class NestingRules:
-    """What a whole network shares: nesting rules and pairs of widths (weight width, activation width).
+    """The rules of a whole network: nesting rules and pairs of widths (weight width, activation width).
 
-    `candidates` are what a controller chooses from; `extra` pairs are trained and evaluated uniformly beside them.
+    A controller chooses among `candidates`; `extra` pairs are also trained and evaluated uniformly.
     """
 
     weight: WeightRule = "MIDPOINT"
@@ -41,7 +41,7 @@ class NestingRules:
     shared_norm: bool = False
 
     def check(self) -> None:
-        """Refuse rules that no network can follow."""
+        """Refuse rules with which no network is possible."""
         if self.weight not in WEIGHT_RULES:
             raise InputError(f"weight_rule must be one of {', '.join(WEIGHT_RULES)}, but is {self.weight}.")
         if self.activation not in ACTIVATION_RULES:
@@ -52,7 +52,7 @@ class NestingRules:
 
     @property
     def pairs(self) -> tuple[Widths, ...]:
-        """The candidates, then the extra pairs that are none of them."""
+        """The candidates, then the extra pairs that are not candidates."""
         return self.candidates + tuple(pair for pair in self.extra if pair not in self.candidates)
 
     @property

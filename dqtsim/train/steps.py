@@ -1,4 +1,4 @@
-"""What a traced network is made of: one frozen class per kind of step, in the order of execution.
+"""The steps of a traced network: one frozen class per kind of step.
 
 A step's name is also the name of its output tensor, of its module and of its node in the model file.
 """
@@ -12,7 +12,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Activation:
-    """The clamp after a sum: `rectified` at 0, and at `ceiling` (ReLU6), where there is one."""
+    """The clamp after a sum: `rectified` at 0, and at `ceiling` if there is one (ReLU6)."""
 
     rectified: bool = False
     ceiling: float | None = None
@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Layer(Step):
-    """Convolution or fully connected layer, the batch norm behind it and the activation behind that."""
+    """Convolution or fully connected layer, the batch norm after it and the activation after that."""
 
     module: nn.Conv2d | nn.Linear
     padding: Pair
@@ -72,7 +72,7 @@ class MaxPool(Step):
 
 @dataclass(frozen=True)
 class Rectify(Step):
-    """An activation that stands alone."""
+    """A separate activation."""
 
     activation: Activation
 
@@ -84,4 +84,4 @@ class Flatten(Step):
 
 @dataclass(frozen=True)
 class Concat(Step):
-    """Channels side by side."""
+    """Concatenation of channels."""

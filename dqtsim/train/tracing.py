@@ -1,4 +1,4 @@
-"""An ordinary network, traced by torch.fx, as a list of steps; what has no nested counterpart is named."""
+"""A network, traced by torch.fx, as a list of steps; the error names any part without a nested counterpart."""
 
 import copy
 import operator
@@ -50,8 +50,8 @@ class _Tracer(fx.Tracer):
 class Traced:
     """The steps of a network, and its float twin, the graph as it was traced.
 
-    `tensors` names the fx node that computes each step's output, `clamped` the one whose value the activation at a
-    step's end clamps.
+    `tensors` names the fx node that computes each step's output; `clamped` names the node whose value is clamped by the
+    activation at the step's end.
     """
 
     steps: tuple[Step, ...]
@@ -60,14 +60,14 @@ class Traced:
     clamped: dict[str, str]
 
     def values(self, pictures: torch.Tensor, nodes: Collection[str]) -> dict[str, torch.Tensor]:
-        """What the fx nodes called `nodes` compute of float pictures [N, C, H, W], batch norm as at inference."""
+        """The values of the fx nodes called `nodes` for float pictures [N, C, H, W]; batch norm as in inference."""
         found: dict[str, torch.Tensor] = {}
 
         class Capture(fx.Interpreter):
             def run_node(self, n: fx.Node) -> Any:
                 value = super().run_node(n)
                 if n.name in nodes:
-                    # A copy, because the next operation may work in place.
+                    # A copy, because the next operation may change it in place.
                     found[n.name] = value.clone()
                 return value
 
@@ -85,7 +85,7 @@ class Traced:
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> Traced:
     """The steps of `model`, which is in eval mode, for pictures of `shape` (C, H, W).
 
-    Tracing calls `model`, which may change its state. Raises ModelError with the name of what is unknown.
+    Tracing calls `model`, which may change its state. Raises ModelError with the name of an unknown module or function.
     """
     try:
         graph = _Tracer().trace(model)
@@ -101,7 +101,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> Traced:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what PyTorch says, without its full stop."""
+    """The first line of PyTorch's message, without its full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
@@ -129,7 +129,7 @@ class _Shapes(fx.Interpreter):
 
 
 def _described(node: fx.Node, module: fx.GraphModule) -> str:
-    """What a node is, in the words of the network."""
+    """A description of a node, in the network's own names."""
     found = _modules(node, module)
     if found is not None:
         return f"module '{node.target}' ({type(found).__name__})"
@@ -155,11 +155,11 @@ def _pair(value: Any) -> Pair:
 
 
 class _Reader:
-    """Walks the nodes once; a layer takes the batch norm and the activation that alone read it."""
+    """Walks the nodes once; a layer includes a batch norm and an activation that are its only readers."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
-        # Read from a copy, because the twin must stay what the model computes: without a clone it would not be.
+        # Read from a copy: clones are removed here, and without them the twin would not compute what the model does.
         self.graph = copy.deepcopy(module.graph)
         self.steps: dict[str, Step] = {}
         self.tensor: dict[fx.Node, str] = {}
@@ -258,7 +258,7 @@ class _Reader:
         elif target in (torch.cat, torch.concat):
             self._concat(node)
         elif target == "size" or target in (getattr, operator.getitem):
-            # The sizes of a tensor: numbers, whose reader is checked by its shape.
+            # The sizes of a tensor are numbers; the node that reads them is checked by its shape.
             if _shape(node):
                 raise self._refuse(node)
         else:
@@ -273,7 +273,7 @@ class _Reader:
         return None
 
     def _follower(self, node: fx.Node) -> fx.Node | None:
-        """The one reader of `node`, if there is one and it reads nothing else."""
+        """The reader of `node`, if it has only one and that one reads nothing else."""
         readers = list(node.users)
         return readers[0] if len(readers) == 1 and readers[0].all_input_nodes == [node] else None
 
@@ -370,7 +370,7 @@ class _Reader:
         )
 
     def _arguments(self, node: fx.Node, module: nn.Module | None, names: tuple[str, ...]) -> Callable[[str, Any], Any]:
-        """What the pool's arguments are, whether a module or a function has them."""
+        """The arguments of a pool, from its module or its function call."""
         given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
         return lambda name, default: getattr(module, name, default) if module is not None else given.get(name, default)
 

@@ -1,8 +1,8 @@
-"""Chains of elementwise operations in one pass through memory each, for the CPU.
+"""Chains of elementwise operations, each in one pass through memory, for the CPU.
 
-Only for bfloat16 tensors [N, C, H, W] in channels-last layout (`fits`); for others the operations of PyTorch in
-`nested.py` stay, of which these give the same values bit for bit but for a zero's sign, elementwise gradients included.
-Sums may be added in another order, and batch norm's codes depend on them; none depends on the number of threads.
+Only for bfloat16 tensors [N, C, H, W] in channels-last layout (`fits`); for others, the operations of PyTorch in
+`nested.py` are used. The values are the same bit for bit except the sign of a zero, elementwise gradients included.
+Sums may be added in another order, and batch norm's codes depend on them; nothing depends on the number of threads.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from dqtsim.train.rules import MASTER_WIDTH, ActivationRule, nested_zero
 if TYPE_CHECKING:
     from dqtsim.train.fused.kernels import Bits, Reals
 
-# Tiles are about that long: enough for vectors, and several of them stay in the first cache.
+# The approximate length of a tile: enough for vectors, and several tiles fit into the first-level cache.
 _TILE = 512
-# Pixels whose mean is near that of all.
+# The number of pixels whose mean is near the mean of all.
 _FEW = 256
 
 
 def fits(*tensors: torch.Tensor) -> bool:
-    """Whether `tensors` are of the one kind that is computed here."""
+    """Whether all `tensors` have the type and layout that is computed here."""
     return all(
         t.dtype == torch.bfloat16 and t.device.type == "cpu" and t.dim() == 4 and _channels_last(t).is_contiguous()
         for t in tensors
@@ -38,13 +38,13 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
 
 
 def _bits(x: torch.Tensor) -> "Bits":
-    """The memory of [N, C, H, W] that fits: uint16 [N*H*W*C]."""
+    """The memory of a tensor [N, C, H, W] that `fits`: uint16 [N*H*W*C]."""
     bits: Bits = _channels_last(x.detach()).reshape(-1).view(torch.uint16).numpy()
     return bits
 
 
 def _table(table: torch.Tensor) -> "Reals":
-    """Float32 [C]; what follows is in NumPy, which is quicker with few numbers."""
+    """A table as float32 [C] in NumPy, which is faster than PyTorch for few numbers."""
     reals: Reals = table.detach().numpy()
     return reals
 
@@ -100,7 +100,7 @@ def nest(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule)
 
 @cache
 def _threshold(code: int) -> np.float32:
-    """The least float32 that as a bfloat16 is rounded to `code` or more."""
+    """The least float32 whose bfloat16 rounds to `code` or more."""
     below, above = 0, int(np.float32(code).view(np.int32))
     while above - below > 1:
         middle = (below + above) // 2
@@ -125,7 +125,7 @@ def normalised(
     from dqtsim.train.fused import kernels
 
     source, channels, out = _bits(x), x.shape[1], torch.empty_like(x)
-    # Sums of squares are safe where they are taken near the mean, which a few pixels tell well enough.
+    # Sums of squares are accurate if values are taken relative to about the mean, which a few pixels give well enough.
     near = kernels.widened(source[: _FEW * channels]).reshape(-1, channels).mean(0)
     shift = _tile(near)
     blocks = _blocks(source, kernels.TILES * len(shift))
@@ -164,7 +164,7 @@ def normalised_backward(
 
 
 def _rounded(value: float) -> np.float32:
-    """`value` as PyTorch's operations in bfloat16 take a number that is added."""
+    """`value` rounded as PyTorch's bfloat16 operations round a number that is added."""
     return np.float32(torch.tensor(value, dtype=torch.bfloat16).item())
 
 
@@ -181,9 +181,9 @@ def add(a: torch.Tensor, b: torch.Tensor, ratio_a: float, ratio_b: float, offset
 def add_backward(
     grad: torch.Tensor, codes: torch.Tensor, a: torch.Tensor, b: torch.Tensor, ratio_a: float, ratio_b: float, high: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of a and b of `add` from those of its codes, and sums float64 [3] of the gradients inside the clips.
+    """Gradients of a and b of `add` from those of its codes, and sums float64 [3] over the gradients inside the clips.
 
-    These are as they are, times a, and times b.
+    The three sums are of the gradients themselves, of gradients times a, and of gradients times b.
     """
     from dqtsim.train.fused import kernels
 
@@ -211,7 +211,7 @@ def affine(x: torch.Tensor, slope: torch.Tensor, start: torch.Tensor, high: int)
 def affine_backward(
     grad: torch.Tensor, index: torch.Tensor, codes: torch.Tensor, x: torch.Tensor, slope: torch.Tensor, high: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `grad` [N, C, H, W] means for x, slope and start of `affine` of the pictures `index`, int64 [n]."""
+    """The gradients of x, slope and start of `affine`, for `grad` [N, C, H, W] and the pictures `index` int64 [n]."""
     from dqtsim.train.fused import kernels
 
     out, sums = torch.empty_like(x), np.zeros((len(x), 2, x.shape[1]))

@@ -3,9 +3,9 @@
 NumPy has no bfloat16, so arrays hold its bits as uint16: the upper half of a float32. Arithmetic is in float32, rounded
 to bfloat16 wherever PyTorch's chain of operations rounds, so that results are the same bits.
 
-Arrays are flat, channels innermost. Constants per channel come as a *tile*, repeated until it is long enough to be
-worth vectors, for an array's length is a multiple of the channels and tiles begin with channel 0. Every kernel works
-on blocks `first` to `last` - 1 and sums within a block, so that results depend on no number of threads.
+Arrays are flat, channels innermost. Constants per channel come as a *tile*: repeated until it is long enough for
+vectors. An array's length is a multiple of the channels, and tiles begin with channel 0. Every kernel works on blocks
+`first` to `last` - 1 and sums within a block, so that results do not depend on the number of threads.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ Places = npt.NDArray[np.int64]
 Real = np.float32
 F = TypeVar("F", bound=Callable[..., object])
 
-# Elements of a block where there are no channels, and tiles of a block where there are; a float32 sum is of no more
-# terms than that before it goes on in float64.
+# Elements of a block without channels, and tiles of a block with channels; a float32 sum has at most that many terms
+# before it continues in float64.
 BLOCK = 1 << 15
 TILES = 64
 
@@ -39,7 +39,7 @@ def kernel(function: F) -> F:
 
 
 def _instructions(build: Callable[[Any, Any], Any], result: Any, argument: Any) -> Callable[..., Any]:
-    """An inlined function of LLVM's instructions: Numba has no bitcasts that vectorise."""
+    """An inlined function made of LLVM's instructions: Numba has no bitcasts that vectorise."""
 
     def typed(context: Any, value: Any) -> tuple[Any, Callable[..., Any]]:
         return result(argument), lambda context, builder, signature, arguments: build(builder, arguments[0])
@@ -61,7 +61,7 @@ def _extended(builder: Any, bits: Any) -> Any:
     return builder.bitcast(builder.shl(builder.zext(bits, _WORD), ir.Constant(_WORD, 16)), _FLOAT)
 
 
-# The float32 of bfloat16 bits; the bits of a float32 that is a bfloat16; those of the nearest one, ties to even.
+# The float32 of bfloat16 bits; the bits of a float32 that is a bfloat16; those of the nearest bfloat16, ties to even.
 _wide = _instructions(_extended, types.float32, types.uint16)
 _cut = _instructions(lambda builder, value: _upper(builder, builder.bitcast(value, _WORD)), types.uint16, types.float32)
 _round = _instructions(_nearest, types.uint16, types.float32)
@@ -74,7 +74,7 @@ def widened(bits: Bits) -> Reals:
 
 @kernel
 def _code(value: Real, high: Real) -> np.uint16:
-    """A code's bits from a value in code units: ties to even, clipped to 0 to `high`; what is no number stays so."""
+    """A code's bits from a value in code units: ties to even, clipped to 0 to `high`; NaN stays NaN."""
     value = _ZERO if value < _ZERO else value
     value = high if value > high else value
     code: np.uint16 = _cut(np.rint(value))
@@ -153,8 +153,8 @@ def masked_moments(
 ) -> None:  # fmt: skip
     """Sums [blocks, 2, C] of g and of g * (x - mean); `slope`, `start` and `mean` are tiles.
 
-    A gradient g is that of a code which lies between its clips, else 0; these are where x * slope + start is `bottom`
-    and `top`. To compute that again is faster than to read the codes.
+    g is the gradient of a code if the code lies between its clips, else 0; the clips are where x * slope + start is
+    `bottom` and `top`. Computing this again is faster than reading the codes.
     """
     tile = len(mean)
     one, two = np.empty_like(mean), np.empty_like(mean)
@@ -204,7 +204,7 @@ def add_backward(
     first: int, last: int, grad: Bits, codes: Bits, a: Bits, b: Bits, ratio_a: Real, ratio_b: Real, high: np.uint16,
     to_a: Bits, to_b: Bits, sums: Sums,
 ) -> None:  # fmt: skip
-    """What `grad` means for a and b, and sums [blocks, 3] of it, of its product with a, and of that with b."""
+    """The gradients of a and b for `grad`, and sums [blocks, 3] of it, of its product with a, and of that with b."""
     tile = BLOCK // TILES
     parts = np.empty((3, tile), np.float32)
     total, with_a, with_b = parts
@@ -241,9 +241,9 @@ def affine_backward(
     first: int, last: int, grad: Bits, index: Places, codes: Bits, x: Bits, slope: Reals, high: np.uint16, out: Bits,
     sums: Sums,
 ) -> None:  # fmt: skip
-    """What the gradient of codes means for x, and sums [pictures, 2, C] of it times x, and of itself.
+    """The gradient of x for the gradient of codes, and sums [pictures, 2, C] of that gradient times x, and of itself.
 
-    `grad` is of all pictures, of which `index` names those of `codes`, `x` and `out`; blocks are pictures.
+    `grad` covers all pictures; `index` says which of them `codes`, `x` and `out` hold. Blocks are pictures.
     """
     tile, size = len(slope), len(x) // max(1, len(index))
     one, two = np.empty_like(slope), np.empty_like(slope)

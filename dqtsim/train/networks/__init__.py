@@ -1,4 +1,4 @@
-"""Architectures that `dqtsim train` knows by name: ordinary PyTorch modules, which know nothing of nesting."""
+"""Architectures that `dqtsim train` knows by name: plain PyTorch modules without any nesting."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What the networks share."""
+"""Shared parts of the networks."""
 
 from typing import cast
 
