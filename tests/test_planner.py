@@ -32,9 +32,7 @@ def extremes(
     return sum(min(0, *(w * a for a in s_a)) for w in s_w), sum(max(0, *(w * a for a in s_a)) for w in s_w)
 
 
-RULES = [
-    {"weight_rule": w, "activation_rule": a} for w, a in product(("TIES_UP", "FLOOR", "MIDPOINT"), ("TIES_UP", "FLOOR"))
-]
+RULES = [{"weight_rule": w.value, "activation_rule": a} for w, a in product(Nesting, ("TIES_UP", "FLOOR"))]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)

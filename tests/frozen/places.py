@@ -13,6 +13,7 @@ from dqtsim.engines.native.emit import libraries as emission
 from dqtsim.engines.native.isa import ISAS
 from dqtsim.graph import Arithmetic, load, to_onnx
 from dqtsim.graph.file.bodies import functions as bodies_of
+from dqtsim.graph.schema import DOMAIN, FORMATS, SCHEMAS
 from dqtsim.spec.rules import Nesting, Rounding
 
 ROUNDINGS = tuple(rounding.value for rounding in Rounding)
@@ -86,14 +87,22 @@ def written(model: Path) -> bytes:
 
 
 def bodies() -> dict[str, dict[str, bytes]]:
-    """Return the function bodies that a file carries, by name, for every rule and a master width other than 8."""
+    """Return the function bodies that a file carries, by name, for every rule and a master width other than 8.
+
+    Of format 1; of later formats those of every operator, under one rule.
+    """
     nestings = (Nesting.TIES_UP, Nesting.FLOOR)
     rules = [Arithmetic(weight_rule=w, activation_rule=a) for w, a in product(Nesting, nestings)]
     rules += [Arithmetic(rounding=rounding) for rounding in Rounding]
     rules += [Arithmetic(master_width=5, weight_rule=Nesting.MIDPOINT)]
+    found = {
+        f"n{r.master_width} weights {r.weight_rule} activations {r.activation_rule} {r.rounding}": bodies_of(r)
+        for r in rules
+    }
+    for version in FORMATS[1:]:
+        used = [schema.operator for schema in SCHEMAS.values() if schema.domain == DOMAIN and schema.since <= version]
+        found[f"format {version}"] = bodies_of(Arithmetic(), version, used)
     return {
-        f"n{rule.master_width} weights {rule.weight_rule} activations {rule.activation_rule} {rule.rounding}": {
-            body.name: body.SerializeToString(deterministic=True) for body in bodies_of(rule)
-        }
-        for rule in rules
+        key: {body.name: body.SerializeToString(deterministic=True) for body in carried}
+        for key, carried in found.items()
     }

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from dqtsim.graph import Graph, GraphBuilder, to_onnx
-from dqtsim.spec import Rounding
+from dqtsim.spec import Nesting, Rounding
 from tests.builders import tables
 
 from .networks import everything
@@ -20,7 +20,7 @@ from .reference import Reference
 
 Array = npt.NDArray[Any]
 
-RULES = list(product(("TIES_UP", "FLOOR", "MIDPOINT"), ("TIES_UP", "FLOOR")))
+RULES = list(product([rule.value for rule in Nesting], ("TIES_UP", "FLOOR")))
 ROUNDINGS = [rounding.value for rounding in Rounding]
 
 

@@ -10,7 +10,7 @@ import dqtsim.graph
 from dqtsim.graph import to_onnx
 from dqtsim.graph.file.bodies import functions
 from dqtsim.graph.model import Arithmetic
-from dqtsim.graph.schema import SCHEMAS, Schema
+from dqtsim.graph.schema import FORMATS, SCHEMAS, Schema
 
 from .networks import tiny
 
@@ -28,6 +28,20 @@ def test_the_inputs_of_every_operator(schema: Schema) -> None:
     (row,) = [row for row in ROWS if row[0] == schema.operator and len(row) == 4]
     inputs = row[2] if schema.domain else row[1]
     assert names(inputs) == [role.name for role in schema.inputs]
+
+
+def test_every_operator_that_multiplies_or_adds_has_a_bound() -> None:
+    bounded = " ".join(row[0] for row in ROWS if "2^63" in row[1] or "2^31" in row[1])
+    for schema in (schema for schema in SCHEMAS.values() if schema.domain):
+        large = any(role.name.endswith(("multiplier", "bias")) for role in schema.inputs)
+        assert bool(re.search(rf"\b{schema.operator}\b", bounded)) == large, schema.operator
+
+
+def test_what_each_format_lacks() -> None:
+    (row,) = [row for row in ROWS if row[0] == "operators"]
+    for version, cell in zip(FORMATS, row[1:], strict=True):
+        later = [schema.operator for schema in SCHEMAS.values() if schema.since > version]
+        assert re.findall(r"Nested\w+", cell) == later
 
 
 @pytest.mark.parametrize("schema", [schema for schema in SCHEMAS.values() if schema.domain], ids=lambda s: s.title)

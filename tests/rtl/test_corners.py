@@ -2,7 +2,8 @@
 
 import pytest
 
-from dqtsim.spec.rules import Overflow
+from dqtsim.spec.rules import Nesting, Overflow, Rounding, TapOrder
+from dqtsim.target import ArrayMode
 from tests.rtl.corners import CIRCUITS, faults, layers
 
 
@@ -29,3 +30,13 @@ def test_corner_layers_reach_the_corners() -> None:
             assert sum(flag.wraps for flag in flags)
         elif policy != Overflow.ERROR:
             assert sum(flag.saturations for flag in flags)
+
+
+def test_corner_circuits_have_every_choice() -> None:
+    """Each number of `dqt.sv` is built by some circuit, so a module that has no answer for it is found."""
+    plans = [circuit.plan(circuit.pairs[0], "pointwise") for circuit in CIRCUITS.values()]
+    assert {plan.machine.rounding for plan in plans} == set(Rounding)
+    assert {plan.machine.weight_rule for plan in plans} == set(Nesting)
+    assert {plan.machine.overflow for plan in plans} == set(Overflow)
+    assert {plan.machine.tap_order for plan in plans} == set(TapOrder)
+    assert {plan.target.mode for plan in plans} == set(ArrayMode)

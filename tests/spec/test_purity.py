@@ -61,6 +61,11 @@ def test_the_readme_numbers_every_equation(equation: str) -> None:
     assert f"({equation})" in README.read_text(encoding="utf-8")
 
 
+def test_the_readme_says_what_every_module_states() -> None:
+    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert {f"`{path.name}`" for path in SOURCES if path.name != "__init__.py"} <= {row.split()[1] for row in rows}
+
+
 def test_the_readme_runs() -> None:
     result = doctest.testfile(str(README), module_relative=False, optionflags=doctest.FAIL_FAST)
     assert result.attempted >= 20
