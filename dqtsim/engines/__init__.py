@@ -1,1 +1,1 @@
-"""EXECUTE: what runs a plan: engines, their registry, and what a run gives."""
+"""EXECUTE: the engines that run a plan, their registry, and the result of a run."""

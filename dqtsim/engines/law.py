@@ -15,5 +15,5 @@ def law_engine(plan: Plan) -> Execute:
 
 
 def compute(step: Step, inputs: Mapping[str, Array]) -> Outcome:
-    """Return what the law makes of one step's inputs."""
+    """Return the outcome of one step by the law, from its inputs."""
     return step.operator.law(step.call, inputs)

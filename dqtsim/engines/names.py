@@ -1,4 +1,4 @@
-"""The names of engines, for whoever offers or reads them; the registry says where each lives."""
+"""The names of engines, without importing any; the registry says in which module each is."""
 
 from collections.abc import Mapping
 

@@ -18,7 +18,7 @@ from .unbounded import refuse_narrowing
 
 
 def onnxruntime_engine(plan: Plan) -> Execute:
-    """Return the engine for `plan`. Raises TargetError where onnxruntime cannot give the target's bits."""
+    """Return the engine for `plan`. Raises TargetError if onnxruntime cannot give the target's bits."""
     refuse_narrowing(plan, "onnxruntime runs the file's bodies, which", 32)
     try:
         import onnxruntime
@@ -38,7 +38,7 @@ def onnxruntime_engine(plan: Plan) -> Execute:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    # no rewriting: what runs is what the file says
+    # no graph optimization: the bodies of the file run as they are
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [step.node.outputs[0] for step in plan.steps]
@@ -46,7 +46,7 @@ def onnxruntime_engine(plan: Plan) -> Execute:
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
         values: dict[str, Array] = dict(plan.graph.initializers)
         values |= dict(zip(names, session.run(names, {plan.graph.input.name: codes}), strict=True))
-        # before anyone sees a value: the bodies compute at any widths
+        # before any value is shown: the bodies would compute at any widths
         result = summarize(plan, values, {step.node.name: None for step in plan.layer_steps()})
         for step in plan.steps:
             for observer in observers:

@@ -24,7 +24,7 @@ Batch = Callable[[Plan, Array, int], Iterator[Result]]
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an engine lives: a module of this package, its function Plan -> Execute, and one for batches if it has one.
+    """An engine's module in this package, its function Plan -> Execute, and its function for batches, if it has one.
 
     Modules are imported when an engine is used, because some need packages that are extras.
     """
@@ -46,7 +46,7 @@ ENGINES: Mapping[str, Entry] = {
 def engine(plan: Plan, name: str = DEFAULT) -> Execute:
     """Return the function that executes one sample of `plan`: (codes (1, ...), observers) -> Result.
 
-    Raises InputError for a name that is no engine's, and what the engine raises for a plan that it cannot run.
+    Raises InputError for an unknown name, and the engine's own error for a plan that it cannot run.
     """
     make: Callable[[Plan], Execute] = _function(name, "one")
     execute = make(plan)
@@ -63,8 +63,8 @@ def engine(plan: Plan, name: str = DEFAULT) -> Execute:
 def run(plan: Plan, codes: Array, engine_name: str = DEFAULT, threads: int = 1) -> Iterator[Result]:
     """Yield the result of every sample of `codes` uint8 (N, ...), in order; `threads` samples run side by side.
 
-    A batch means its samples' results side by side: the controller decides for each sample. A single sample is shared
-    by the threads where the engine can do that.
+    Samples of a batch are independent: the controller decides for each sample. A single sample is shared by the threads
+    if the engine supports this.
     """
     batch: Batch | None = _function(engine_name, "batch")
     if batch is not None:
@@ -83,7 +83,7 @@ def run(plan: Plan, codes: Array, engine_name: str = DEFAULT, threads: int = 1) 
 
 @cache
 def _function(name: str, which: str) -> Any:
-    """Return one of an engine's functions, None where it has no such; imports cost time: once, not at every sample."""
+    """Return one of an engine's functions, None if it has none; cached, because imports take time."""
     entry = ENGINES.get(full_name(name))
     if entry is None:
         raise InputError(f"an engine is one of {', '.join(ENGINES)}; found '{name}'.")

@@ -1,4 +1,4 @@
-"""What an engine gives: the result of a sample, and what observers see while it runs."""
+"""The result of a sample, and the values that observers see while it runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Execute = Callable[[Array, Sequence[Observer]], "Result"]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What one sample gave.
+    """The result of one sample.
 
     outputs: the graph's outputs by name. bits: (weight width, activation width) per layer. flags: per layer that
     multiplies and accumulates, the controller's included; None where the engine cannot see accumulators. macs, bitops:
@@ -51,7 +51,7 @@ class Trace:
         self._accumulators = accumulators
 
     def __call__(self, step: Step, outcome: Outcome) -> None:
-        """Keep what `step` gave."""
+        """Keep the outcome of `step`."""
         if outcome.accumulator is not None and self._accumulators:
             self.tensors[f"{step.node.name}.acc"] = outcome.accumulator.astype(np.int64)
         self.tensors[step.node.outputs[0]] = outcome.output
@@ -60,7 +60,7 @@ class Trace:
 def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags | None]) -> Result:
     """Return the result of a run whose tensors are `values`; those of the widths must be among them.
 
-    Raises ModelError where a layer ran at widths that were not planned: then the values mean nothing.
+    Raises ModelError if a layer ran at widths that were not planned: the values are then wrong.
     """
     pairs: dict[str, Widths] = {}
     for step in plan.layer_steps():

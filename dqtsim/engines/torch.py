@@ -16,7 +16,7 @@ from .unbounded import refuse_narrowing
 
 
 def torch_engine(plan: Plan) -> Execute:
-    """Return the engine for `plan`. Raises TargetError where the trainer's path cannot give the target's bits."""
+    """Return the engine for `plan`. Raises TargetError if the trainer's path cannot give the target's bits."""
     refuse_narrowing(plan, "torch runs the trainer's path, which", 53)
     try:
         from ..train.exact import run_graph

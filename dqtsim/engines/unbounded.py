@@ -1,4 +1,4 @@
-"""What engines with unbounded accumulators must refuse: plans that ask for anything else."""
+"""The refusal of engines with unbounded accumulators: plans that need anything else."""
 
 from ..errors import TargetError
 from ..planner import Plan
@@ -7,7 +7,7 @@ from ..planner import Plan
 def refuse_narrowing(plan: Plan, subject: str, exact: int) -> None:
     """Raise TargetError unless an unbounded accumulator gives the bits of the plan's target.
 
-    `subject` begins the sentence; `exact` is the width in bits in which the engine itself adds.
+    `subject` begins the sentence; `exact` is the width in bits of the engine's own additions.
     """
     graph, machine = plan.graph, plan.machine
     if machine.rounding != graph.arithmetic.rounding:

@@ -1,10 +1,10 @@
 """PROGRAM: a plan as native operations, one call for a whole sample.
 
 The plan's nodes become operations of `emit`, their tensors places in one arena that is reused by liveness,
-their constants tables as the kernels want them. A layer goes this way only where the plan proves that 32 bits hold its
-exact sums at all its widths; every other step is left to its fallback kernel, between two native stretches. Where sums
-may leave the accumulator's register, a second operation wraps or clamps them, at the end or after every product, and
-counts; it looks only at channels for which there is no proof at the widths of the run.
+their constants tables in the layout of the kernels. A layer runs natively only if the plan proves that 32 bits hold its
+exact sums at all its widths; every other step runs on its fallback kernel, between two native segments. If sums may
+leave the accumulator's register, a second operation wraps or clamps them, at the end or after every product, and
+counts them; it computes only the channels for which there is no proof at the widths of the run.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ __all__ = ["NativeEngine", "Ran", "native", "program_of"]
 
 
 def __getattr__(name: str) -> Any:
-    # imported when asked for: who wants to know which instruction set it would be needs no plan and no NumPy
+    # imported on demand: asking only for the instruction set needs no plan and no NumPy
     if name in __all__:
         from .run import engine
 

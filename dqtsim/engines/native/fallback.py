@@ -1,4 +1,4 @@
-"""The fallback: what has no native form, or no proof for it, is computed by the kernels of the engine `numba`."""
+"""The fallback: the kernels of the engine `numba` compute steps without a native form or without a proof."""
 
 from collections.abc import Mapping
 
@@ -8,9 +8,10 @@ from ...planner import Step
 
 
 def compute(step: Step, inputs: Mapping[str, Array]) -> Outcome:
-    """Return what the kernels of `numba` make of one step's inputs, by role.
+    """Return the outcome of one step by the kernels of `numba`; `inputs` come by role.
 
-    Operators that only move data have one function for every engine. Most plans need no other, and never import Numba.
+    Operators that only move data have one function for every engine. Most plans need no other fallback and never import
+    Numba.
     """
     if step.operator in move.OPERATORS:
         return step.operator.law(step.call, inputs)

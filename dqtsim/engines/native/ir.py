@@ -1,4 +1,4 @@
-"""What all emitters use: records, loops, loads and stores. Values are LLVM IR; addresses are i64."""
+"""Shared parts of all emitters: records, loops, loads and stores. Values are LLVM IR; addresses are i64."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ OPERATION = ir.FunctionType(ir.VoidType(), [I64, I64])
 
 
 class Record:
-    """The names of an operation's words; 'function' and 'chunks' come first in every record."""
+    """The names of an operation's fields; 'function' and 'chunks' come first in every record."""
 
     def __init__(self, *names: str) -> None:
         self.names = ("function", "chunks", *names)
 
     def words(self, **values: int) -> list[int]:
-        """Return the words in order. All names must be given, and no others."""
+        """Return the values of the fields in order. Exactly these names must be given."""
         if set(values) != set(self.names):
             raise ValueError(f"words {sorted(set(values) ^ set(self.names))} are missing or unknown")
         return [values[name] for name in self.names]
@@ -59,7 +59,7 @@ class Emitter:
         return self.load(self.builder.add(words, constant(I64, WORD * record.names.index(name))), I64, 8)
 
     def unpack(self, record: Record, words: Any, *names: str) -> list[Any]:
-        """Return several words of a record."""
+        """Return several fields of a record."""
         return [self.word(record, words, name) for name in names]
 
     def pointer(self, address: Any, kind: Any) -> Any:
@@ -101,7 +101,7 @@ class Emitter:
         b.position_at_end(after)
 
     def leave(self, condition: Any) -> None:
-        """Return from the function where a condition holds."""
+        """Return from the function if a condition is true."""
         with self.builder.if_then(condition):
             self.builder.ret_void()
 
@@ -120,7 +120,7 @@ class Emitter:
         return self.builder.call(function, arguments)
 
     def prefetch(self, address: Any) -> None:
-        """Ask for the cache line at `address`, to be read; any address will do."""
+        """Prefetch the cache line at `address` for reading; the address need not be valid."""
         read, near, data = (constant(I32, value) for value in (0, 3, 1))
         self.call("llvm.prefetch.p0", ir.VoidType(), self.pointer(address, I8), read, near, data)
 

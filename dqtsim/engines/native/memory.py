@@ -1,4 +1,4 @@
-"""Memory of a program: words that say where something lies, the arena of tensors, the constants of all samples.
+"""Memory of a program: places, the arena of tensors, the constants of all samples.
 
 Nothing here is an address of this process: a program names places, and `run` gives them addresses when it is loaded.
 """
@@ -13,9 +13,9 @@ import numpy as np
 from ...graph.model import Array
 
 ALIGNMENT = 64
-# vectors may read past the last byte of a tensor; only those that hold one pixel of 4 bytes also write there
+# vectors may read past the last byte of a tensor; only a vector stored to a pixel of 4 bytes may also write there
 SLACK = 64
-# bytes of a huge page, and of the least that is asked for at once: NumPy wants huge pages from 4 MiB on
+# bytes of a huge page, and the least size of an allocation: NumPy requests huge pages from 4 MiB on
 HUGE = 2 << 20
 SLAB = 16 << 20
 WORD_BYTES = 8
@@ -31,7 +31,7 @@ def rounded(value: int, multiple: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A place in the arena: a buffer by its number, and bytes from its start."""
+    """A place in the arena: the number of a buffer, and bytes from its start."""
 
     buffer: int
     offset: int = 0
@@ -61,9 +61,9 @@ class Function:
 
 
 Address = Spot | Constant
-# what a word of an operation or of a table may be; None is the place of something that is not there
+# the value of a field of an operation or of a table; None is the place of something that does not exist
 Word = Spot | Constant | Function | int | None
-# where a tensor lies whose buffer is yet to be made
+# the place of a tensor whose buffer does not exist yet
 NOWHERE = Spot(-1)
 
 
@@ -78,11 +78,11 @@ def aligned(size: int, to: int = ALIGNMENT) -> Array:
 
 
 class Slabs:
-    """Memory handed out in a row from large pieces that begin at a multiple of HUGE.
+    """Memory allocated one after another from large pieces that begin at a multiple of HUGE.
 
-    NumPy asks the system for huge pages where an array is large, and only memory that is touched is taken. A network
-    then needs a few of them instead of thousands of small pages, whose addresses have to be looked up one by one, and
-    where its tensors lie in the caches no longer depends on which small pages the process happened to get.
+    NumPy requests huge pages for a large array, and only memory that is touched is used. So a network needs a few huge
+    pages instead of thousands of small ones, each with an address to translate. And the position of its tensors in the
+    caches no longer depends on the small pages that the process happened to get.
     """
 
     def __init__(self) -> None:
@@ -131,9 +131,9 @@ class Life:
 
 
 def allocate(lives: Sequence[Life]) -> tuple[tuple[Buffer, ...], int]:
-    """Return every buffer with its offset, so that none that live together overlap, and the bytes of the arena.
+    """Return every buffer with its offset, and the bytes of the arena. Buffers that live together do not overlap.
 
-    The largest first, each at the lowest place that is free all its life.
+    The largest comes first; each is put at the lowest offset that is free during its whole life.
     """
     placed: dict[int, Buffer] = {}
     total = 0
@@ -189,7 +189,7 @@ class Planes:
         return self.start + self.at(0, 0)
 
     def words(self) -> dict[str, Word]:
-        """Return the words by which operations find its pixels, without the border."""
+        """Return the fields by which operations find its pixels, without the border."""
         return {
             "source": self.origin,
             "source_row": self.row,
@@ -199,7 +199,7 @@ class Planes:
         }
 
     def at(self, y: int, x: int) -> int:
-        """Return the offset of a pixel from the first byte; pixels of the border have negative places."""
+        """Return the offset of a pixel from the first byte; y and x of the border may be negative."""
         top, left, _, _ = self.border
         return (top + y) * self.row + (left + x) * self.step
 
@@ -243,7 +243,7 @@ def step_of(channels: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Bytes that kernels read: uint8 (bytes), not to be written."""
+    """Bytes that kernels read: uint8 (bytes), read-only."""
 
     array: Array
 
@@ -264,14 +264,14 @@ class Data:
     __hash__ = None  # type: ignore[assignment]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what was pickled; writing is forbidden again."""
+        """Restore the pickled state; the array is read-only again."""
         state["array"].flags.writeable = False
         self.__dict__.update(state)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Records of words that kernels read: `names` of a record's words, and those of all records in a row."""
+    """Records that kernels read: `names` of a record's fields, and the values of all records one after another."""
 
     names: tuple[str, ...]
     words: tuple[Word, ...]
@@ -292,7 +292,7 @@ Piece = Data | Table
 
 
 class Constants:
-    """Constants of a program that is being made. What is there already is not kept twice."""
+    """Constants of a program that is being made. Equal constants are kept once."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
@@ -300,7 +300,7 @@ class Constants:
         self._slabs = Slabs()
 
     def add(self, array: Array) -> Constant:
-        """Keep a copy of an array, aligned, with SLACK zeros behind; return where it begins."""
+        """Keep a copy of an array, aligned, with SLACK zeros after it; return the place where it begins."""
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         key = sha256(flat.data).digest()
         if key not in self._numbers:
@@ -309,7 +309,7 @@ class Constants:
         return Constant(self._numbers[key])
 
     def keep(self, piece: Piece) -> Piece:
-        """Return a constant of another program, its bytes as `add` keeps them; it has no number here."""
+        """Return a constant of another program, with its bytes stored as `add` stores them; it gets no number here."""
         if isinstance(piece, Table):
             return piece
         kept = self._slabs.copy(piece.array)
@@ -317,7 +317,7 @@ class Constants:
         return Data(kept)
 
     def table(self, names: Sequence[str], words: Sequence[Word]) -> Constant:
-        """Keep a table of words, `names` being those of a record; return where it begins."""
+        """Keep a table of records with the fields `names`; return the place where it begins."""
         made = Table(tuple(names), tuple(words))
         if made not in self._numbers:
             self._numbers[made] = len(self.pieces)

@@ -1,4 +1,4 @@
-"""Which words each operation of a program has, by the name of its native function."""
+"""The fields of each operation of a program, by the name of its native function."""
 
 from collections.abc import Mapping
 
@@ -40,10 +40,10 @@ RECORDS: Mapping[str, Record] = {
     "planes": PLANES,
     "table": TABLE,
 }
-# the first two words of every record, which whoever loads a program gives it
+# the first two fields of every record, which are filled in when a program is loaded
 GIVEN = ("function", "chunks")
 
 
 def words_of(function: str) -> tuple[str, ...]:
-    """Return the names of an operation's words, in order, without GIVEN. Raises KeyError for no operation."""
+    """Return the names of an operation's fields, in order, without GIVEN. Raises KeyError for an unknown function."""
     return RECORDS[function].names[len(GIVEN) :]

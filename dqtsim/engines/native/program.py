@@ -1,7 +1,7 @@
-"""A program: a plan as native operations, and where in memory everything lies.
+"""A program: a plan as native operations, and the places of everything in memory.
 
-It is a value. It says nothing of this process, neither addresses nor which CPU runs it, so that it can be printed,
-compared, pickled, checked, and loaded as often as one likes.
+It is a value. It contains nothing of this process, neither addresses nor the CPU, so it can be printed, compared,
+pickled, checked, and loaded any number of times.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ from .operations import GIVEN, words_of
 
 @dataclass(frozen=True)
 class Operation:
-    """One native operation of the step called `step`: its function, its words by name, and its chunks.
+    """One native operation of the step called `step`: its function, its fields by name, and its number of chunks.
 
     Operations that belong to no step, such as the clearing of flags, have the name "".
     """
@@ -54,10 +54,10 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Report:
-    """What is asked of every sample, in one piece.
+    """The layout of the report of a sample, one piece of memory.
 
-    Two int32 extremes of each of `layers`; for each of `counted`, whose sums may leave their registers, an int64, how
-    many did; if there are layers, REFUSED; then tensors at their offsets, those of widths, `chosen`, at the end.
+    Two int32 extremes for each of `layers`; an int64 overflow count for each of `counted`, whose sums may leave their
+    registers; REFUSED, if there are layers; then tensors at their offsets, last the tensors of widths, `chosen`.
     """
 
     start: Spot
@@ -77,7 +77,7 @@ class Report:
         return np.ascontiguousarray(reports[:, begin : begin + 8 * len(self.counted)]).view(np.int64)
 
     def refused(self, reports: Array) -> tuple[str, Widths] | None:
-        """Return the layer and the widths of the first of reports uint8 (N, bytes) in which no variant was found."""
+        """Return layer and widths of the first of reports uint8 (N, bytes) in which a layer had no variant."""
         begin = 8 * (len(self.layers) + len(self.counted))
         words = reports[:, begin : begin + 8 * len(REFUSED)]
         if not self.layers or not np.count_nonzero(words):
@@ -88,14 +88,13 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A plan as operations for one instruction set; `keep`: every tensor and accumulator stays, nothing is joined.
+    """A plan as operations for one instruction set; `keep`: every tensor and accumulator stays, nothing is fused.
 
     graph, isa: by name. sample: shape of the input (1, ...), uint8. buffers: of the arena, which has `arena_bytes`.
-    places: where each tensor lies in the arena. folded: tensors that depend on constants only. flags: of the layers
-    that run natively, where their extremes lie. overflow_counts: where it is counted how many sums did not fit. sums:
-    accumulators by layer, if they are kept. fused: additions that convolutions do. alone: the operations up to the last
-    layer whose weights are fewer bytes than what it reads and writes; samples of a batch gain nothing from doing these
-    together.
+    places: of the tensors in the arena. folded: tensors that depend on constants only. flags: places of the extremes of
+    the layers that run natively. overflow_counts: places of the overflow counts. sums: accumulators by layer, if they
+    are kept. fused: additions that convolutions compute. alone: the number of operations up to the last layer whose
+    weights are fewer bytes than its inputs and outputs; samples of a batch gain nothing from doing these together.
     """
 
     graph: str
@@ -123,7 +122,7 @@ class Program:
 
     @property
     def segments(self) -> tuple[tuple[Operation, ...] | Fallback, ...]:
-        """Return the operations, those that follow each other without a fallback as one."""
+        """Return the operations; those that follow each other without a fallback are one segment."""
         found: list[list[Operation] | Fallback] = []
         for operation in self.operations:
             if isinstance(operation, Fallback):
@@ -136,17 +135,17 @@ class Program:
 
     @property
     def whole(self) -> bool:
-        """Return whether one native call does it all."""
+        """Return whether one native call runs the whole program."""
         return len(self.segments) == 1 and isinstance(self.segments[0], tuple)
 
     @property
     def record_words(self) -> int:
-        """Return the words of a record; all are as long as the longest."""
+        """Return the number of fields of a record; all records have the length of the longest."""
         natives = [operation for operation in self.operations if isinstance(operation, Operation)]
         return len(GIVEN) + max((len(words_of(operation.function)) for operation in natives), default=0)
 
     def at(self, place: Spot) -> int:
-        """Return the byte of the arena at which a place lies."""
+        """Return the offset of a place in the arena, in bytes."""
         return self.buffers[place.buffer].offset + place.offset
 
     def __eq__(self, other: object) -> bool:
@@ -167,7 +166,7 @@ class Program:
         return "\n".join(_lines(self))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what was pickled, constants in memory that kernels can read as it is."""
+        """Restore the pickled state, with constants in memory that kernels can read."""
         constants = Constants()
         state["constants"] = tuple(constants.keep(piece) for piece in state["constants"])
         self.__dict__.update(state)
@@ -222,7 +221,7 @@ def _operation(program: Program, operation: Operation | Fallback) -> str:
 def _word(program: Program, word: Word) -> str:
     match word:
         case Spot(number, offset):
-            # a program that is not valid shall be printed too
+            # invalid programs can be printed, too
             known = 0 <= number < len(program.buffers)
             return f"arena+{program.at(word) if known else '?'}[{number}+{offset}]"
         case Constant(number, offset):

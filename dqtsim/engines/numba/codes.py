@@ -1,4 +1,4 @@
-"""Operators on codes by the kernels: additions, pools, other grids, tables, decisions (B4-B9)."""
+"""Operators on codes by the kernels: additions, pools, requantization, tables, decisions (B4-B9)."""
 
 from collections.abc import Mapping
 
@@ -64,7 +64,7 @@ def max_pool(call: Call, inputs: Arrays) -> Outcome:
 
 
 def argmax(call: Call, inputs: Arrays) -> Outcome:
-    """Return the place of the greatest entry along the last axis, the lowest on a tie (B7, B8)."""
+    """Return the index of the greatest entry along the last axis, the lowest on a tie (B7, B8)."""
     x = inputs["data"]
     best = np.empty(x.size // x.shape[-1], np.int64)
     decision.argmax(np.ascontiguousarray(x.reshape(-1, x.shape[-1])), best)
@@ -72,7 +72,7 @@ def argmax(call: Call, inputs: Arrays) -> Outcome:
 
 
 def look_up(_call: Call, inputs: Arrays) -> Outcome:
-    """Return what the table has for each code (B9)."""
+    """Return the table's entry for each code (B9)."""
     return Outcome(np.take(inputs["table"], inputs["x"]))
 
 

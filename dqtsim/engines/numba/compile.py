@@ -16,7 +16,7 @@ def kernel(function: F) -> F:
 
 @overload(assert_never)
 def _assert_never(_number: Any) -> Callable[[Any], NoReturn]:
-    """Give kernels `assert_never`: a choice whose number no branch knows stops the run."""
+    """Give kernels `assert_never`: a choice whose number no branch handles stops the run."""
 
     def stop(_number: Any) -> NoReturn:
         raise AssertionError("a kernel was given a number that none of its branches knows")

@@ -30,7 +30,7 @@ def alignment(machine: Machine, row: Row) -> int:
 def register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> tuple[Array, Flags]:
     """Narrow the exact sums `p` (O, M) as the register does at the end of a window (ERROR, WRAP, SATURATE).
 
-    Where the plan has proven that no channel can leave the register, nothing is looked at but the extremes.
+    If the plan has proven that no channel can leave the register, only the extremes are computed.
     """
     machine = call.machine
     lowest, highest = mac.extremes(p)
@@ -39,8 +39,8 @@ def register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> tuple[Ar
         return p, flags
     if p.dtype != np.int64:
         p = p.astype(np.int64)
-    # `narrow` stops at the first sum that ERROR refuses, and leaves it as it is
-    events, where = mac.narrow(p, machine.accumulator_width, of_overflow(machine.overflow))
+    # `narrow` stops at the first sum that ERROR refuses, and does not change it
+    overflows, where = mac.narrow(p, machine.accumulator_width, of_overflow(machine.overflow))
     if where >= 0:
         position, channel = divmod(int(where), p.shape[0])
         at = tuple(int(i) for i in np.unravel_index(position, shape)) if shape else ()
@@ -49,9 +49,9 @@ def register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> tuple[Ar
         case Overflow.ERROR:
             pass
         case Overflow.WRAP:
-            flags.wraps = int(events)
+            flags.wraps = int(overflows)
         case Overflow.SATURATE | Overflow.SATURATE_EACH:
-            flags.saturations = int(events)
+            flags.saturations = int(overflows)
         case _:
             assert_never(machine.overflow)
     return p, flags

@@ -18,7 +18,7 @@ from .compile import kernel
 
 @kernel
 def conv(a: Array, w: Array, strides: tuple[int, int], dilations: tuple[int, int], group: int, out: Array) -> None:
-    """Add exact sums into `out` (O, OH, OW), which arrives as zeros in int32 or int64, whichever is proven wide enough.
+    """Add exact sums into `out` (O, OH, OW), which contains zeros, int32 or int64, whichever is proven wide enough.
 
     `a` int32 (C, H, W): operands with their border; `w` int32 (O, C / group, kernel rows, kernel columns).
     """
@@ -71,14 +71,14 @@ def narrow(p: Array, width: int, overflow: OverflowNumber) -> tuple[int, int]:
     """Put the exact sums `p` int64 (O, M) into registers of `width` bits, in place.
 
     `overflow` is the number of ERROR, WRAP or SATURATE; SATURATE_EACH narrows elsewhere and raises ValueError here.
-    Returns (events, where): how many sums did not fit, and for ERROR the flat index m * O + o of the first of them in
-    the order of positions, else -1.
+    Returns (overflows, where): the number of sums that did not fit; and for ERROR the flat index m * O + o of the first
+    of them in the order of positions, else -1.
     """
     if overflow == SATURATE_EACH:
         raise ValueError("SATURATE_EACH narrows after every product, not at the end of a window")
     outputs, positions = p.shape
     half = 1 << (width - 1)
-    events = 0
+    overflows = 0
     for m in range(positions):
         for o in range(outputs):
             value = p[o, m]
@@ -86,14 +86,14 @@ def narrow(p: Array, width: int, overflow: OverflowNumber) -> tuple[int, int]:
                 continue
             if overflow == ERROR:
                 return 1, m * outputs + o
-            events += 1
+            overflows += 1
             if overflow == WRAP:
                 p[o, m] = ((value + half) & ((half << 1) - 1)) - half
             elif overflow == SATURATE:
                 p[o, m] = half - 1 if value > 0 else -half
             else:
                 assert_never(overflow)
-    return events, -1
+    return overflows, -1
 
 
 @kernel
@@ -118,7 +118,7 @@ def conv_saturate_each(
     taps = kernel_rows * kernel_columns
     highest = (1 << (width - 1)) - 1
     lowest = -highest - 1
-    events = 0
+    overflows = 0
     for o in which:
         first = (o // per_group) * channels
         for y in range(rows):
@@ -137,9 +137,9 @@ def conv_saturate_each(
                     register += w[o, c, ky, kx] * a[first + c, row, column]
                     if register > highest:
                         register = highest
-                        events += 1
+                        overflows += 1
                     elif register < lowest:
                         register = lowest
-                        events += 1
+                        overflows += 1
                 out[o, y, x] = register
-    return events
+    return overflows

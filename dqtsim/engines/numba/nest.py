@@ -29,7 +29,7 @@ def operand_table(z: int, b: int, n: int, rule: Nesting) -> Array:
 
 
 def exponent(b: int, n: int, rule: Nesting) -> int:
-    """Return how many places an operand of width `b` is short of the master steps (A5)."""
+    """Return e such that an operand s of width `b` stands for s * 2^e master steps (A5)."""
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return n - b
@@ -41,9 +41,9 @@ def exponent(b: int, n: int, rule: Nesting) -> int:
 
 @kernel
 def nest_planes(codes: Array, table: Array, top: int, left: int, out: Array) -> None:
-    """Write the operands of `codes` uint8 (C, H, W) into `out` int32 (C, H + pads, W + pads); the border is left alone.
+    """Write the operands of `codes` uint8 (C, H, W) into `out` int32 (C, H + pads, W + pads), but no border.
 
-    `out` arrives as zeros, which is the operand of a padded tap (B1).
+    `out` contains zeros before, which is the operand of a padded tap (B1).
     """
     channels, height, width = codes.shape
     for c in range(channels):

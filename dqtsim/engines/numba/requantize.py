@@ -21,11 +21,11 @@ def shift_right(x: int, s: int, rounding: RoundingNumber) -> int:
     if rounding == TIES_UP:
         return (x + half) >> s
     if rounding == TIES_AWAY:
-        # ties leave zero: round the magnitude and put the sign back
+        # ties go away from zero: round the magnitude and put the sign back
         return (x + half) >> s if x >= 0 else -((half - x) >> s)
     if rounding != TIES_EVEN:
         assert_never(rounding)
-    # half - 1 moves a tie up only when the last kept bit is odd
+    # half - 1 moves a tie up only if the last kept bit is 1
     return (x + half - 1 + ((x >> s) & 1)) >> s
 
 

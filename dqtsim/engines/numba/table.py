@@ -1,7 +1,7 @@
 """The engine `numba`: which kernel computes which operator, and a plan step by step.
 
-Each file says which operators its functions compute. Those that only move data have one function for every engine,
-which their file in `ops` has.
+Each file says which operators its functions compute. Operators that only move data have one function for every engine,
+in their file in `ops`.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ KERNELS: Mapping[tuple[str, str], Kernel] = {
 
 
 def compute(step: Step, inputs: Mapping[str, Array]) -> Outcome:
-    """Return what the kernels make of one step's inputs, by role."""
+    """Return the outcome of one step by the kernels; `inputs` come by role."""
     return KERNELS[step.node.domain, step.node.operator](step.call, inputs)
 
 

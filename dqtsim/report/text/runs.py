@@ -61,12 +61,12 @@ def line(plan: Plan, index: int, result: Result) -> str:
     """Return one picture of a batch on one line."""
     widths = " ".join(widths_text(pair) for pair in result.bits)
     flags = total_flags(result)
-    events = "" if flags is None else f"  saturations {flags.saturations}  wraps {flags.wraps}"
+    counts = "" if flags is None else f"  saturations {flags.saturations}  wraps {flags.wraps}"
     gap = margin(result)
     name = class_name(plan.graph, result.class_index)
     return (
         f"{index:>5}  {name:<12}" + (f"  margin {gap:>8}" if gap is not None else "") + f"  widths {widths}"
-        f"  {giga(result.bitops)}BitOPs{events}"
+        f"  {giga(result.bitops)}BitOPs{counts}"
     )
 
 
@@ -75,10 +75,10 @@ def batch_line(plan: Plan, results: Sequence[Result], *, policy: str, engine: st
     count = len(results)
     flags = [found for found in map(total_flags, results) if found is not None]
     widths = sum(float(average_width(result.bits)) for result in results) / count
-    events = f"{sum(f.saturations for f in flags)} saturations, {sum(f.wraps for f in flags)} wraps, " if flags else ""
+    counts = f"{sum(f.saturations for f in flags)} saturations, {sum(f.wraps for f in flags)} wraps, " if flags else ""
     return (
         f"{count} pictures, {giga(sum(result.bitops for result in results) // count)}BitOPs and {widths:.2f} bits on "
-        f"average, {events}bits {policy}, target {plan.target.name}, engine {engine}, "
+        f"average, {counts}bits {policy}, target {plan.target.name}, engine {engine}, "
         f"{seconds * 1e3 / count:.1f} ms a picture"
     )
 
@@ -108,10 +108,10 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
         table.add_row(layer, widths_text(pair), *seen, *cost, style=style)
     console.print(table)
     flags = total_flags(result)
-    events = f"{flags.saturations} saturations, {flags.wraps} wraps" if flags else "accumulators not visible"
+    counts = f"{flags.saturations} saturations, {flags.wraps} wraps" if flags else "accumulators not visible"
     console.print(
         f"{giga(result.macs)}MACs, {giga(result.bitops)}BitOPs, average width "
-        f"{float(average_width(result.bits)):.2f} bits, {events}"
+        f"{float(average_width(result.bits)):.2f} bits, {counts}"
     )
     console.print(f"bits {policy}, target {plan.target.name}, engine {engine}, {seconds * 1e3:.1f} ms", style="dim")
 

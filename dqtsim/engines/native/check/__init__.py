@@ -1,7 +1,7 @@
-"""Proof before anything runs: whatever a program's operations read or write lies where the program says it may.
+"""Proof before anything runs: a program's operations read and write only inside its buffers and constants.
 
-What an operation touches is stated here once more, from the documentation of its record in `emit` and not from what
-lowering does, so that a mistake of one is found by the other.
+The memory that an operation accesses is stated here a second time, from the documentation of its record in `emit` and
+not from lowering, so that a mistake in one is found by the other.
 """
 
 from .check import check

@@ -1,4 +1,4 @@
-"""The check of a whole program: its buffers, then every operation, then what is read of it afterwards."""
+"""The check of a whole program: its buffers, then every operation, then the tensors and reports that are read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
@@ -13,7 +13,7 @@ from ..program import Fallback, Program
 from . import layers, moves
 from .words import FARTHEST, INT64, Access, ProgramError, Words
 
-# bytes that an arena may have more than its buffers need: their ends are aligned, and there is slack behind all
+# bytes by which an arena may exceed its buffers: their ends are aligned, and there is slack after the last
 ROOM = 256
 FOOTPRINTS: Mapping[str, Callable[[Words], Iterator[Access]]] = {
     "add": moves.add,
@@ -40,11 +40,11 @@ FOOTPRINTS: Mapping[str, Callable[[Words], Iterator[Access]]] = {
 
 
 def check(program: Program) -> None:
-    """Raise ProgramError unless whatever `program` reads and writes lies inside its buffers and constants.
+    """Raise ProgramError unless everything that `program` reads and writes lies inside its buffers and constants.
 
-    Of every operation all chunks are meant, at every pair of widths that it serves. Vectors may read SLACK bytes behind
-    the end of a buffer or a constant; codes of a pixel of 4 bytes are stored with a whole vector, and what is too much
-    of it may lie behind the end of a buffer too.
+    All chunks of every operation are checked, at every pair of widths that it serves. Vectors may read SLACK bytes past
+    the end of a buffer or a constant. Codes of a pixel of 4 bytes are stored with a whole vector, whose rest may lie
+    past the end of a buffer, too.
     """
     isa = named(program.isa)
     if isa is None:
@@ -73,12 +73,12 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 def _has(isa: Isa, function: str) -> bool:
-    """Return whether an instruction set has an operation: some are for matrices or counted bits only."""
+    """Return whether an instruction set has an operation: some need matrices or the counting of bits."""
     return (function != "panels" or isa.matrices is not None) and (function != "bits" or AND in isa.dots)
 
 
 def _check_buffers(program: Program) -> None:
-    """Refuse buffers outside the arena, and two that live together in the same place."""
+    """Refuse buffers outside the arena, and buffers that overlap while both live."""
     rows = [(b.offset, b.size, b.first, b.last) for b in program.buffers]
     needed = max((offset + size + SLACK for offset, size, _, _ in rows), default=0)
     if not needed <= program.arena_bytes <= min(needed + ROOM, FARTHEST):
@@ -99,18 +99,18 @@ def _check_buffers(program: Program) -> None:
 
 
 class _Indices:
-    """Which int64 of the arena are known to be from 0 to below a number, because "argmax" wrote them."""
+    """The int64 of the arena that are known to lie in 0 .. number - 1, because "argmax" wrote them."""
 
     def __init__(self) -> None:
         # (buffer, first byte, last byte) and the number
         self._known: dict[tuple[int, int, int], int] = {}
 
     def forget_all(self) -> None:
-        """Forget everything: somebody else wrote."""
+        """Forget everything, after writes that are not known."""
         self._known.clear()
 
     def forget(self, access: Access) -> None:
-        """Forget what is written over."""
+        """Forget indices that are overwritten."""
         place = access.place
         assert isinstance(place, Spot)
         first, last = place.offset + access.first, place.offset + access.last
@@ -118,7 +118,7 @@ class _Indices:
             del self._known[span]
 
     def follow(self, words: Words) -> None:
-        """Note what an operation makes, and refuse rows of which it is not known that they exist."""
+        """Record the indices that an operation writes; refuse rows whose index has no proven bound."""
         operation = words.operation
         if operation.function == "argmax":
             target, rows = operation.words["target"], words.number_of("rows")
@@ -149,7 +149,7 @@ class _Indices:
 
 
 def _check_fallback(program: Program, number: int, operation: Fallback) -> None:
-    """Refuse a step whose tensors are not there."""
+    """Refuse a step whose tensors do not exist."""
     for name in (*operation.inputs, operation.output):
         if name in program.places:
             _check_place(
@@ -160,7 +160,7 @@ def _check_fallback(program: Program, number: int, operation: Fallback) -> None:
 
 
 def _check_place(program: Program, who: str, name: str, place: Place, number: int | None = None) -> None:
-    """Refuse a tensor outside its buffer, or outside the life of it."""
+    """Refuse a tensor outside its buffer, or outside the buffer's life."""
     start = place.start
     if not isinstance(start, Spot) or not 0 <= start.buffer < len(program.buffers):
         _refuse(f"{who} has '{name}' at {start}; there are {len(program.buffers)} buffers")
@@ -175,7 +175,7 @@ def _check_place(program: Program, who: str, name: str, place: Place, number: in
 
 
 def _check_end(program: Program) -> None:
-    """Refuse tensors and reports that lie elsewhere, tables that name no place here, and a count of operations."""
+    """Refuse tensors and reports at invalid places, tables with invalid places, and a wrong count of operations."""
     tensors = chain(program.places.items(), program.sums.items())
     for name, place in chain(tensors, program.flags.items(), program.overflow_counts.items()):
         _check_place(program, "the program", name, place)

@@ -1,4 +1,4 @@
-"""The inner kernels of layers by their names: how many pixels and channels each computes."""
+"""The inner kernels of layers by their names: the pixels and channels that each computes."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _NAME = re.compile(rf"({SMALL}|{AND}|{XOR}|)({CODES}|{LOGITS}|{DEPTH}|{QUADS})_(
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: which sums it makes, of how many pixels by vectors of `lanes` channels; matrix: by whole matrices."""
+    """A kernel: its kind, its pixels and its vectors of `lanes` channels; matrix: it multiplies whole matrices."""
 
     name: str
     kind: str

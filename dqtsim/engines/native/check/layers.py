@@ -1,4 +1,4 @@
-"""What the operations of layers touch, at every pair of widths: nest, bits, panels, conv, narrow, each."""
+"""The memory that operations of layers access, at every pair of widths: nest, bits, panels, conv, narrow, each."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from .kernels import Kernel, kernels_of
 from .words import INT64, Access, Words, apart, hull
 
 INT32 = 4
-# codes of four pixels that a kernel takes at a time
+# number of pixels whose codes a kernel takes at a time
 FOUR = 4
 PIXEL = 4
 
 
 def _chosen(words: Words) -> Iterator[Access]:
-    """The words CHOICE: two widths, whatever they are, a number for each pair, and where nothing is noted for none."""
+    """The fields CHOICE: two widths of any value, a number for each pair, and the place to write if there is none."""
     words.data("choice", words.place("choice"), WIDTHS * WIDTHS)
     words.number_of("layer", 1, max(1, len(words.program.report.layers)))
     yield Access("widths", words.place("widths"), 0, 2 * INT64)
@@ -34,7 +34,7 @@ def _chosen(words: Words) -> Iterator[Access]:
 
 
 def _variants(words: Words, names: tuple[str, ...]) -> list[tuple[Word, ...]]:
-    """Return the records of an operation that depends on widths; its table names no others."""
+    """Return the variant records of an operation; its table of pairs must not name others."""
     choice = words.data("choice", words.place("choice"), WIDTHS * WIDTHS)
     numbers = choice[choice < ELSEWHERE]
     return words.table("variants", words.word("variants"), names, 1 + int(numbers.max(initial=0)))
@@ -44,7 +44,7 @@ def _variants(words: Words, names: tuple[str, ...]) -> list[tuple[Word, ...]]:
 
 
 def nest(words: Words) -> Iterator[Access]:
-    """The border in place, or everything in a copy; which of them is a matter of the widths."""
+    """The border in place, or everything in a copy, depending on the widths."""
     yield from _chosen(words)
     height, width, step = words.numbers("height", "width", "step", least=1)
     source_row, source_step = words.numbers("source_row", "source_step")
@@ -98,7 +98,7 @@ class _Block:
 
 
 class _Conv:
-    """The words that "conv" and "panels" share."""
+    """The fields that "conv" and "panels" share."""
 
     def __init__(self, words: Words) -> None:
         self.words, self.isa = words, words.isa
@@ -121,7 +121,7 @@ class _Conv:
         self.places = {name: words.optional(name) for name in ("segments", "step_offsets")}
 
     def per_pixel(self, name: str) -> Array:
-        """Return a table of an int64 for each pixel of all tiles."""
+        """Return a table with an int64 for each pixel of all tiles."""
         return self.words.integers(name, self.tiles * self.pixels)
 
     def source(self, direct: int) -> Address:
@@ -144,25 +144,25 @@ class _Conv:
     # ---- taps ----
 
     def gathered(self, source: Address, panels: int) -> Iterator[Access]:
-        """Whole lines of every pixel, side by side in the rows of so many panels."""
+        """Whole lines of every pixel, side by side in the rows of `panels` panels."""
         pairs = self.table("segments", 2 * self.segments).reshape(-1, 2)
         (taken_first, put_first), (taken_last, put_last) = pairs.min(0).tolist(), pairs.max(0).tolist()
         yield Access("taps", source, self.first + taken_first, self.last + taken_last + self.depth)
         yield self._rows(put_first, put_last + self.depth, panels, writes=True)
 
     def _rows(self, first: int, last: int, panels: int, *, writes: bool) -> Access:
-        """Return bytes `first` to `last` of all rows of so many panels."""
+        """Return bytes `first` to `last` of all rows of `panels` panels."""
         if self.panel is None:
             self.words.refuse("has no panel")
         return Access("panel", self.panel, first, (panels * self.pixels - 1) * self.row + last, writes=writes)
 
     def from_panels(self, panels: int) -> Access:
-        """Return what matrices read of panels: a line of each row a step."""
+        """Return the bytes of panels that matrices read: one line of each row per step."""
         steps = self.table("step_offsets", self.steps)
         return self._rows(int(steps.min()), int(steps.max()) + self.depth, panels, writes=False)
 
     def taps(self, kernel: Kernel) -> tuple[int, int]:
-        """Return (first, last) of what a kernel reads of its block's input."""
+        """Return (first, last) of the bytes that a kernel reads of its block's input."""
         if self.matrices == DIRECT:
             # the offsets of the first pixel of each matrix, whose pixels lie `row_bytes` apart
             starts, steps = self.offsets.reshape(-1, self.rows)[:, 0], self.table("step_offsets", self.steps)
@@ -180,7 +180,7 @@ class _Conv:
 
     @property
     def run_steps(self) -> int:
-        """Return the steps of a run; there is one at least."""
+        """Return the steps of a run, at least one."""
         return max(1, -(-self.run // FOUR))
 
     def weights(self, kernel: Kernel) -> int:
@@ -191,7 +191,7 @@ class _Conv:
         return self.segments * steps * INT32 * kernel.channels
 
     def block(self, record: tuple[Word, ...]) -> _Block:
-        """Return a BLOCK record; its kernel is there and fits the layer."""
+        """Return a BLOCK record; its kernel must exist and fit the layer."""
         words, (function, *numbers) = self.words, record
         kernel = kernels_of(self.isa.name).get(function.name) if isinstance(function, Function) else None
         if kernel is None:
@@ -203,7 +203,7 @@ class _Conv:
 
 
 def panels(words: Words) -> Iterator[Access]:
-    """The taps of all tiles, for the operation "conv" behind it."""
+    """The taps of all tiles, for the operation "conv" after it."""
     conv_ = _Conv(words)
     yield from _chosen(words)
     for name in ("target", "sums", "residual", "flags", "target_offsets", "sums_offsets", "residual_offsets"):
@@ -214,7 +214,7 @@ def panels(words: Words) -> Iterator[Access]:
 
 
 def conv(words: Words) -> Iterator[Access]:
-    """Taps, weights and parameters of every block at every pair of widths; then what becomes of its sums."""
+    """Taps, weights and parameters of every block at every pair of widths; then sums and outputs."""
     conv_ = _Conv(words)
     yield from _chosen(words)
     yield Access("flags", words.place("flags"), 0, 2 * INT32, writes=True, align=INT32)
@@ -229,7 +229,7 @@ def conv(words: Words) -> Iterator[Access]:
 
 
 def _inputs(conv_: _Conv, direct: int, blocks: list[_Block]) -> Iterator[Access]:
-    """Yield what a variant reads of its input, or of panels."""
+    """Yield the bytes that a variant reads of its input, or of panels."""
     if conv_.matrices == PANELS:
         panels_ = conv_.words.operation.chunks * conv_.group
         yield from conv_.gathered(conv_.source(direct), panels_)
@@ -290,7 +290,7 @@ def _outputs(conv_: _Conv, blocks: set[tuple[int, Kernel]]) -> Iterator[Access]:
         )
 
 
-# ---- registers that a sum can leave ----
+# ---- registers that can overflow ----
 
 
 def narrow(words: Words) -> Iterator[Access]:
@@ -303,7 +303,7 @@ def narrow(words: Words) -> Iterator[Access]:
 
 
 def each(words: Words) -> Iterator[Access]:
-    """What `narrow` touches, all sums for their extremes, and taps one at a time."""
+    """The memory that `narrow` accesses, all sums for their extremes, and taps one at a time."""
     function, lanes = words.operation.function, words.isa.lanes
     yield from _chosen(words)
     yield _count(words)

@@ -1,4 +1,4 @@
-"""What operations without multiply-accumulates touch."""
+"""The memory that operations without multiply-accumulates access."""
 
 from collections.abc import Iterator
 from math import prod
@@ -7,7 +7,7 @@ from .words import INT64, Access, Words, apart, hull
 
 
 def picture(words: Words) -> Iterator[Access]:
-    """Of the caller's memory all of a sample; of the target every row of pixels."""
+    """The whole sample in the caller's memory; every row of pixels of the target."""
     if words.word("source") is not None:
         words.refuse("takes the sample from a place of its own")
     channels, height, width = words.numbers("channels", "height", "width", least=1)
@@ -46,7 +46,7 @@ def planes(words: Words) -> Iterator[Access]:
 
 
 def table(words: Words) -> Iterator[Access]:
-    """Rows of bytes, and an entry for each of the 256 bytes that there are."""
+    """Rows of bytes, and a table entry for each of the 256 values."""
     rows, size = words.numbers("rows", "row_bytes")
     yield Access("source", words.place("source"), *hull(size, (rows, words.number_of("source_row"))))
     yield _rows(words, "target", rows, size)
@@ -67,7 +67,7 @@ def window(words: Words) -> Iterator[Access]:
     size = words.number_of("channels") // 4 * 4
     words.numbers("stride_y", "stride_x", "kernel_y", "kernel_x", "top", "left")
     if words.operation.function == "max_pool":
-        # whoever asks for the first tap inside divides by them
+        # the search for the first tap inside divides by them
         words.numbers("dilation_y", "dilation_x", least=1)
     row, step = words.numbers("source_row", "source_step")
     apart(words, "source_step", width, step, size)
@@ -88,7 +88,7 @@ def argmax(words: Words) -> Iterator[Access]:
 
 
 def gather_rows(words: Words) -> Iterator[Access]:
-    """Whole rows by their indices, of which `check` knows that they are rows of the source."""
+    """Whole rows by their indices; `check` proves that these are rows of the source."""
     rows, size = words.numbers("rows", "bytes")
     yield Access("source", words.place("source"), 0, words.number_of("source_rows") * size)
     yield Access("indices", words.place("indices"), 0, INT64 * rows)

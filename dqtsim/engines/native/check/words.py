@@ -1,4 +1,4 @@
-"""An operation's words while they are checked: each is taken by what it must be, a number, a place, a table."""
+"""The fields of an operation while they are checked: each is read as what it must be, a number, a place, a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from ..memory import SLACK, Address, Constant, Data, Spot, Table, Word
 from ..operations import words_of
 from ..program import Operation, Program
 
-# no count, size or distance of a program is as large; two of them multiplied fit 64 bits
+# every count, size or distance of a program is smaller; the product of two fits 64 bits
 MOST = 1 << 31
-# nor is an arena or an offset in it
+# every arena, and every offset in it, is smaller
 FARTHEST = 1 << 40
-# more chunks than anybody makes of an operation
+# no operation has so many chunks
 MOST_CHUNKS = 64
-# other numbers are what they are, if they fit a word
+# other numbers may have any value that fits 64 bits
 WORD = 1 << 63
 INT64 = 8
 
 
 class ProgramError(Exception):
-    """A program would touch memory that is not its own, which only a mistake of the engine or a broken copy does."""
+    """A program would access memory that is not its own: a mistake of the engine, or a damaged program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Bytes that an operation touches, by the word that says where: from `first` to before `last`, from `place` on.
+    """Bytes that an operation accesses, named by their field: `first` to before `last`, counted from `place`.
 
-    beyond: how many bytes behind the end of a buffer it may write. align: what the address must be a multiple of.
+    beyond: the number of bytes past the end of a buffer that it may write. align: the address must be a multiple of it.
     """
 
     word: str
@@ -44,7 +44,7 @@ class Access:
 
 
 class Words:
-    """The words of operation `number`, which is of `program`."""
+    """The fields of operation `number` of `program`."""
 
     def __init__(self, program: Program, isa: Isa, number: int, operation: Operation) -> None:
         self.program, self.isa, self.number, self.operation = program, isa, number, operation
@@ -59,46 +59,46 @@ class Words:
             self.refuse(f"has {operation.chunks} chunks; there are 1 to {MOST_CHUNKS}")
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise ProgramError: the rest of a sentence about this operation."""
+        """Raise ProgramError; `what` completes a sentence about this operation."""
         step = f" of '{self.operation.step}'" if self.operation.step else ""
         raise ProgramError(f"operation {self.number}, {self.operation.function}{step}, {what}.")
 
     def word(self, name: str) -> Word:
-        """Return a word, which is then looked at."""
+        """Return a field, which then counts as checked."""
         self._seen.add(name)
         return self.operation.words[name]
 
     def number_of(self, name: str, least: int = 0, most: int = MOST) -> int:
-        """Return a word that is a number from `least` to `most`."""
+        """Return a field that must be a number from `least` to `most`."""
         word = self.word(name)
         if not _is_int(word) or not least <= word <= most:
             self.refuse(f"takes '{name}', a number from {least} to {most}; found {word}")
         return word
 
     def numbers(self, *names: str, least: int = 0) -> list[int]:
-        """Return several words that are numbers."""
+        """Return several fields that must be numbers."""
         return [self.number_of(name, least) for name in names]
 
     def place(self, name: str) -> Address:
-        """Return a word that is a place."""
+        """Return a field that must be a place."""
         word = self.word(name)
         if not isinstance(word, Spot | Constant) or abs(word.offset) > FARTHEST:
             self.refuse(f"takes '{name}', a place in memory; found {word}")
         return word
 
     def optional(self, name: str) -> Address | None:
-        """Return a word that is a place or nothing."""
+        """Return a field that must be a place or nothing."""
         return None if self.word(name) is None else self.place(name)
 
     def finish(self) -> None:
-        """Refuse words that nobody looked at and that are no numbers."""
+        """Refuse fields that were not checked, unless they are numbers."""
         for name in [name for name in self.operation.words if name not in self._seen]:
             self.number_of(name, -WORD, WORD - 1)
 
     # ---- constants ----
 
     def data(self, name: str, place: Word, size: int) -> Array:
-        """Return uint8 (size): bytes of a constant from `place` on, all of which are its own."""
+        """Return uint8 (size): bytes of a constant from `place` on; all must lie inside it."""
         piece = self._piece(name, place)
         if not isinstance(piece, Data) or not isinstance(place, Constant):
             self.refuse(f"takes {name} from {place}, which is a table")
@@ -110,7 +110,7 @@ class Words:
         return piece.array[place.offset : place.offset + size]
 
     def integers(self, name: str, count: int, place: Word = None) -> Array:
-        """Return int64 (count), at least one: a constant that a word, or `place`, says."""
+        """Return int64 (count), at least one: the constant to which a field, or `place`, points."""
         if count < 1:
             self.refuse(f"reads {count} entries of {name}")
         found = self.place(name) if place is None else place
@@ -118,7 +118,7 @@ class Words:
         return array
 
     def table(self, name: str, place: Word, names: Sequence[str], count: int | None = None) -> list[tuple[Word, ...]]:
-        """Return the records of a table, the first `count` of them, which begin where the table does."""
+        """Return the first `count` records of a table; the place must be the beginning of the table."""
         piece = self._piece(name, place)
         if not isinstance(piece, Table) or not isinstance(place, Constant) or place.offset:
             self.refuse(f"takes {name} from {place}, where no table begins")
@@ -136,15 +136,15 @@ class Words:
         return pieces[place.number]
 
     def entry(self, name: str, word: Word, least: int = 0, most: int = MOST) -> int:
-        """Return a word of a table that is a number from `least` to `most`."""
+        """Return a field of a table that must be a number from `least` to `most`."""
         if not _is_int(word) or not least <= word <= most:
             self.refuse(f"takes '{name}' of a table, a number from {least} to {most}; found {word}")
         return word
 
-    # ---- what is touched ----
+    # ---- accesses ----
 
     def allow(self, access: Access) -> None:
-        """Refuse an access that leaves its constant, or its buffer or the life of it."""
+        """Refuse an access outside its constant, or outside its buffer or the buffer's life."""
         place, program = access.place, self.program
         first, last = place.offset + access.first, place.offset + access.last
         does = "writes" if access.writes else "reads"
@@ -187,6 +187,6 @@ def hull(size: int, *counts: tuple[int, int]) -> tuple[int, int]:
 
 
 def apart(words: Words, name: str, count: int, distance: int, size: int) -> None:
-    """Refuse pieces of `size` bytes that lie over one another, and endless loops over none."""
+    """Refuse pieces of `size` bytes that overlap, and endless loops over no pieces."""
     if count > 1 and distance < max(size, 1):
         words.refuse(f"has pieces of {size} bytes {distance} apart, by its word {name}")

@@ -1,6 +1,6 @@
-"""From emitted IR to functions in memory: which instruction set, the compiler, the loader.
+"""From emitted IR to functions in memory: the choice of an instruction set, the compiler, the loader.
 
-llvmlite is imported where it is used, so that asking for this module costs nothing.
+llvmlite is imported where it is used, so that importing this module is fast.
 """
 
 import os
@@ -29,7 +29,7 @@ class Choice:
 
 
 def choose(environment: Mapping[str, str] | None = None, features: Mapping[str, bool] | None = None) -> Choice:
-    """Return the instruction set that DQTSIM_KERNEL asks for, or without it the best that the CPU has.
+    """Return the instruction set that DQTSIM_KERNEL names, or without it the best one that the CPU has.
 
     Without arguments: this process's environment and this CPU's features, by LLVM's names.
     """
@@ -52,7 +52,7 @@ def choose(environment: Mapping[str, str] | None = None, features: Mapping[str, 
 
 
 def missing(isa: "Isa", features: Mapping[str, bool] | None = None) -> list[str]:
-    """Return what a CPU with these `features` lacks for an instruction set: features, or all of its architecture.
+    """Return what a CPU with these `features` lacks for an instruction set: features, or the whole architecture.
 
     features: of a CPU of the instruction set's architecture. Without them: this computer's, which may be another.
     """
@@ -72,7 +72,7 @@ def products(isa: "Isa") -> tuple[str, ...]:
 
 
 def architecture() -> str:
-    """Return what LLVM calls the architecture of this process."""
+    """Return LLVM's name for the architecture of this process."""
     from llvmlite import binding
 
     return str(binding.get_process_triple()).partition("-")[0]
@@ -80,7 +80,7 @@ def architecture() -> str:
 
 @cache
 def host() -> tuple[str, Mapping[str, bool]]:
-    """Return this CPU's name and features as LLVM calls them, but for what the system does not permit."""
+    """Return this CPU's name and features by LLVM's names, without features that the system does not permit."""
     from llvmlite import binding
 
     from ..isa import ISAS
@@ -96,9 +96,9 @@ def host() -> tuple[str, Mapping[str, bool]]:
 
 
 def processor(isa: "Isa") -> tuple[str, str]:
-    """Return for which CPU and features LLVM compiles an instruction set on this computer.
+    """Return the CPU and the features for which LLVM compiles an instruction set on this computer.
 
-    What needs nothing is the same on all computers of an architecture.
+    An instruction set without needs is the same on all computers of an architecture.
     """
     if not isa.needs:
         return "generic", ""
@@ -116,7 +116,7 @@ def compile_module(module: Any, isa: "Isa") -> bytes:
 
 
 def optimized(module: Any, isa: "Isa") -> tuple[Any, Any]:
-    """Return the module after LLVM's passes, and the machine that they were for."""
+    """Return the module after LLVM's passes, and the target machine of these passes."""
     from llvmlite import binding
 
     machine = _target_machine(*processor(isa))

@@ -1,8 +1,8 @@
-"""Compiled functions on disk, so that a process which finds them there loads them in milliseconds and emits nothing.
+"""Compiled functions on disk, so that a process can load them in milliseconds instead of compiling them.
 
 A file is MAGIC, the key (32 bytes), the SHA-256 of the rest, and the rest: the length of the names (4 bytes), the names
-with a line feed between them, and the object code. A file that differs from that in any bit is compiled anew. Where
-nothing can be stored, nothing is, and nobody is told: `state` is for those who ask.
+with a line feed between them, and the object code. If any bit of a file is wrong, its functions are compiled again.
+If nothing can be stored, this is not an error; `state` reports it.
 """
 
 import json
@@ -44,9 +44,9 @@ _ENTRY = re.compile(r"\w+-[0-9a-f]{16}-[0-9a-f]{64}\.kernels")
 
 @dataclass(frozen=True)
 class State:
-    """What the cache holds for one instruction set: entries that can be loaded, and broken ones.
+    """The content of the cache for one instruction set: entries that can be loaded, and broken ones.
 
-    folder is None where the computer has no place for caches. problem: why nothing can be stored, "" if it can.
+    folder is None if the computer has no place for caches. problem: why nothing can be stored, "" if it can.
     """
 
     folder: Path | None
@@ -56,7 +56,7 @@ class State:
 
 
 def fingerprint(places: Iterable[Path]) -> str:
-    """Return a hash of Python sources: files, and all that is under folders; "" if one has nothing to read."""
+    """Return a hash of Python sources: of files and of everything under folders; "" if one of them has no sources."""
     digest = sha256()
     try:
         for place in places:
@@ -74,12 +74,12 @@ def fingerprint(places: Iterable[Path]) -> str:
 
 _NATIVE = Path(__file__).parent.parent
 _PACKAGE = _NATIVE.parent.parent
-# all that the code depends on: what is emitted, for what, how it is compiled, and the numbers of choices
+# everything on which the code depends: emitters, instruction sets, compilation, and the numbers of choices
 _SOURCES = (
     *(_NATIVE / name for name in ("ir.py", "isa", "emit", "compile")),
     *(_PACKAGE / name for name in ("numbers.py", "spec/rules.py")),
 )
-# what this process runs, whatever an editor does to the files while it runs
+# the sources that this process runs, even if the files are edited meanwhile
 _RUNNING = fingerprint(_SOURCES)
 _LIBRARIES: dict[tuple[str, ...], Mapping[str, int]] = {}
 _LOCK = RLock()
@@ -88,8 +88,8 @@ _LOCK = RLock()
 def library(emit: Callable[[Any], None], isa: "Isa", *parts: str) -> Mapping[str, int]:
     """Return the addresses of the functions that `emit` writes into a module of llvmlite.ir, compiled for `isa`.
 
-    `parts` say what the code depends on beside `isa`, the computer and the sources of this package: the same parts
-    stand for the same code. `emit` is called only where neither this process nor the cache has the code.
+    `parts` name everything on which the code depends besides `isa`, the computer and the sources of this package: equal
+    parts mean equal code. `emit` is called only if neither this process nor the cache has the code.
     """
     with _LOCK:
         name = (isa.name, *parts)
@@ -100,7 +100,7 @@ def library(emit: Callable[[Any], None], isa: "Isa", *parts: str) -> Mapping[str
 
 def _loaded(emit: Callable[[Any], None], isa: "Isa", parts: Iterable[str]) -> dict[str, int]:
     place = folder()
-    # without sources (in an archive) or with edited ones, nobody knows of what code a file would be
+    # without sources (in an archive), or with edited ones, it is not known to which code a file belongs
     if place is None or not _RUNNING or fingerprint(_SOURCES) != _RUNNING:
         names, code = _compiled(emit, isa)
     else:
@@ -124,7 +124,7 @@ def _compiled(emit: Callable[[Any], None], isa: "Isa") -> tuple[list[str], bytes
 
 
 def folder(environment: Mapping[str, str] | None = None) -> Path | None:
-    """Return the folder of the cache, which need not exist: DQTSIM_CACHE or where the platform keeps such things."""
+    """Return the folder of the cache, which need not exist: DQTSIM_CACHE or the platform's folder for caches."""
     environment = os.environ if environment is None else environment
     if environment.get(VARIABLE):
         return Path(environment[VARIABLE])
@@ -143,12 +143,12 @@ def folder(environment: Mapping[str, str] | None = None) -> Path | None:
 
 
 def key(isa: "Isa", parts: Iterable[str]) -> bytes:
-    """Return what a file must carry to be used."""
+    """Return the key that a file must have to be used."""
     return sha256(json.dumps([_base(isa), *parts]).encode()).digest()
 
 
 def _base(isa: "Isa") -> str:
-    """Return a hash of all that every library for an instruction set depends on."""
+    """Return a hash of everything on which all libraries of an instruction set depend."""
     import llvmlite
     from llvmlite import binding
 
@@ -162,7 +162,7 @@ def _prefix(isa: "Isa") -> str:
 
 
 def _read(path: Path, expected: bytes) -> tuple[list[str], bytes] | None:
-    """Return names and object code of a file, or None if there is no such file or it is not whole."""
+    """Return names and object code of a file, or None if it does not exist or is damaged."""
     try:
         data = limits.read_bytes(path, limits.LIBRARY_BYTES)
     except OSError:
@@ -170,7 +170,7 @@ def _read(path: Path, expected: bytes) -> tuple[list[str], bytes] | None:
     entry = _entry(data, expected)
     if entry is not None:
         with suppress(OSError):
-            os.utime(path)  # the newest are kept, and what is used is new
+            os.utime(path)  # only the newest files are kept, and a file that is used counts as new
     return entry
 
 
@@ -185,7 +185,7 @@ def _entry(data: bytes, expected: bytes) -> tuple[list[str], bytes] | None:
 
 
 def _write(path: Path, expected: bytes, names: Iterable[str], code: bytes) -> None:
-    """Write aside and rename, so that no process sees half a file; do nothing where it does not work."""
+    """Write aside and rename, so that no process sees half a file; do nothing if that fails."""
     text = "\n".join(names).encode()
     rest = _LENGTH.pack(len(text)) + text + code
     with suppress(OSError):
@@ -201,7 +201,7 @@ def _write(path: Path, expected: bytes, names: Iterable[str], code: bytes) -> No
 
 
 def _tidy(place: Path) -> None:
-    """Delete all but the newest files, and what processes left that were killed while they wrote; nobody else's."""
+    """Delete all but the newest files, and the partial files of killed processes; never other files."""
     with suppress(OSError):
         entries = [path for path in place.glob(f"*{SUFFIX}") if _ours(path)]
         dated = sorted(((path.stat().st_mtime, path) for path in entries), reverse=True)
@@ -212,7 +212,7 @@ def _tidy(place: Path) -> None:
 
 
 def _ours(path: Path) -> bool:
-    """Return whether a file is one of a cache, of any version of it, or the beginning of one that never got a byte."""
+    """Return whether a file belongs to a cache of any version, or is an empty partial file of one."""
     named = _ENTRY.fullmatch(path.name) is not None
     aside = path.name.startswith(_ASIDE) and path.name.endswith(_PART)
     try:
@@ -226,7 +226,7 @@ def _ours(path: Path) -> bool:
 
 
 def state(isa: "Isa") -> State:
-    """Return what the cache holds for an instruction set, and whether it can hold more."""
+    """Return the content of the cache for an instruction set, and whether more can be stored."""
     place = folder()
     if place is None:
         return State(None, 0, 0, "this computer names no folder for caches")

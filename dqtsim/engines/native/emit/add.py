@@ -1,8 +1,8 @@
 """NestedAdd: two master codes with a multiplier each and one shift (B5).
 
-"add" has int64 lanes. "add.narrow" has int32 lanes, for shifts up to 30 and where the sum of both products and half of
-2^shift fits 32 bits for all codes; products alone may leave them. Whoever fills the record proves that. A target may be
-one of the inputs.
+"add" has int64 lanes. "add.narrow" has int32 lanes; it needs a shift of at most 30, and the sum of both products and
+half of 2^shift must fit 32 bits for all codes (single products may wrap). Lowering proves this. The target may be one
+of the inputs.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ ADD = Record(
     "target",
     "target_row",
     "rows",
-    "row_bytes",  # that are computed
+    "row_bytes",  # number of bytes to compute
     "z_a",
     "z_b",
     "z_y",

@@ -1,7 +1,7 @@
 """NestedAveragePool: the sum of q - z over the taps inside the picture, requantized (B6).
 
-The sum of the codes is of int32 lanes, which hold that of 2^24 taps; the zero points are subtracted once, as many as
-there were taps. The product is of int64 lanes.
+The sum of the codes has int32 lanes, which are enough for 2^24 taps; the zero point times the number of taps is
+subtracted once. The product has int64 lanes.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Zeros, where a run's first operation wants them."""
+"""Zeros: the first operation of a run clears counters and flags."""
 
 from typing import Any
 

@@ -22,7 +22,7 @@ def emit_conv(module: Any, isa: Isa) -> str:
     by_blocks = b.icmp_signed("!=", e.word(CONV, words, "by_blocks"), constant(I64, 0))
 
     def part(total: Any, divided: Any, step: int) -> Any:
-        """Where this chunk's share of `total` begins (step 0) or ends (step 1), if `total` is divided at all."""
+        """The beginning (step 0) or end (step 1) of this chunk's share of `total`, or of all of it if not divided."""
         share = b.sdiv(b.mul(total, b.add(chunk, constant(I64, step))), chunks)
         return b.select(divided, share, total if step else constant(I64, 0))
 

@@ -15,7 +15,7 @@ COPY = Record(
     "target_step",
     "rows",
     "columns",
-    "bytes",  # of a column, which are contiguous
+    "bytes",  # contiguous bytes of a column
 )
 
 

@@ -17,7 +17,7 @@ ARGMAX = Record(
 GATHER_ROWS = Record(
     "source",  # contiguous rows of `bytes` bytes
     "source_rows",
-    "indices",  # one int64 per target row; below 0 they count from the end
+    "indices",  # one int64 per target row; negative ones count from the end
     "target",
     "rows",
     "bytes",
@@ -47,7 +47,7 @@ def _argmax(e: Emitter, kind: Any, source: Any, target: Any, first: Any, last: A
         best, largest = e.slot(I64, constant(I64, 0)), e.slot(kind, e.load(row, kind))
         with e.loop(columns, 1) as x:
             value = e.load(b.add(row, b.mul(x, size)), kind)
-            # only a larger one replaces the first of its value
+            # only a larger value replaces an earlier one, so the first wins a tie
             better = b.icmp_signed(">", value, b.load(largest))
             b.store(b.select(better, x, b.load(best)), best)
             b.store(b.select(better, value, b.load(largest)), largest)

@@ -1,4 +1,4 @@
-"""From sums to codes: what an inner kernel does before it stores (B2-B5, B7)."""
+"""The epilogue: from sums to codes, before an inner kernel stores (B2-B5, B7)."""
 
 from typing import Any, assert_never
 
@@ -25,11 +25,11 @@ def emit_tile(
     """Add a kernel `(input, weights, parameters, table offset, channel, words, limits)` to `module`; return its name.
 
     input, weights, parameters: addresses for this block of channels. table offset: bytes from the start of each offset
-    table to this tile. channel: first channel. words: of the CONV record. limits: address of the least and the
+    table to this tile. channel: first channel. words: the CONV record. limits: address of the least and the
     greatest accumulator of every lane so far. LOGITS gives int32 outputs (P << e) + B (B7) instead of codes. DEPTH is
-    depthwise: each channel meets its own weights, int32, one tap a segment. QUADS is depthwise with dot products: a
+    depthwise: each channel has its own weights, int32, one tap a segment. QUADS is depthwise with dot products: a
     segment is four taps with an offset each, and the vectors may have fewer `lanes` than the instruction set's.
-    product: which of the instruction set's dot products; its name comes first.
+    product: which of the instruction set's dot products; it is the prefix of the kernel's name.
     """
     name = f"{product}{kind}_{pixels}x{vectors}" + ("" if lanes is None else f"x{lanes}")
     e = Emitter(module, name, KIND)
@@ -50,7 +50,7 @@ def emit_tile(
 
 
 class EpilogueTile(Tile):
-    """A kernel with its epilogue: from sums to what is stored."""
+    """A kernel with its epilogue: from sums to stored codes or logits."""
 
     def __init__(self, e: Emitter, isa: Isa, rounding: Rounding, pixels: int, vectors: int, lanes: int) -> None:
         super().__init__(e, isa, pixels, vectors, lanes)
@@ -70,15 +70,15 @@ class EpilogueTile(Tile):
         b.position_at_end(end)
 
     def splat32(self, name: str) -> Any:
-        """Return a word of the record in every int32 lane."""
+        """Return a field of the record in every int32 lane."""
         return self.e.splat(self.e.builder.trunc(self.word(name), I32), self.count)
 
     def splat8(self, name: str) -> Any:
-        """Return the low byte of a word of the record in every byte of a packed pixel."""
+        """Return the low byte of a field of the record in every byte of a packed pixel."""
         return self.e.splat(self.e.builder.trunc(self.word(name), I8), 4 * self.count)
 
     def store_packed(self, packing: Packing, *, residual: bool) -> None:
-        """Vectors of a pixel become its bytes in one store; packing saturates, so limits are applied to bytes."""
+        """Store the vectors of a pixel as bytes in one store; packing saturates, so the clip is done on bytes."""
         e, b = self.e, self.e.builder
         places = self.places("target", "target_offsets", 1)
         others = self.places("residual", "residual_offsets", 1) if residual else []
@@ -86,7 +86,7 @@ class EpilogueTile(Tile):
         zero = None if is_folded(self.rounding) else self.splat32("zero")
         addition = Addition(self, packing) if residual else None
         codes: list[list[Any]] = [[] for _ in range(self.pixels)]
-        # a vector of channels for all pixels first: its constants stay in registers, and codes take the place of sums
+        # all pixels of one vector of channels first: its constants stay in registers, and codes replace sums
         for j in range(PACKED):
             constants = self.load_constants(j)
             for i in range(self.pixels):
@@ -99,7 +99,7 @@ class EpilogueTile(Tile):
             e.store(packed, places[i])
 
     def store_codes(self, *, residual: bool) -> None:
-        """Store the codes uint8 of all pixels, vector by vector where the instruction set has no packing."""
+        """Store the codes uint8 of all pixels, vector by vector, if the instruction set has no packing."""
         if self.packing is not None:
             self.store_packed(self.packing, residual=residual)
             return
@@ -150,7 +150,7 @@ class EpilogueTile(Tile):
         return b.shuffle_vector(b.bitcast(even, self.lanes), b.bitcast(odd, self.lanes), mask)
 
     def shift(self, value: Any, s: Any) -> Any:
-        """Return value / 2^s; TIES_UP has its half in R already."""
+        """Return value / 2^s; for TIES_UP, R contains the half already."""
         if is_folded(self.rounding):
             return self.e.builder.ashr(value, s)
         return rounded_shift(self.e, value, s, self.rounding)
@@ -168,10 +168,10 @@ class EpilogueTile(Tile):
 
 
 class Addition:
-    """NestedAdd of a pixel's bytes, woven with the other tensor's so that one instruction multiplies both (B5).
+    """NestedAdd of a pixel's bytes, interleaved with the other tensor's so that one instruction multiplies both (B5).
 
-    A multiplier has 16 bits and no sign, the instruction's 16 have one: each is halved, and the two halves of a sum
-    are added. The halves are words of their own.
+    A multiplier m has 16 unsigned bits, but the instruction takes signed 16 bits. So it multiplies by ⌊m/2⌋ and by
+    ⌈m/2⌉, which are separate fields of the record, and the two sums are added.
     """
 
     def __init__(self, tile: EpilogueTile, packing: Packing) -> None:

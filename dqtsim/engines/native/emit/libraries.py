@@ -1,4 +1,4 @@
-"""All native functions for one instruction set and rounding: which there are, in which library, and their LLVM IR."""
+"""All native functions for one instruction set and rounding: their libraries and their LLVM IR."""
 
 from collections.abc import Collection
 from typing import Any
@@ -19,7 +19,7 @@ _LIBRARIES = {
 
 
 def libraries(products: Collection[str]) -> tuple[str, ...]:
-    """Return the libraries of an instruction set, of whose dot products with names a CPU has `products`."""
+    """Return the libraries of an instruction set; `products` are those of its named dot products that the CPU has."""
     return (MAIN, DEPTHWISE, REGISTERS, *products)
 
 
@@ -93,7 +93,7 @@ def _emit_registers(module: Any, isa: Isa, rounding: Rounding) -> None:
 
 
 def _emit_rest(module: Any, isa: Isa, rounding: Rounding, *, counts: bool, yields: bool) -> None:
-    """Add all other operations, and what runs them."""
+    """Add all other operations, and the functions that run a program."""
     from . import (
         add,
         average_pool,

@@ -1,11 +1,11 @@
 """Convolution by products of whole matrices of bytes, many pixels by channels by taps at once (B1).
 
-The sizes of matrices, their registers and instructions are the instruction set's. Where the pixels of a matrix lie the
-same distance apart, their taps are loaded from the input itself; otherwise they are first gathered into a panel, a row
-of bytes for each pixel. Weights are packed as for vectors, with zeros for the taps that a last matrix has too many, so
-that any byte may stand there. The sums of all pixels and vectors of channels of a block then lie in memory, from where
-a few pixels at a time go through the epilogue of vectors. Sums begin with corr, as they do there, and are exact modulo
-2^32.
+The sizes of matrices, their registers and instructions are defined by the instruction set. If the pixels of a matrix
+lie at equal distances, their taps are loaded from the input itself; otherwise they are first gathered into a panel
+(im2col), a row of bytes for each pixel. Weights are packed as for vectors, with zeros for the unused taps of a last
+matrix, so these bytes of the input may have any value. The sums of all pixels and vectors of channels of a block are
+stored in memory; the epilogue of vectors then takes a few pixels at a time. Sums begin with corr, as for vectors, and
+are exact modulo 2^32.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from ..isa.base import Isa, Matrices
 from .epilogue import EpilogueTile
 from .tile import CONV, KIND, PARAMETER_BYTES, Tile
 
-# pixels that go through the epilogue together: their constants are loaded once for all of them
+# pixels that the epilogue takes together: constants are loaded once for all of them
 TOGETHER = 8
 # the words of a CONV record that matrices need
 WORDS = ("matrices", "panel", "row_bytes", "steps", "step_offsets")
@@ -29,9 +29,9 @@ VECTORS, DIRECT, PANELS, ALL_PANELS = range(4)
 
 
 def emit_out(module: Any, isa: Isa, rounding: Rounding, vectors: int) -> None:
-    """Add the epilogue of TOGETHER pixels of tiles of so many vectors, which all sizes of tiles share.
+    """Add the epilogue of TOGETHER pixels for tiles of `vectors` vectors; tiles of all sizes share it.
 
-    Its arguments are those of a kernel; the input is their sums, and weights are not looked at.
+    Its arguments are those of a kernel; the input is the address of the sums, and weights are not read.
     """
     e = Emitter(module, _out_name(vectors), KIND, private=True)
     b, size = e.builder, 4 * isa.lanes
@@ -51,9 +51,9 @@ def _out_name(vectors: int) -> str:
 
 
 def emit_tile(module: Any, isa: Isa, pixels: int, vectors: int) -> str:
-    """Add the kernel of `pixels` by `vectors` of channels, whose epilogue is there; return its name.
+    """Add the kernel of `pixels` by `vectors` of channels, whose epilogue exists already; return its name.
 
-    Its arguments are those of `epilogue.emit_tile`; where the CONV record says so, the input is the tile's panel.
+    Its arguments are those of `epilogue.emit_tile`; if the CONV record says so, the input is the tile's panel.
     """
     assert isa.matrices is not None
     name = f"tile_{pixels}x{vectors}"
@@ -112,9 +112,9 @@ def _multiply(tile: Tile, matrices: Matrices, sums: Any) -> None:
 def emit_gather(module: Any, matrices: Matrices) -> str:
     """Add `gather(words, table, source, panel)`: the taps of a tile's pixels, one row of the panel each.
 
-    words: of the CONV record, whose segments are here pairs of offsets, from a pixel's first tap and in its row; table:
+    words: the CONV record, whose segments are here pairs of offsets, from a pixel's first tap and in its row; table:
     bytes from the start of the offset table to this tile; source: address of the first tap of output pixel (0, 0).
-    Whole rows of a matrix are copied: what a run has less is read too much, and overwritten by the next run.
+    Whole rows of a matrix are copied: the bytes after the end of a run are overwritten by the next run.
     """
     e = Emitter(module, GATHER_NAME, GATHER)
     words, table, source, panel = e.arguments
@@ -134,7 +134,7 @@ def emit_gather(module: Any, matrices: Matrices) -> str:
 
 
 class Panels:
-    """What the operation "conv" does beside its loops where its kernels may multiply matrices."""
+    """The additional work of the operation "conv" if its kernels may multiply matrices."""
 
     def __init__(self, e: Emitter, words: Any, chunk: Any, pixels: Any, group: Any, matrices: Matrices) -> None:
         b = e.builder
@@ -159,7 +159,7 @@ class Panels:
             gather(e, self.words, source, tile, self.pixels, self.place(tile, start))
 
     def place(self, tile: Any, start: Any) -> Any:
-        """Return the address of a tile's panel; `start` is the first of the tiles that take turns."""
+        """Return the address of a tile's panel; `start` is the first tile of the group that shares weights."""
         b = self.e.builder
         number = b.select(self.own, b.add(self.first, b.sub(tile, start)), tile)
         return b.add(self.panel, b.mul(number, self.bytes))
@@ -169,7 +169,7 @@ class Panels:
         return self.e.builder.select(self.direct, source, self.place(tile, start))
 
     def end(self) -> None:
-        """Give the registers back, so that nobody has to save them."""
+        """Release the registers, so that the system need not save them."""
         with self.e.builder.if_then(self.used):
             self.matrices.end(self.e)
 

@@ -1,13 +1,13 @@
 """Nesting: the activations of one convolution, copied into a padded buffer at the width in use (A1-A5).
 
-A byte u is written for every code q, and zeta is what its consumer subtracts from it: u - zeta is the operand.
+A byte u is written for every code q. Its consumer subtracts zeta from it: u - zeta is the operand.
 
     u    = (min((q + add) >> k, cap) << t) | t
     zeta = min((z + add) >> k, cap) << t
 
-k is how many bits the width drops. For TIES_UP, add is half of 2^k and cap the greatest code; otherwise they are 0 and
-no limit. t is 1 for MIDPOINT with k > 0, whose operands are odd. The border of the buffer is zeta, which stands for the
-operand 0 and then is a byte that no code gives.
+k is the number of dropped bits. For TIES_UP, add is half of 2^k and cap is the greatest code; otherwise add is 0 and
+there is no cap. t is 1 for MIDPOINT with k > 0, whose operands are odd. The border of the buffer is zeta, which stands
+for the operand 0; for t = 1 no code gives this byte.
 """
 
 from typing import Any, assert_never
@@ -35,7 +35,7 @@ NEST = Record(
     "left",
     "bottom",
     "right",
-    "direct",  # 1: at full width the consumer reads around the source, where only the border is then written
+    "direct",  # 1: at full width the consumer reads the source itself, and only the border around it is written
 )
 
 
@@ -81,13 +81,13 @@ def _row(e: Emitter, isa: Isa, nesting: "_Nesting", r: Any, source: Any, target:
         with equal:
             for i, size in pieces(e, b.mul(r.width, r.step), 4 * isa.lanes, 16, 1):
                 nesting.move(b.add(source, i), b.add(target, i), size)
-        # only inputs of at most four channels have pixels of unlike sizes
+        # only inputs of at most four channels have pixels of different sizes
         with unequal, e.loop(r.width) as x:
             nesting.move(b.add(source, b.mul(x, r.source_step)), b.add(target, b.mul(x, r.step)), 4)
 
 
 class _Nesting:
-    """The four numbers of a width and a rule, and what they do to codes."""
+    """The four numbers of a width and a rule, and their application to codes."""
 
     def __init__(self, e: Emitter, width: Any, n: Any, rule: Any) -> None:
         b = e.builder
@@ -109,14 +109,14 @@ class _Nesting:
         self.t = b.zext(middle, I64)
 
     def zeta(self, z: Any) -> Any:
-        """Return what stands for the operand 0, i64."""
+        """Return the byte that stands for the operand 0, as i64."""
         b = self.e.builder
         return b.shl(self.e.least(b.ashr(b.add(z, self.add), self.k), self.cap), self.t)
 
     def move(self, source: Any, target: Any, size: int) -> None:
         """Nest `size` bytes.
 
-        All of it stays within bytes: a sum of TIES_UP that leaves them is one that cap replaces, and so is 255 >> k.
+        Bytes are enough: if a sum of TIES_UP overflows a byte, it saturates, and 255 >> k is at least the cap.
         """
         e, b = self.e, self.e.builder
         kind = vector(I8, size)

@@ -1,9 +1,8 @@
 """One bit by one bit: the activations of a convolution as bits (A1, A2, B1).
 
-At width 1 a code says no more than whether its master code reaches a threshold, and an operand of a weight has two
-values, so that a word holds 32 channels, and counting bits takes the place of multiplying. Pixels are words in the
-order of the channels, the lowest bit first; bits of channels that do not exist are 0. The border is the nested zero
-point, as it is for bytes.
+At width 1 a code says only whether its master code reaches a threshold, and an operand of a weight has two values. So
+a word holds 32 channels, and bits are counted instead of multiplied. A pixel is words in the order of the channels, the
+lowest bit first; bits of channels that do not exist are 0. The border is the nested zero point, as it is for bytes.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from ..ir import I8, I32, I64, Emitter, Record, constant, vector
 from .choice import CHOICE, number_of
 from .rows import fields, share
 
-# channels of a word
+# channels in a word
 CHANNELS = 32
 
 BITS = Record(
@@ -57,7 +56,7 @@ def emit(module: Any) -> str:
             pixel(b.add(target, at), lambda _number: border)
 
     def pixel(target: Any, word: Callable[[Any], Any]) -> None:
-        """Write a pixel; word: which gives the bits of a number."""
+        """Write a pixel; word: gives the bits of the word of a number."""
         with e.loop(final) as number:
             e.store(word(number), b.add(target, b.mul(number, constant(I64, 4))), 4)
         e.store(b.and_(word(final), mask), b.add(target, b.mul(final, constant(I64, 4))), 4)
@@ -73,7 +72,7 @@ def emit(module: Any) -> str:
                     codes = b.add(line, b.mul(x, r.source_step))
 
                     def reached(number: Any, codes: Any = codes) -> Any:
-                        # the last word may read the channels of the next pixel, which it does not keep
+                        # the last word may also read channels of the next pixel; these are masked off
                         at = b.add(codes, b.mul(number, constant(I64, CHANNELS)))
                         loaded = e.load(at, vector(I8, CHANNELS))
                         return b.bitcast(b.icmp_unsigned(">=", loaded, threshold), I32)

@@ -1,15 +1,15 @@
-"""The accumulator register (B1, C2, C3): exact sums that "conv" left behind are wrapped or clamped, and finished anew.
+"""The accumulator register (B1, C2, C3): exact sums stored by "conv" are wrapped or clamped, and become codes again.
 
-Only vectors with a channel that can leave the register are looked at; the codes of all others are there already. Sums
-lie as [pixel][channel], channels in their natural order. The register has 32 - `unused` bits; a sum that it changes is
-an event, and is replaced in memory by what the register holds.
+Only vectors with a channel that can leave the register are computed; the codes of all others are final already. Sums
+are stored as [pixel][channel], channels in their natural order. The register has 32 - `unused` bits. A sum that it
+changes is counted as an overflow, and is replaced in memory by the register value.
 
-    held = P modulo 2^W, or the limit nearest to P
-    y = clamp((held * M + R) >> S, low, high)           "narrow"
-    y = (held << e) + B                                 "narrow_logits"
+    value = P modulo 2^W, or the limit nearest to P
+    y = clamp((value * M + R) >> S, low, high)          "narrow"
+    y = (value << e) + B                                "narrow_logits"
 
 Constants of a vector, all lanes in order: M int32, R int64, S int64; of logits e int32, B int32. R is as in `tile`, and
-so are the proofs: the product is that of what the register can hold.
+so are the proofs: the product is that of the register value.
 """
 
 from typing import Any
@@ -29,14 +29,14 @@ NARROW = Record(
     "target",
     "target_offsets",  # address of int64 per pixel
     "pixels",
-    "events",  # address of the int64 to which the sums that did not fit are added
+    "events",  # address of int64: the number of sums that did not fit is added to it
     "wraps",  # 1 if the register wraps, 0 if it is clamped
-    "unused",  # 32 less its bits
+    "unused",  # 32 less the register's bits
     "zero",  # output zero point, unless it is in R
     "low",
     "high",
 )
-# how many vectors can leave the register, their first channels int64, their constants
+# number of vectors that can leave the register, their first channels int64, their constants
 NARROWED = ("count", "channels", "parameters")
 # bytes of a lane's constants
 CODE_BYTES, LOGIT_BYTES = 20, 8
@@ -45,7 +45,7 @@ CODE_BYTES, LOGIT_BYTES = 20, 8
 def emit(module: Any, isa: Isa, rounding: Rounding, *, logits: bool = False) -> str:
     """Add the operation "narrow" or "narrow_logits" of NARROW records; return its name. Chunks split pixels.
 
-    Where pixels lie closer than a vector of codes there may be one chunk only: a store reaches into the next pixels.
+    If pixels are smaller than a vector of codes, there must be only one chunk: a store overwrites following pixels.
     """
     name = "narrow_logits" if logits else "narrow"
     e = Emitter(module, name)
@@ -56,7 +56,7 @@ def emit(module: Any, isa: Isa, rounding: Rounding, *, logits: bool = False) -> 
     count, channels, parameters = (e.load(b.add(variant, constant(I64, WORD * k)), I64, 8) for k in range(3))
     register = _Register(e, isa, r)
     scale, size = (4, LOGIT_BYTES) if logits else (1, CODE_BYTES)
-    events = e.slot(lanes, constant(lanes, 0))
+    overflows = e.slot(lanes, constant(lanes, 0))
     first, last = share(e, r.chunks, chunk, r.pixels)
     with e.loop(count) as number:
         channel = e.load(b.add(channels, b.mul(number, constant(I64, WORD))), I64, 8)
@@ -67,21 +67,21 @@ def emit(module: Any, isa: Isa, rounding: Rounding, *, logits: bool = False) -> 
         with e.loop(last, first) as pixel:
             place = b.add(sums, b.mul(pixel, r.stride))
             exact = e.load(place, lanes, 4)
-            held = register.of(exact)
-            # a lane of a comparison is -1 where it holds
-            changed = b.sext(b.icmp_signed("!=", held, exact), lanes)
-            b.store(b.sub(b.load(events), changed), events)
-            e.store(held, place, 4)
+            value = register.of(exact)
+            # a lane of a comparison is -1 if it is true
+            changed = b.sext(b.icmp_signed("!=", value, exact), lanes)
+            b.store(b.sub(b.load(overflows), changed), overflows)
+            e.store(value, place, 4)
             offset = e.load(b.add(r.target_offsets, b.mul(pixel, constant(I64, WORD))), I64, 8)
-            e.store(finish.of(held), b.add(target, offset))
-    total = e.call(f"llvm.vector.reduce.add.v{isa.lanes}i32", I32, b.load(events))
+            e.store(finish.of(value), b.add(target, offset))
+    total = e.call(f"llvm.vector.reduce.add.v{isa.lanes}i32", I32, b.load(overflows))
     b.atomic_rmw("add", e.pointer(r.events, I64), b.zext(total, I64), "monotonic")
     e.done()
     return name
 
 
 class _Register:
-    """What the accumulator holds of an exact sum."""
+    """The register value for an exact sum."""
 
     def __init__(self, e: Emitter, isa: Isa, r: Any) -> None:
         b = e.builder
@@ -100,7 +100,7 @@ class _Register:
 
 
 class RegisterToCodes:
-    """From what the register holds to codes (B2-B4); `own`: address of the vector's constants."""
+    """From register values to codes (B2-B4); `own`: address of the vector's constants."""
 
     def __init__(self, e: Emitter, isa: Isa, rounding: Rounding, own: Any, r: Any) -> None:
         b, lanes = e.builder, isa.lanes
@@ -112,11 +112,11 @@ class RegisterToCodes:
         self.shift = e.load(b.add(own, constant(I64, 12 * lanes)), self.wide, 4)
         self.zero, self.low, self.high = (e.splat(b.trunc(x, I32), lanes) for x in (r.zero, r.low, r.high))
 
-    def of(self, held: Any) -> Any:
+    def of(self, value: Any) -> Any:
         """Return the codes uint8 of a vector."""
         e, b = self.e, self.e.builder
-        product = b.add(b.mul(b.sext(held, self.wide), self.multiplier), self.addend)
-        # TIES_UP has its half in the addend already
+        product = b.add(b.mul(b.sext(value, self.wide), self.multiplier), self.addend)
+        # for TIES_UP the addend contains the half already
         shifted = b.ashr(product, self.shift) if self.folded else rounded_shift(e, product, self.shift, self.rounding)
         code = b.trunc(shifted, self.narrow)
         if not self.folded:
@@ -125,7 +125,7 @@ class RegisterToCodes:
 
 
 class RegisterToLogits:
-    """From what the register holds to int32 (B7)."""
+    """From register values to int32 logits (B7)."""
 
     def __init__(self, e: Emitter, isa: Isa, own: Any) -> None:
         lanes = vector(I32, isa.lanes)
@@ -133,7 +133,7 @@ class RegisterToLogits:
         self.exponent = e.load(own, lanes, 4)
         self.bias = e.load(e.builder.add(own, constant(I64, 4 * isa.lanes)), lanes, 4)
 
-    def of(self, held: Any) -> Any:
+    def of(self, value: Any) -> Any:
         """Return the logits of a vector."""
         b = self.e.builder
-        return b.add(b.shl(held, self.exponent), self.bias)
+        return b.add(b.shl(value, self.exponent), self.bias)

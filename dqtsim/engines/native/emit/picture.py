@@ -1,4 +1,4 @@
-"""Pictures: codes of the caller, one plane per channel, into the layout of the kernels."""
+"""Pictures: the caller's codes, one plane per channel, are copied into the layout of the kernels."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from ..isa.base import Isa
 from .rows import fields, fill, pieces, rows_of
 
 PICTURE = Record("source", "channels", "height", "width", "target", "target_row", "step")
-# pictures have no more channels as a rule, and pixels of four bytes then
+# most pictures have at most that many channels, and then pixels of four bytes
 FEW = 4
 
 
 def emit(module: Any, isa: Isa) -> str:
     """Add the operation "picture" of PICTURE records to `module`; return its name. Chunks split rows.
 
-    With at most four channels the bytes of those that do not exist become 0, otherwise they are left alone.
+    With at most four channels the bytes of channels that do not exist become 0, otherwise they are not written.
     """
     e = Emitter(module, "picture")
     b = e.builder

@@ -1,8 +1,8 @@
 """Rounded shifts and what follows them (B4), on integers or on vectors of them.
 
-`half` is what one unit of the result is worth, halved, and `less` one below it; both are 0 where the shift is 0. A
-value's floor after adding `less` differs from its floor after adding `half` for ties only, so the choice between the
-two says where ties go.
+`half` is half a unit of the result, 2^(shift - 1), and `less` is half - 1; both are 0 if the shift is 0. Adding `less`
+instead of `half` before the shift changes the result only for ties, so the choice between the two decides where ties
+go.
 """
 
 from typing import Any, assert_never
@@ -12,7 +12,7 @@ from ..ir import Emitter, constant
 
 
 def is_folded(rounding: Rounding) -> bool:
-    """Return whether a rounding is a plain shift of a sum in which its half, if any, is contained already."""
+    """Return whether rounding is only a shift, because its half (if any) has already been added to the sum."""
     match rounding:
         case Rounding.TIES_UP | Rounding.FLOOR:
             return True
@@ -55,12 +55,12 @@ def _half(b: Any, one: Any, shift: Any) -> tuple[Any, Any]:
 
 
 class CodeEpilogue:
-    """The last steps to a code: shift, zero point, clamp. Words are i64; lanes are of the type `element`."""
+    """The last steps to a code: shift, zero point, clamp. Fields are i64; lanes are of the type `element`."""
 
     def __init__(self, e: Emitter, rounding: Rounding, shift: Any, zero: Any, low: Any, high: Any) -> None:
         b = e.builder
         self.e, self.rounding, self.shift, self.zero = e, rounding, shift, zero
-        # clamped before the zero point is added, so that the addition cannot leave the type
+        # clamped before the zero point is added, so that the addition cannot overflow the type
         self.low, self.high = b.sub(low, zero), b.sub(high, zero)
 
     def of(self, value: Any, narrow: Any) -> Any:

@@ -11,12 +11,12 @@ from ..ir import I8, I64, Emitter, Record, constant
 
 
 def fields(e: Emitter, record: Record, words: Any) -> Any:
-    """Return the words of a record as attributes, i64."""
+    """Return the fields of a record as attributes, i64."""
     return SimpleNamespace(**dict(zip(record.names, e.unpack(record, words, *record.names), strict=True)))
 
 
 def share(e: Emitter, chunks: Any, chunk: Any, total: Any) -> tuple[Any, Any]:
-    """Return the first of `total` rows that belongs to a chunk, and the first that no longer does."""
+    """Return the first of the chunk's rows among `total`, and the first row after them."""
     b = e.builder
     first, last = (b.sdiv(b.mul(total, c), chunks) for c in (chunk, b.add(chunk, constant(I64, 1))))
     return first, last
@@ -31,9 +31,9 @@ def rows_of(e: Emitter, chunks: Any, chunk: Any, total: Any) -> Iterator[Any]:
 
 
 def pieces(e: Emitter, total: Any, *sizes: int) -> Iterator[tuple[Any, int]]:
-    """Emit the body of the for-statement for every piece of 0 .. total - 1, the largest first: where it is, its size.
+    """Emit the body of the for-statement for every piece of 0 .. total - 1, the largest first; yields (offset, size).
 
-    Sizes are powers of two in any order. A rest smaller than the least of them is left out.
+    Sizes are powers of two in any order. A rest smaller than the least size is left out.
     """
     start = constant(I64, 0)
     for size in sorted(set(sizes), reverse=True):

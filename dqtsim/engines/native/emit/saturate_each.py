@@ -1,12 +1,12 @@
-"""A register that clamps after every product (B1, SATURATE_EACH): sums of "conv" are made anew, product by product.
+"""A register that clamps after every product (B1, SATURATE_EACH): the sums are computed again, product by product.
 
-Only vectors with a channel that can leave the register are made anew; the sums and codes of all others are there
+Only vectors with a channel that can leave the register are computed again; the sums and codes of all others are final
 already. For every tap, in the target's order,
 
     total = register + w * (u - zeta);  register = the limit nearest to total
 
-in 32 bits: the register has fewer, and a product has 16. An addition that is clamped is an event. What follows is as in
-`narrow`, but for the extremes: they are those of the registers at the end, so they are taken here, of all channels.
+in 32 bits: the register has fewer, and a product has 16. A clamped addition is counted as an overflow. The rest is as
+in `narrow`, except the extremes: they are those of the registers at the end, so they are taken here, of all channels.
 """
 
 from typing import Any
@@ -32,16 +32,16 @@ EACH = Record(
     "target",
     "target_offsets",  # address of int64 per pixel
     "pixels",
-    "events",  # address of the int64 to which the additions that were clamped are added
+    "events",  # address of int64: the number of clamped additions is added to it
     "flags",  # address of two int32: least and greatest register
     "unused",  # 32 less the register's bits
     "zero",  # output zero point, unless it is in R
     "low",
     "high",
 )
-# whether the input is read where it is, zeta; operands int8 [vectors][taps][lanes]; then as NARROWED
+# whether the input itself is read, zeta; operands int8 [vectors][taps][lanes]; then as NARROWED
 EACHED = ("direct", "zeta", "weights", "count", "channels", "parameters")
-# pixels at a time: a register waits for itself, so others take their turn
+# pixels at a time: each addition waits for the one before, so several pixels are interleaved
 PIXELS = 4
 PLAIN, LOGITS, DEPTH = "each", "each_logits", "each_depth"
 
@@ -49,7 +49,7 @@ PLAIN, LOGITS, DEPTH = "each", "each_logits", "each_depth"
 def emit(module: Any, isa: Isa, rounding: Rounding, kind: str) -> str:
     """Add the operation of EACH records called `kind`; return its name. Chunks split pixels.
 
-    DEPTH is depthwise: each channel meets its own codes. LOGITS has int32 outputs.
+    DEPTH is depthwise: each channel has its own codes. LOGITS has int32 outputs.
     """
     e = Emitter(module, kind)
     b = e.builder
@@ -73,14 +73,14 @@ def emit(module: Any, isa: Isa, rounding: Rounding, kind: str) -> str:
         for begin, end, together in ((first, whole, PIXELS), (whole, last, 1)):
             with e.loop(end, begin, together) as pixel:
                 numbers = [b.add(pixel, constant(I64, i)) for i in range(together)]
-                for number_, held in zip(numbers, sums.of(start, operands, numbers), strict=True):
+                for number_, value in zip(numbers, sums.of(start, operands, numbers), strict=True):
                     at = b.add(b.mul(number_, r.stride), b.mul(channel, constant(I64, 4)))
-                    e.store(held, b.add(r.sums, at), 4)
+                    e.store(value, b.add(r.sums, at), 4)
                     offset = e.load(b.add(r.target_offsets, b.mul(number_, constant(I64, WORD))), I64, 8)
                     place = b.add(b.add(r.target, b.mul(channel, constant(I64, scale))), offset)
-                    e.store(finish.of(held), place)
-    events = e.call(f"llvm.vector.reduce.add.v{isa.lanes}i32", I32, b.load(sums.events))
-    b.atomic_rmw("add", e.pointer(r.events, I64), b.zext(events, I64), "monotonic")
+                    e.store(finish.of(value), place)
+    overflows = e.call(f"llvm.vector.reduce.add.v{isa.lanes}i32", I32, b.load(sums.overflows))
+    b.atomic_rmw("add", e.pointer(r.events, I64), b.zext(overflows, I64), "monotonic")
     _extremes(e, isa, r, first, last)
     e.done()
     return kind
@@ -95,10 +95,10 @@ class _Sums:
         self.lanes = vector(I32, isa.lanes)
         most = b.lshr(constant(I32, (1 << 31) - 1), b.trunc(r.unused, I32))
         self.most, self.least = (e.splat(x, isa.lanes) for x in (most, b.not_(most)))
-        self.events = e.slot(self.lanes, constant(self.lanes, 0))
+        self.overflows = e.slot(self.lanes, constant(self.lanes, 0))
 
     def of(self, source: Any, operands: Any, pixels: list[Any]) -> list[Any]:
-        """Return what the registers hold at the end. operands: address of the vector's weights."""
+        """Return the register values at the end. operands: address of the vector's weights."""
         e, b, r, nothing = self.e, self.e.builder, self.r, constant(self.lanes, 0)
         starts = [b.add(source, e.load(b.add(r.offsets, b.mul(i, constant(I64, WORD))), I64, 8)) for i in pixels]
         registers = [e.slot(self.lanes) for _ in pixels]
@@ -115,11 +115,11 @@ class _Sums:
                 else:
                     code = e.splat(b.zext(e.load(place, I8), I32), self.isa.lanes)
                 total = b.add(b.load(register), b.mul(w, b.sub(code, self.zeta)))
-                held = e.least(e.greatest(total, self.least), self.most)
-                # a lane of a comparison is -1 where it holds
-                clamped = b.sext(b.icmp_signed("!=", held, total), self.lanes)
-                b.store(b.sub(b.load(self.events), clamped), self.events)
-                b.store(held, register)
+                value = e.least(e.greatest(total, self.least), self.most)
+                # a lane of a comparison is -1 if it is true
+                clamped = b.sext(b.icmp_signed("!=", value, total), self.lanes)
+                b.store(b.sub(b.load(self.overflows), clamped), self.overflows)
+                b.store(value, register)
         return [b.load(register) for register in registers]
 
 
@@ -130,9 +130,9 @@ def _extremes(e: Emitter, isa: Isa, r: Any, first: Any, last: Any) -> None:
     with e.loop(last, first) as pixel:
         begin = b.add(r.sums, b.mul(pixel, r.stride))
         with e.loop(r.vectors) as number:
-            held = e.load(b.add(begin, b.mul(number, constant(I64, 4 * isa.lanes))), lanes, 4)
+            value = e.load(b.add(begin, b.mul(number, constant(I64, 4 * isa.lanes))), lanes, 4)
             for place, better in zip(found, (e.least, e.greatest), strict=True):
-                b.store(better(b.load(place), held), place)
+                b.store(better(b.load(place), value), place)
     for k, which in enumerate(("min", "max")):
         extreme = e.call(f"llvm.vector.reduce.s{which}.v{isa.lanes}i32", I32, b.load(found[k]))
         b.atomic_rmw(which, e.pointer(b.add(r.flags, constant(I64, 4 * k)), I32), extreme, "monotonic")

@@ -1,8 +1,8 @@
 """Running a program: one call for all of its operations, by one thread or by several together.
 
-Threads share a program through a ticket and a tally for every operation. Both carry the number of the run in their
-upper half, so nothing has to be reset and a thread that was asleep for a whole run finds its tickets void. A ticket is
-one chunk: whoever holds none is waited for by nobody, so a core that is taken away delays only the chunk that it had.
+Threads share a program through a ticket counter and a tally for every operation. Both have the number of the run in
+their upper half, so nothing has to be reset, and a thread that was asleep for a whole run finds its tickets void. A
+ticket is one chunk. A thread without a ticket is not waited for, so a thread that loses its core delays only its chunk.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from llvmlite import ir
 
 from ..ir import I32, I64, OPERATION, WORD, Emitter, constant
 
-# counters of an operation lie this far apart, each in a cache line of its own
+# distance of the counters of an operation, each in its own cache line
 COUNTER = 64
-# what `many` knows of an arena: the addresses of its program, of the word that says where the sample is, of its report
+# an arena for `many`: the addresses of its program, of the field with the sample's address, and of its report
 ARENA = ("program", "word", "report")
-# how often a waiting thread looks before it offers its core to others
+# how often a waiting thread polls before it yields its core
 LOOKS = 2000
 
 
@@ -38,10 +38,10 @@ def emit_run(module: Any) -> str:
 def emit_many(module: Any) -> str:
     """Add `many(arenas, together, operations, alone, size, samples, source, step, bytes, results)`.
 
-    Samples, at `source` + index * `step`, are taken in turns of `together`, each in an arena of its own: at `arenas`
-    lie so many ARENA. The first `alone` operations are done by one sample after the other; then all samples of a turn
-    do a chunk before anyone does the next, so that what all of them read, its weights, comes from far away only once.
-    `bytes` of every report, a multiple of 8, are copied to `results` + index * `bytes`.
+    Samples, at `source` + index * `step`, are taken in groups of `together`, each in its own arena; at `arenas` there
+    is an ARENA for each. The first `alone` operations are done for one sample after the other. Then all samples of a
+    group do a chunk before any of them does the next chunk, so that its weights are read from memory only once. `bytes`
+    of every report, a multiple of 8, are copied to `results` + index * `bytes`.
     """
     e = Emitter(module, "many", ir.FunctionType(ir.VoidType(), [I64] * 10))
     arenas, together, operations, alone, size, samples, source, step, length, results = e.arguments
@@ -75,11 +75,11 @@ def emit_many(module: Any) -> str:
 
 
 def emit_share(module: Any, pause: Callable[[Emitter], None] | None, *, yields: bool) -> str:
-    """Add `share(program, operations, size, counters, run)`: what one of several threads does in run number `run`.
+    """Add `share(program, operations, size, counters, run)`: the work of one of several threads in run number `run`.
 
     counters: address of two COUNTERs per operation, zeros before the first run. Returns when all operations are done,
-    or when the run is over. pause: what a waiting core is told, if there is such a thing. yields: whether the C library
-    has sched_yield.
+    or when the run is over. pause: the pause instruction of a waiting core, if there is one. yields: whether the C
+    library has sched_yield.
     """
     kind = ir.FunctionType(ir.VoidType(), [I64] * 5)
     e = Emitter(module, "share", kind)
@@ -97,7 +97,7 @@ def emit_share(module: Any, pause: Callable[[Emitter], None] | None, *, yields: 
 
         b.position_at_end(take)
         seen = b.load_atomic(ticket, "acquire", 8)
-        # a ticket of an earlier run counts as 0 of this one; one of a later run ends this thread's part
+        # a ticket of an earlier run counts as 0 of this run; a ticket of a later run ends this thread's part
         mine = b.select(b.icmp_unsigned("<", seen, base), constant(I64, 0), b.sub(seen, base))
         left = b.icmp_unsigned("<", mine, chunks)
         claim = e.function.append_basic_block("claim")
@@ -134,7 +134,7 @@ def emit_share(module: Any, pause: Callable[[Emitter], None] | None, *, yields: 
 
 
 def _count(e: Emitter, tally: Any, base: Any) -> None:
-    """Add one to the tally of this run; only threads that hold a chunk get here, and the run waits for them."""
+    """Add one to the tally of this run; only threads with a chunk do this, and the run waits for them."""
     b = e.builder
     retry, counted = (e.function.append_basic_block(name) for name in ("retry", "counted"))
     b.branch(retry)

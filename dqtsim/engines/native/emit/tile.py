@@ -4,11 +4,11 @@
     y = clamp((P * M + R) >> S, low, high)                          64-bit products of even and of odd lanes
 
 `u` are nested codes uint8 with operand u - zeta, `w` operands int8. M is the multiplier times 2^e, the alignment; R is
-bias * multiplier, to which rounding and output zero point are added where both can be (TIES_UP, FLOOR). With a
-residual, the code y goes on through NestedAdd before it is stored. Constants of a vector of channels, PARAMETER_BYTES
+bias * multiplier, plus rounding and output zero point if these can be added before the shift (TIES_UP, FLOOR). With a
+residual, NestedAdd is applied to the code y before it is stored. Constants of a vector of channels, PARAMETER_BYTES
 per lane: corr and M int32, R of even lanes, R of odd lanes, S of even lanes, S of odd lanes int64.
 
-That no sum leaves 32 bits, no product 64, and no shifted product 32 is proven by whoever fills the tables.
+`proofs`, which makes the tables, proves that no sum exceeds 32 bits, no product 64, and no shifted product 32.
 """
 
 from enum import StrEnum
@@ -43,7 +43,7 @@ CONV = Record(
     "zero",  # output zero point, unless it is in R
     "low",
     "high",
-    "group",  # tiles that share a block of weights while it is in cache
+    "group",  # number of tiles that use a block of weights while it is in the cache
     "by_blocks",  # chunks split blocks of channels, not tiles
     "matrices",  # how matrices find their taps, see `matrix.py`
     "panel",  # address of the panels, if taps are gathered
@@ -67,7 +67,7 @@ KIND = ir.FunctionType(ir.VoidType(), [I64] * 7)
 
 
 class TileKind(StrEnum):
-    """What a kernel does with its sums, or how it makes them; values are what the names of kernels begin with."""
+    """What a kernel does with its sums, or how it computes them; values are the prefixes of kernels' names."""
 
     CODES = "tile"
     LOGITS = "logits"
@@ -76,7 +76,7 @@ class TileKind(StrEnum):
 
     @property
     def depthwise(self) -> bool:
-        """Return whether every channel has taps of its own, each of which (or four) is a segment."""
+        """Return whether every channel has its own taps; a segment is then one tap, or four."""
         match self:
             case TileKind.CODES | TileKind.LOGITS:
                 return False
@@ -90,14 +90,14 @@ CODES, LOGITS, DEPTH, QUADS = TileKind
 
 
 class Tile:
-    """A kernel while it is written: its arguments, and the sums of each pixel and vector once they are made."""
+    """A kernel while it is emitted: its arguments, and later the sums of each pixel and vector."""
 
     def __init__(self, e: Emitter, isa: Isa, pixels: int, vectors: int, lanes: int) -> None:
         self.e, self.isa = e, isa
-        # which of the dot products of `isa`, "" for the one of all layers
+        # which of the dot products of `isa`, "" for the usual one
         self.product = ""
         self.pixels, self.vectors, self.count = pixels, vectors, lanes
-        # how its codes are packed, if they are
+        # how its codes are packed, or None
         self.packing = isa.packing(lanes, vectors)
         self.lanes = vector(I32, lanes)
         self.input, self.weights, self.parameters, self.table, self.channel, self.words, self.limits = e.arguments
@@ -164,7 +164,7 @@ class Tile:
         self.sums = added
 
     def begin_of(self, kind: TileKind, segments: Any, number: Any) -> Any:
-        """Return where a segment begins: how far from the first tap, or with QUADS, whose taps lie apart, its table."""
+        """Return the beginning of a segment: its offset from the first tap, or for QUADS its table of four offsets."""
         e, b = self.e, self.e.builder
         match kind:
             case TileKind.QUADS:
@@ -175,7 +175,7 @@ class Tile:
                 assert_never(kind)
 
     def step_of(self, kind: TileKind, sums: list[list[Any]], pixels: list[Any], at: Any, weights: Any) -> Any:
-        """Return the sums after one step of a segment; `at` is as `begin_of`."""
+        """Return the sums after one step of a segment; `at` is the result of `begin_of`."""
         b = self.e.builder
         match kind:
             case TileKind.CODES | TileKind.LOGITS:
@@ -199,7 +199,7 @@ class Tile:
         product = isa.dots[self.product] if self.product else isa.dot
         operands = [product.weights(e, lanes) for lanes in loaded]
         if isa.ahead:
-            # each line once, and early enough to be there when its step comes; past the end it does nothing
+            # prefetch each cache line once, early enough for its step; past the end this has no effect
             for j in range(self.vectors):
                 e.prefetch(b.add(weights, constant(I64, isa.ahead + j * size)))
         added = []
@@ -226,7 +226,7 @@ class Tile:
     def step_of_quads(self, sums: list[list[Any]], pixels: list[Any], taps: Any, weights: Any) -> list[list[Any]]:
         """Return the sums after four taps of every pixel, each channel with its own weights.
 
-        Bytes of four taps are woven so that each lane has the four of one channel, in the order of the packing.
+        Bytes of four taps are interleaved so that each lane has the four of one channel, in the order of the packing.
         """
         e, b, size = self.e, self.e.builder, 4 * self.count
         offsets = [e.load(b.add(taps, constant(I64, 8 * t)), I64, 8) for t in range(4)]
@@ -241,7 +241,7 @@ class Tile:
         return added
 
     def weave(self, a: Any, other: Any, bits: int, half: int) -> Any:
-        """Return elements of `bits` bits of a and other in turn, of one half of what the packing takes in turn."""
+        """Return elements of `bits` bits of a and other, interleaved: one half of each group that the packing takes."""
         b = self.e.builder
         assert self.packing is not None
         each = 32 * self.packing.in_turn // bits
@@ -256,12 +256,12 @@ class Tile:
         return b.bitcast(woven, self.lanes)
 
     def note_extremes(self) -> None:
-        """Emit the extremes of all sums; the greatest lie behind the least of a whole vector."""
+        """Emit the extremes of all sums; a vector of the greatest follows a vector of the least."""
         e, b = self.e, self.e.builder
         size = 4 * self.count
         second = b.add(self.limits, constant(I64, 4 * self.isa.lanes))
         for place, better in ((self.limits, e.least), (second, e.greatest)):
-            # pairwise, so that no chain of dependent instructions is as long as the tile
+            # pairwise, so that chains of dependent instructions are short
             found = [total for row in self.sums for total in row] + [e.load(place, self.lanes, size)]
             while len(found) > 1:
                 found = [better(*pair) for pair in zip(found[::2], found[1::2], strict=False)] + found[

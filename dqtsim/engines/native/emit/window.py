@@ -1,10 +1,10 @@
-"""Windows over pixels: their words, and the taps that lie inside the picture."""
+"""Windows over pixels: their fields, and the taps that lie inside the picture."""
 
 from typing import Any
 
 from ..ir import I64, Emitter, constant
 
-# the words of every operation that moves a window over pixels
+# the fields of every operation that moves a window over pixels
 WINDOW = (
     "source",  # pixel (0, 0)
     "source_row",
@@ -16,7 +16,7 @@ WINDOW = (
     "target_step",
     "rows",  # of the output
     "columns",
-    "channels",  # bytes of a pixel that are computed, a multiple of 4
+    "channels",  # number of bytes of a pixel to compute, a multiple of 4
     "kernel_y",
     "kernel_x",
     "stride_y",
@@ -27,9 +27,9 @@ WINDOW = (
 
 
 def taps(e: Emitter, start: Any, size: Any, kernel: Any, dilation: Any) -> tuple[Any, Any]:
-    """Return the first tap k with start + k * dilation in 0 .. size - 1, and the first behind them.
+    """Return the first tap k with start + k * dilation in 0 .. size - 1, and the first k after the last such tap.
 
-    There is one at least: a window that sees nothing but padding is no valid operation.
+    There is at least one: a window over padding alone is not a valid operation.
     """
     b = e.builder
     zero, round_up = constant(I64, 0), b.sub(dilation, constant(I64, 1))

@@ -1,6 +1,6 @@
 """Instruction sets of CPUs, one file each, and the one list of them.
 
-To add one, write a file with an `Isa` and put that into ISAS. Nothing outside this folder asks what CPU this is.
+To add one, write a file with an `Isa` and add it to ISAS. Nothing outside this folder depends on the kind of CPU.
 """
 
 from .amx import AMX
@@ -14,7 +14,7 @@ ISAS = (AMX, VNNI512, VNNI256, AVX2, PORTABLE)
 
 
 def named(name: str) -> Isa | None:
-    """Return the instruction set of that name, None where there is none."""
+    """Return the instruction set of that name, None if there is none."""
     return next((isa for isa in ISAS if isa.name == name), None)
 
 

@@ -22,7 +22,7 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 
 def permitted() -> bool:
-    """Return whether the system lets this process use the matrix registers of AMX, which have to be asked for."""
+    """Request the matrix registers of AMX from the system, and return whether this process may use them."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -40,7 +40,7 @@ def _begin(e: Emitter) -> None:
 
 
 def _end(e: Emitter) -> None:
-    """Give the registers back, so that nobody has to save them."""
+    """Release the registers, so that the system need not save them."""
     e.call("llvm.x86.tilerelease", ir.VoidType())
 
 
@@ -57,7 +57,7 @@ def _multiply(e: Emitter, sums: int, taps: int, weights: int) -> None:
 
 
 def _burst(e: Emitter, steps: Any, operand: Any) -> Any:
-    """Multiply matrices of the operand's bytes. The sums begin with 0; a product has those of all others' registers."""
+    """Multiply matrices of the operand's bytes. The sums begin with 0; a register of taps or weights serves several."""
     b, line = e.builder, constant(I64, DEPTH)
     words = ROWS * DEPTH // 4
     place = b.ptrtoint(e.slot(ir.ArrayType(I32, words)), I64)
@@ -88,7 +88,7 @@ AMX = replace(
     needs=((*AVX512, "amx-tile", "amx-int8"),),
     asks={"amx-tile": permitted},
     dots={},
-    # one size and 1, since matrices do most layers
+    # one size and 1, since most layers use matrices
     shapes=dict.fromkeys(VNNI512.shapes, (6, 1)),
     matrices=Matrices(ROWS, DEPTH, (32, 16), SUMS, TAPS, WEIGHTS, _begin, _end, _load, _store, _multiply),
     ahead=0,

@@ -53,7 +53,7 @@ AVX2 = Isa(
     "AVX2, two vpmaddwd of 256 bits",
     architecture=x86.ARCHITECTURE,
     needs=(("avx2",),),
-    # LLVM would make other instructions of the ones that the kernel is written in
+    # with these features LLVM would replace the kernel's instructions by others
     hides=("amx", "avx10", "avx512", "avxvnni"),
     lanes=8,
     registers=16,

@@ -1,8 +1,8 @@
-"""What an instruction set is: all that the engine asks of one, with no CPU's name in it.
+"""The definition of an instruction set: everything that the engine needs of one, without the name of any CPU.
 
 A step of a convolution adds four products to each int32 lane: the lane of `pixels` holds four codes uint8 of one pixel,
-the lane of `weights` four operands int8 of one output channel. The sum is exact modulo 2^32; whoever uses it proves
-that the whole sum fits.
+the lane of `weights` four operands int8 of one output channel. The sum is exact modulo 2^32; `proofs` shows that
+the whole sum fits.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from .peak import Peak
 
 Dot = Callable[[Emitter, Any, Any, Any], Any]
 Prepare = Callable[[Emitter, Any], Any]
-# what the names of kernels begin with that multiply by another dot product than the usual one
+# prefixes of the names of kernels that use another dot product than the usual one
 SMALL, AND, XOR = "small_", "and_", "xor_"
 # vectors of a block whose codes are packed together
 PACKED = 4
@@ -30,9 +30,9 @@ def as_they_are(_e: Emitter, lanes: Any) -> Any:
 class Product:
     """A dot product.
 
-    add: (emitter, accumulators, pixels, weights) -> accumulators. weights, pixels: (emitter, int32 lanes) -> what `add`
-    wants of each; that of weights is kept for all pixels of a tile. needs: features of the CPU beside those of the
-    instruction set.
+    add: (emitter, accumulators, pixels, weights) -> accumulators. weights, pixels: (emitter, int32 lanes) -> the
+    form that `add` takes; that of weights is kept for all pixels of a tile. needs: features of the CPU in addition to
+    those of the instruction set.
     """
 
     add: Dot
@@ -45,10 +45,10 @@ class Product:
 class Packing:
     """Vectors of `lanes` int32 whose codes are packed to bytes, PACKED vectors to one.
 
-    pack: (emitter, PACKED vectors) -> their bytes, numbers below 0 as 0, above 255 as 255. multiply_add: (emitter,
-    int16 lanes, int16 lanes) -> int32 lanes, each the sum of the products of two neighbours; what a fused addition
-    (B5) is made of. in_turn: how many lanes `pack` takes of each vector in turn, a multiple of 4; channels lie in the
-    vectors so that their bytes are in order.
+    pack: (emitter, PACKED vectors) -> their bytes, saturated to 0 .. 255. multiply_add: (emitter, int16 lanes, int16
+    lanes) -> int32 lanes, each the sum of the products of two neighbours; a fused addition (B5) uses it. in_turn: the
+    number of lanes that `pack` takes from each vector in turn, a multiple of 4; channels are ordered in the vectors so
+    that their bytes come out in order.
     """
 
     lanes: int
@@ -74,7 +74,7 @@ class Quads:
 
 @dataclass(frozen=True)
 class Depthwise:
-    """Layers whose channels each have taps of their own.
+    """Depthwise layers: each channel has its own taps.
 
     pixels: of a tile. quads: blocks of four taps a step, the widest vectors first, each with a packing of as many
     lanes; the narrowest have four lanes. Without any, a step is one tap, an int32 product.
@@ -86,11 +86,11 @@ class Depthwise:
 
 @dataclass(frozen=True)
 class Matrices:
-    """Registers that hold whole matrices of bytes, and what multiplies them.
+    """Registers that hold whole matrices of bytes, and their instructions.
 
-    rows: of a matrix, which are pixels, or of weights every four taps. depth: bytes of a row. pixels: sizes of tiles,
-    the largest first, multiples of `rows`. sums, taps, weights: numbers of the registers of each; there are as many
-    sums as pairs of the others. begin, end: (emitter), around all that a thread does with them. load, store: (emitter,
+    rows: of a matrix; a row is a pixel, or in weights four taps. depth: bytes of a row. pixels: sizes of tiles, the
+    largest first, multiples of `rows`. sums, taps, weights: numbers of the registers of each; there is one register of
+    sums for each pair of the others. begin, end: (emitter), before and after a thread uses them. load, store: (emitter,
     register, address, bytes between rows). multiply: (emitter, sums, taps, weights), adds the products of uint8 taps
     and int8 weights to int32 sums.
     """
@@ -112,24 +112,24 @@ class Matrices:
 class Isa:
     """One instruction set.
 
-    name, says: what people call it, and what they are told of it. families: other names in DQTSIM_KERNEL that mean the
-    first of several.
-    architecture: what LLVM calls the computers that have it, by what a triple begins with; none for all computers.
-    needs: features of the CPU, alternatives of which one is enough; none for all CPUs, for none of which in particular
-    it is then compiled. asks: features that the system lets a process use only when it asks: how to ask.
-    hides: features that LLVM is not told of, by what their names begin with. attributes: of all functions, for LLVM.
+    name, says: its name, and its description for users.
+    families: other names in DQTSIM_KERNEL, each of which means the first usable one of several instruction sets.
+    architecture: the beginning of LLVM's triple for computers that have it; none for all computers.
+    needs: alternative sets of CPU features, of which one is enough; none for all CPUs, and then the code is not
+    compiled for a particular CPU. asks: features that a process may use only after a request to the system: the
+    request. hides: prefixes of features that are switched off for LLVM. attributes: of all functions, for LLVM.
     lanes, registers: int32 in a vector, and vectors that fit the registers.
-    dot: the usual dot product. dots: others, faster and for some layers only, by what the names of their kernels begin
-    with. SMALL is exact where the products of a lane's bytes 0 and 1, and those of its bytes 2 and 3, have a sum that
-    fits int16. AND and XOR are for operands of one bit, 32 in a lane.
-    shapes: sums that a tile may keep in registers: for each number of vectors of channels, how many pixels, the sizes
-    that are tried first before the others; one pixel is always among them.
+    dot: the usual dot product. dots: others, faster and for some layers only, by the prefix of their kernels' names.
+    SMALL is exact if the products of a lane's bytes 0 and 1, and those of its bytes 2 and 3, have a sum that fits
+    int16. AND and XOR are for operands of one bit, 32 in a lane.
+    shapes: sums that a tile may keep in registers: for each number of vectors of channels the numbers of pixels, in the
+    order in which they are tried; one pixel is always among them.
     packings: vectors whose codes are packed to bytes, the widest first, which have `lanes`; none if it cannot pack.
-    matrices: convolutions multiply whole matrices, see `emit/matrix.py`; the rest is done by vectors.
-    ahead: how many bytes ahead weights are asked for, 0 where the caches keep up. pause: (emitter), what a waiting
-    core is told. peak: its widest dot product as `bench` times it.
+    matrices: convolutions multiply whole matrices, see `emit/matrix.py`; vectors do the rest.
+    ahead: the distance in bytes of prefetches of weights, 0 for no prefetches. pause: (emitter), the pause instruction
+    of a waiting core. peak: its widest dot product as `bench` times it.
 
-    Raises ValueError where these do not fit together.
+    Raises ValueError if these do not fit together.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Isa:
     pause: Callable[[Emitter], None] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no kernels can be made of."""
+        """Refuse an instruction set for which no kernels can be emitted."""
         packed = [packing.lanes for packing in self.packings]
         quads = [each.lanes for each in self.depthwise.quads]
         # the sums of a tile, and its weights
@@ -186,7 +186,7 @@ class Isa:
         return bool(self.packings)
 
     def packing(self, lanes: int, vectors: int) -> Packing | None:
-        """Return how a block of so many vectors of `lanes` is packed, None where its vectors are stored one by one."""
+        """Return how a block of so many vectors of `lanes` is packed, None if its vectors are stored one by one."""
         if vectors != PACKED:
             return None
         return next((packing for packing in self.packings if packing.lanes == lanes), None)
@@ -203,7 +203,7 @@ def bits_of_both(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> An
 
 
 def bits_of_one(e: Emitter, accumulators: Any, pixels: Any, weights: Any) -> Any:
-    """Operands are 1 where a bit of `weights` is set, else -1; accumulators hold how many are set in all `weights`.
+    """Operands are 1 if a bit of `weights` is set, else -1; accumulators begin with the set bits of all `weights`.
 
     A product is then w - (u xor w), and a bit that is 0 in both adds nothing.
     """

@@ -1,6 +1,6 @@
 """The widest dot product of an instruction set, as `bench` times it: a loop over accumulators that stay in registers.
 
-Every step multiplies an accumulator's own bits, so that no compiler can take the product out of the loop.
+Every step multiplies an accumulator's own bits, so that a compiler cannot move the product out of the loop.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ Step = Callable[[Emitter, Any, Any], Any]
 class Peak:
     """A burst of multiply-accumulates.
 
-    instruction: what the peak is of. lanes: int32 in an accumulator. macs: products of one step into one accumulator.
+    instruction: its name. lanes: int32 in an accumulator. macs: products of one step into one accumulator.
     accumulators: how many there are. burst: (emitter, steps, operand) -> the sum of all lanes of all accumulators,
-    int32 and wrapped, after so many steps of each; the int32 operand, no byte of which is 0, is in every lane of the
+    int32 and wrapped, after `steps` steps of each; the int32 operand, no byte of which is 0, is in every lane of the
     other factor. Accumulator k starts with k + 1 in every lane, or all of them with 0.
     """
 

@@ -53,7 +53,7 @@ VNNI512 = Isa(
     families=("vnni",),
     architecture=x86.ARCHITECTURE,
     needs=(AVX512,),
-    # LLVM halves vectors of 512 bits where it takes a CPU to be faster so
+    # LLVM splits vectors of 512 bits for CPUs that it expects to be faster with 256
     attributes={"prefer-vector-width": "512", "min-legal-vector-width": "512"},
     lanes=16,
     registers=32,

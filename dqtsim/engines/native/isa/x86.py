@@ -1,4 +1,4 @@
-"""What the instruction sets of x86-64 share."""
+"""Shared parts of the instruction sets of x86-64."""
 
 from typing import Any
 

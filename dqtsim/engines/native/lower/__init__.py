@@ -1,1 +1,1 @@
-"""From a plan to a program: which operations compute each step, and where its tensors lie."""
+"""From a plan to a program: the operations of each step, and the places of its tensors."""

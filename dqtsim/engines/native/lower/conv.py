@@ -39,7 +39,7 @@ class Convolution:
 
 
 def conv(known: Known, step: Step) -> Emit | None:
-    """Lower NestedConv; a NestedAdd that only takes its output goes with it."""
+    """Lower NestedConv; a NestedAdd that is its only reader may be fused."""
     place = known.planes(step.node.operand("x"))
     if place is None or step.call.machine.n > 8:
         return None
@@ -49,7 +49,7 @@ def conv(known: Known, step: Step) -> Emit | None:
     group, outputs = step.node.integer("group"), step.call.type.shape[1]
     depth = group == place.channels == outputs and group > 4
     kind = (QUADS if known.isa.depthwise.quads else DEPTH) if depth else CODES
-    # codes of sums that a register has yet to change are added to nothing
+    # codes whose sums the register may still change must not be added yet
     residual = None if can_overflow(step) else residual_of(known, step)
     found = Convolution(step, place, variants, kind, counts_bits(known, step, place), residual)
     return partial(_conv, found=found)
@@ -70,7 +70,7 @@ def _conv(state: Lowering, *, found: Convolution) -> None:
 
 
 def _parts(state: Lowering, found: Convolution) -> list[Part]:
-    """Append what makes a convolution's inputs; return the layer by codes and by bits."""
+    """Append the operations that make a convolution's inputs; return its parts, by codes and by bits."""
     step, place, variants = found.step, found.place, found.variants
     node, kernel = step.node, state.operand(step, "w").shape[2:]
     pads, stride, dilation = node.integers("pads"), node.pair("strides"), node.pair("dilations")

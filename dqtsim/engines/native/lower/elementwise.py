@@ -1,4 +1,4 @@
-"""Operators that take a code at a time: additions, other grids, tables (B4, B5, B9)."""
+"""Operators that take a code at a time: additions, requantization, tables (B4, B5, B9)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,7 +11,7 @@ from ..memory import Planes
 from ..proofs import tables
 from .state import Emit, Handler, Known, Lowering, spread
 
-# bytes that are worth a chunk
+# the least number of bytes in a chunk
 CHUNK_BYTES = 1 << 16
 MOST_CHUNKS = 8
 
@@ -64,7 +64,7 @@ def table(known: Known, step: Step) -> Emit | None:
     if step.node.operand("x") not in known.places:
         return None
     given = known.known(step.node.operand("table"))
-    # a byte that no code of less than 8 bits has may lie between pixels; whatever it becomes, nobody reads it
+    # bytes between pixels may be larger than codes of less than 8 bits; their results are never read
     return partial(_look_up, step=step, codes=np.pad(given, (0, 256 - given.size)))
 
 
@@ -92,7 +92,7 @@ def _look_up(state: Lowering, *, step: Step, codes: Array) -> None:
 
 
 def _requantized(known: Known, step: Step) -> Array:
-    """Return uint8 [256]: what becomes of each code."""
+    """Return uint8 [256]: the result for each code."""
     z_x, z_y, m, s = known.scalars(step, "x_zero_point", "y_zero_point", "multiplier", "shift")
     low, high = step.node.integer("low"), step.node.integer("high")
     codes = [z_y + tables.divided((q - z_x) * m, s, step.call.machine.rounding) for q in range(256)]

@@ -1,4 +1,4 @@
-"""The geometry of a layer: which bytes its pixels and taps are."""
+"""The geometry of a layer: the bytes of its pixels and taps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from .tiles import by_matrices, distance, tile_of, whole_tiles
 
 @dataclass(frozen=True)
 class Source:
-    """Where a layer finds its taps: `first` tap of output (0, 0), in the tensor itself and in nested codes."""
+    """The place of a layer's taps: the first tap of output (0, 0), in the tensor itself and in nested codes."""
 
     direct: Address | None
     nested: Address | None
@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Dense:
-    """How grouped weights become rows over all taps: zeros where a group does not look."""
+    """Grouped weights as rows over all taps, with zeros for the taps of other groups."""
 
     group: int
     channels: int
@@ -58,7 +58,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Part:
-    """A layer at those of its widths that `variants` has; `counted`: it counts bits instead of multiplying."""
+    """A layer at the widths in `variants`; `counted`: it counts bits instead of multiplying."""
 
     shape: Shape
     source: Source
@@ -68,11 +68,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the pixels and channels of a layer are divided.
+    """The division of a layer's pixels and channels.
 
-    order: int64 (tiles, pixels of a tile), which pixel each place of a tile holds. blocks: of channels. matrices: what
-    multiplies them, None for vectors; the pixels of one lie `apart` bytes from one another, or 0 where that is not one
-    number.
+    order: int64 (tiles, pixels of a tile), the pixel at each position of a tile. blocks: of channels. matrices: the
+    matrix instructions that multiply them, None for vectors; the pixels of one matrix lie `apart` bytes apart, 0 if
+    distances differ.
     """
 
     order: Array
@@ -96,7 +96,7 @@ class Tiling:
         return sum(len(block.order) for block in self.blocks)
 
     def filled(self, parts: Sequence[Part]) -> Sequence[Part]:
-        """Return parts whose runs, where matrices read them where they are, are filled up to whole matrices."""
+        """Return the parts; if matrices read the input directly, their runs are filled up to whole matrices."""
         if not self.apart or self.matrices is None:
             return parts
         return [
@@ -118,7 +118,7 @@ def tiling_of(isa: Isa, shape: Shape, kind: str) -> Tiling:
 def taps_of(
     place: Planes, kernel: Sequence[int], dilation: tuple[int, int], *, kind: str = CODES
 ) -> tuple[Array, Array]:
-    """Return (segments, runs): rows of taps are one run where pixels lie side by side without gaps between channels.
+    """Return (segments, runs): a row of taps is one run if pixels lie side by side without gaps between channels.
 
     Depthwise, there are no runs; each tap is a segment, or four taps are, the last one repeated.
     """

@@ -1,4 +1,4 @@
-"""What all layers that multiply and accumulate have in common: tiles, weights, the operations "conv" (B1-B4, B7)."""
+"""The common parts of all layers that multiply and accumulate: tiles, weights, operations "conv" (B1-B4, B7)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .saturate_each import each
 from .state import END, Lowering, spread
 from .tiles import apart, grouping
 
-# one chunk is worth at least so many multiply-accumulates
+# the least number of multiply-accumulates in a chunk
 CHUNK_MACS = 1_000_000
 MOST_CHUNKS = 16
 NO_RESIDUAL: Mapping[str, Word] = {
@@ -32,10 +32,10 @@ NO_RESIDUAL: Mapping[str, Word] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose geometry is known, in one or two parts that serve different widths.
+    """A layer whose geometry is known, in one or two parts for different widths.
 
     places, others: offsets int64 of the output pixels in the target, and in the other operand of an addition. words:
-    those of its epilogue, which all its operations share.
+    the fields of its epilogue, which all its operations share.
     """
 
     step: Step
@@ -53,17 +53,17 @@ class Layer:
 
     @property
     def depthwise(self) -> bool:
-        """Return whether each channel has taps of its own."""
+        """Return whether each channel has its own taps."""
         return self.kind in (DEPTH, QUADS)
 
     @property
     def by_product(self) -> bool:
-        """Return whether its register clamps after every product, and can."""
+        """Return whether its register clamps after every product and can overflow."""
         return clamps_products(self.step)
 
 
 def layer(state: Lowering, made: Layer) -> None:
-    """Append the operations of a layer: "conv" for each of its parts, then what its register asks for."""
+    """Append the operations of a layer: "conv" for each of its parts, then those of its register."""
     step = made.step
     tiling = tiling_of(state.isa, made.parts[0].shape, made.kind)
     parts = tiling.filled(made.parts)
@@ -81,7 +81,7 @@ def layer(state: Lowering, made: Layer) -> None:
 
 
 def _room_for_sums(state: Lowering, made: Layer, tiling: Tiling) -> Spot | None:
-    """Return where the exact sums of a layer lie, if anybody wants them."""
+    """Return the place of the exact sums of a layer, if they are needed."""
     pixels, name = len(made.places), made.step.node.name
     if not state.keep and not can_overflow(made.step):
         return None
@@ -92,7 +92,7 @@ def _room_for_sums(state: Lowering, made: Layer, tiling: Tiling) -> Spot | None:
 
 
 def _part(state: Lowering, made: Layer, tiling: Tiling, part: Part, sums: Spot | None) -> None:
-    """Append the operation "conv" of a part, and before it "panels" where chunks share them."""
+    """Append the operation "conv" of a part, and before it "panels" if chunks share panels."""
     step, node, memory = made.step, made.step.node, state.memory
     pixels, channels, tiles, blocks = len(made.places), tiling.channels, tiling.tiles, tiling.blocks
 
@@ -121,7 +121,7 @@ def _part(state: Lowering, made: Layer, tiling: Tiling, part: Part, sums: Spot |
         residual_offsets=None if made.others is None else to_tiles(made.others),
         sums=sums,
         sums_offsets=None if sums is None else to_tiles(np.arange(pixels, dtype=np.int64) * channels * 4),
-        # registers that clamp after each product have extremes of their own
+        # for registers that clamp after each product, "each" takes the extremes
         flags=state.room(8) if made.by_product else state.flags[node.name].start,
         zero=0 if made.logits else state.scalar(step, "y_zero_point"),
         group=group,
@@ -132,13 +132,13 @@ def _part(state: Lowering, made: Layer, tiling: Tiling, part: Part, sums: Spot |
     if geometry["matrices"] == matrix.ALL_PANELS:
         state.add("panels", min(chunks, tiles), **whole)
     state.add("conv", chunks, **whole)
-    # about as many codes come in as go out
+    # about as many codes are read as are written
     if weights_bytes < 2 * pixels * channels:
         state.alone = state.now
 
 
 def _records(state: Lowering, made: Layer, tiling: Tiling, part: Part, packed: Mapping[int, Packed]) -> list[Word]:
-    """Return the words of the VARIANT records of a part."""
+    """Return the fields of the VARIANT records of a part."""
     machine = made.step.call.machine
     z_x = state.scalar(made.step, "x_zero_point")
     records: list[Word] = []
@@ -162,7 +162,7 @@ def _bias(state: Lowering, made: Layer, pair: Widths) -> Array:
 
 
 def _taps(state: Lowering, made: Layer, tiling: Tiling, part: Part, panels: int) -> dict[str, Word]:
-    """Return the words that say where the kernels of a part find its taps."""
+    """Return the fields by which the kernels of a part find its taps."""
     found: dict[str, Word] = {
         **dict.fromkeys(matrix.WORDS, 0),
         "panel": None,

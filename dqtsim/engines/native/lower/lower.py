@@ -11,7 +11,8 @@ from . import conv, dense, elementwise, moves, pools
 from .report import place_flags, report, widths_asked
 from .state import Handler, Lowering
 
-# each looks whether a step has a native form, changing nothing, and returns what emits it; its file says for whom
+# each checks without side effects whether a step has a native form, and returns the function that emits it; its file
+# says for which operators
 HANDLERS: Mapping[str, Handler] = {
     **conv.HANDLERS,
     **dense.HANDLERS,
@@ -49,12 +50,12 @@ def lower(plan: Plan, isa: Isa, *, keep: bool = False) -> Program:
 
 
 def _picture(state: Lowering, name: str) -> None:
-    """Make a place for the input; pictures of codes are put into it by an operation."""
+    """Make a place for the input; an operation copies pictures of codes into it."""
     place = state.new_place(name)
     if isinstance(place, Planes):
         state.add(
             "picture",
-            # where the sample lies, which is known when it runs
+            # the address of the sample, which is known only at run time
             source=None,
             channels=place.channels,
             height=place.height,

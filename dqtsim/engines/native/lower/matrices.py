@@ -1,4 +1,4 @@
-"""Where the kernels that multiply whole matrices find their taps."""
+"""The taps of kernels that multiply whole matrices."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from .tiles import panel_row
 def words_of_matrices(
     state: Lowering, shape: Shape, source: Source, tiling: Tiling, depth: int, panels: int
 ) -> dict[str, Word]:
-    """Return the words that say where matrices find their taps.
+    """Return the fields by which matrices find their taps.
 
     depth: bytes of a row of a matrix. panels: how many tiles are gathered at a time, 0 for all of them.
     """

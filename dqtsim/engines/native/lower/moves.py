@@ -1,4 +1,4 @@
-"""Operators that only move tensors, or say where they lie, and decisions (B7, B8)."""
+"""Operators that only move data or change shapes, and decisions (B7, B8)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,7 +11,7 @@ from .state import Emit, Handler, Known, Lowering
 
 
 def reshape(known: Known, step: Step) -> Emit | None:
-    """Lower Flatten, Reshape and Identity: nothing to do, unless pixels have to be put in the order of the law."""
+    """Lower Flatten, Reshape and Identity: nothing to do, unless pixels must be put into the order of the law."""
     name, kind = step.node.outputs[0], step.call.type
     source = known.places.get(step.node.source)
     if source is None or any(i in known.places for i in step.node.inputs if i != step.node.source):
@@ -51,7 +51,7 @@ def _argmax(state: Lowering, *, step: Step, source: Flat) -> None:
 
 
 def gather(known: Known, step: Step) -> Emit | None:
-    """Lower Gather along the first axis: a row that is known beforehand is where it is."""
+    """Lower Gather along the first axis: a row with a constant index is used in place."""
     data, indices = step.node.operand("data"), step.node.operand("indices")
     if step.node.integer("axis") or not known.exists(data) or step.call.type.dtype == "uint8":
         return None

@@ -1,4 +1,4 @@
-"""Nesting of a layer's input, and which of a layer's variants an operation serves (A1-A5)."""
+"""Nesting of a layer's input, and the variants of a layer that an operation serves (A1-A5)."""
 
 from ....numbers import of_nesting
 from ....planner import Step
@@ -8,7 +8,7 @@ from .state import Lowering, spread
 
 
 def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Word]:
-    """Return the words CHOICE of an operation of a layer that serves those of its widths that `variants` has."""
+    """Return the fields CHOICE of an operation of a layer that serves the widths in `variants`."""
     return {
         "widths": state.place_of(step.node.operand("widths")).start,
         "choice": state.memory.add(choices(step.call.bounds, variants)),
@@ -18,7 +18,7 @@ def choose(state: Lowering, step: Step, variants: Variants) -> dict[str, Word]:
 
 
 def nest(state: Lowering, step: Step, place: Planes, variants: Variants, *, padded: bool) -> Address | None:
-    """Append the nesting of an input where widths that `variants` has need it; return where the copy begins, if any."""
+    """Append the nesting of an input if widths in `variants` need it; return the place of the copy, if any."""
     machine = step.call.machine
     narrow = any(b_a != machine.n for _, b_a in variants)
     target = state.room(place.size) if narrow else None

@@ -1,4 +1,4 @@
-"""Convolutions of one bit by one bit: which are counted instead of multiplied, and what they read (A5, B1)."""
+"""Convolutions of one bit by one bit: which of them count bits instead of multiplying, and their inputs (A5, B1)."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from .state import Known, Lowering, spread
 
 ONE = (1, 1)
 WORD_BYTES = 4
-# words with fewer channels are too empty to win; with fewer taps making bits takes longer than they save
+# with fewer channels, words are too empty to gain; with fewer taps, making the bits takes longer than they save
 LEAST_CHANNELS = 16
 LEAST_TAPS = 32
 
@@ -29,8 +29,8 @@ LEAST_TAPS = 32
 def counts_bits(known: Known, step: Step, place: Planes) -> bool:
     """Return whether a convolution over all channels counts bits where both its widths are 1.
 
-    Registers that clamp after each product look at codes as bytes. MIDPOINT has no operand 0 for lanes whose channels
-    do not exist, and their sums must not be among the extremes.
+    Registers that clamp after each product need codes as bytes. MIDPOINT has no operand 0 for lanes whose channels do
+    not exist, and the sums of these lanes must not be among the extremes.
     """
     machine, outputs = step.call.machine, step.call.type.shape[1]
     if not can_count(known.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
@@ -63,15 +63,15 @@ def bits_row(place: Planes, pads: Sequence[int]) -> int:
 
 
 def threshold(machine: Machine) -> int:
-    """Return the least master code whose nested code of width 1 is 1; codes only grow with their master codes."""
+    """Return the least master code whose nested code of width 1 is 1; nesting is monotone."""
     codes = tables.nested(np.arange(1 << machine.n), 1, machine.n, machine.activation_rule)
     return int(np.argmax(codes))
 
 
 def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Address:
-    """Append the operation "bits" of a convolution's input, at the widths that `variants` has; return its first word.
+    """Append the operation "bits" of a convolution's input, at the widths in `variants`; return the place of its words.
 
-    The first word is the border's.
+    The first word belongs to the border.
     """
     machine, node = step.call.machine, step.node
     top, left, bottom, right = pads = node.integers("pads")
@@ -85,7 +85,7 @@ def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Addr
         **place.words(),
         target=target,
         words=pixel_bytes(place.channels) // WORD_BYTES,
-        # bits of channels that exist; a word is full where they are a multiple of its own
+        # bits of channels that exist; the last word is full if the channels are a multiple of its bits
         last=(1 << (place.channels - 1) % CHANNELS + 1) - 1,
         top=top,
         left=left,
@@ -96,9 +96,9 @@ def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Addr
 
 
 def taps_of_bits(place: Planes, row: int, kernel: Sequence[int], dilation: tuple[int, int]) -> tuple[Array, Array]:
-    """Return (segments, runs) over a buffer of bits whose rows have `row` bytes: which tap each bit of a run meets.
+    """Return (segments, runs) over a buffer of bits whose rows have `row` bytes: the tap of each bit of a run.
 
-    A whole row of taps is one run where pixels lie side by side.
+    A whole row of taps is one run if pixels lie side by side.
     """
     rows, columns = kernel
     channels, step = place.channels, pixel_bytes(place.channels)
@@ -117,15 +117,15 @@ def taps_of_bits(place: Planes, row: int, kernel: Sequence[int], dilation: tuple
 def packed_bits(
     operands: Array, runs: Array, blocks: Sequence[tables.Block], rule: Nesting
 ) -> tuple[str, list[Array], Array]:
-    """Return the kernels' dot product, uint8 [words][channels][4] of every block, and what the sums begin with.
+    """Return the kernels' dot product, uint8 [words][channels][4] of every block, and the initial values of the sums.
 
-    operands: (O, taps), of width 1: -1 or 0, MIDPOINT's -1 or 1. Bits are those of -1, MIDPOINT's those of 1.
+    operands: (O, taps), of width 1: -1 or 0, for MIDPOINT -1 or 1. A bit is 1 for -1, for MIDPOINT it is 1 for 1.
     """
     middle = _is_odd(rule)
     marks = operands == (1 if middle else -1)
     parts = []
     for part in tables.packed_weights(marks.astype(np.int8), runs, blocks):
-        # of every channel's bytes, eight times four that follow each other become a word
+        # of every channel's bytes, eight groups of four that follow each other become a word
         whole = part.reshape(-1, 8, part.shape[1], 4).swapaxes(1, 2).reshape(-1, part.shape[1], 32)
         parts.append(np.packbits(whole, axis=2, bitorder="little"))
     begin = marks.sum(1, dtype=np.int64) if middle else np.zeros(len(operands), np.int64)

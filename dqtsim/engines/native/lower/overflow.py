@@ -1,4 +1,4 @@
-"""Layers whose sums fit 32 bits but, in some channels, not the register: what follows the convolution (B1, C2, C3)."""
+"""Layers whose sums fit 32 bits but, in some channels, not the register: the operation "narrow" (B1, C2, C3)."""
 
 from collections.abc import Mapping
 from typing import assert_never
@@ -16,7 +16,7 @@ from .nest import choose
 from .state import Known, Lowering, spread
 from .tiles import apart
 
-# one chunk is worth at least so many sums
+# the least number of sums in a chunk
 CHUNK_SUMS = 1 << 16
 MOST_CHUNKS = 16
 
@@ -65,7 +65,7 @@ def narrow(
 
 
 def _wraps(overflow: Overflow) -> bool:
-    """Return whether sums that do not fit are wrapped, not clamped; after an ERROR nobody looks at them."""
+    """Return whether sums that do not fit are wrapped, not clamped; after an ERROR they are discarded."""
     match overflow:
         case Overflow.WRAP:
             return True

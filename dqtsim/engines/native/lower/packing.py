@@ -1,4 +1,4 @@
-"""Packed weights of a layer, and which kernel computes each of its blocks at a pair of widths."""
+"""Packed weights of a layer, and the kernel of each of its blocks at a pair of widths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from .state import Lowering
 class Packed:
     """The operands of one width.
 
-    address: where all blocks' operands lie. totals: the sum of each channel's. sizes: bytes of each block's. run: bytes
-    of the input's runs. pairs: of each block's, `tables.pair_sums`; empty where no kernel needs to know. product,
-    begin: of bits, which dot product it is, and what sums begin with.
+    address: of the operands of all blocks. totals: the sum of each channel's operands. sizes: bytes of each block's
+    operands. run: bytes of the input's runs. pairs: `tables.pair_sums` of each block; empty if no kernel needs it.
+    product, begin: for counted bits, the dot product, and the initial values of the sums.
     """
 
     address: Constant
@@ -37,7 +37,7 @@ class Packed:
 def pack_weights(
     state: Lowering, step: Step, part: Part, blocks: Sequence[tables.Block], kind: str, matrices: Matrices | None
 ) -> Mapping[int, Packed]:
-    """Return the operands of each weight width. matrices: what multiplies them, None for vectors."""
+    """Return the operands of each weight width. matrices: the matrix instructions, None for vectors."""
     codes, machine, shape = state.operand(step, "w"), step.call.machine, part.shape
     found = {}
     for width in {pair[0] for pair in part.variants}:
@@ -65,9 +65,9 @@ def pack_weights(
 def block_table(
     state: Lowering, blocks: Sequence[tables.Block], packed: Packed, code: int, *, depthwise: bool
 ) -> Constant:
-    """Return the place of the BLOCK records of a pair of widths at which bytes of the input are 0 to `code`.
+    """Return the place of the BLOCK records for a pair of widths at which bytes of the input are 0 to `code`.
 
-    A block takes the kernel of the narrow dot product where its own operands prove that it is exact.
+    A block uses the kernel of the narrow dot product if its operands prove that it is exact.
     """
     table: list[Word] = []
     at = 0

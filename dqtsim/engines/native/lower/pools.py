@@ -1,4 +1,4 @@
-"""Pools: a window over pixels, each channel for itself (B6)."""
+"""Pools: a window over pixels, each channel separately (B6)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -56,7 +56,7 @@ def _average_pool(state: Lowering, *, step: Step, source: Planes) -> None:
 
 
 def _window(node: Node, source: Planes, target: Planes) -> dict[str, Word]:
-    """Return the words of a window's geometry (B6)."""
+    """Return the fields of a window's geometry (B6)."""
     (kernel_y, kernel_x), (stride_y, stride_x) = node.pair("kernel_shape"), node.pair("strides")
     top, left, _, _ = node.integers("pads")
     return {

@@ -1,4 +1,4 @@
-"""What is told of every sample: extremes, overflow counts, outputs and widths, in one piece of memory."""
+"""The report of every sample: extremes, overflow counts, outputs and widths, in one piece of memory."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from .state import END, Lowering
 
 
 def place_flags(state: Lowering) -> None:
-    """Give every layer its two int32, and its count where it needs one, then REFUSED; clear them all first."""
+    """Give every layer two int32, and an overflow count if it needs one, then REFUSED; clear them all first."""
     steps = state.plan.layer_steps()
     if not steps:
         return
@@ -28,9 +28,9 @@ def place_flags(state: Lowering) -> None:
 
 
 def report(state: Lowering) -> Report:
-    """Copy what is asked of every sample to one piece of memory."""
+    """Copy the report of a sample to one piece of memory."""
     widths = [name for name in widths_asked(state.plan) if name in state.places]
-    # each two int64, so that they follow each other without gaps; in the order of memory, for few copies
+    # each is two int64, so they follow each other without gaps; in the order of memory, so that few copies are needed
     widths.sort(key=lambda name: (_position(state.places[name]), name))
     asked = sorted(state.outputs & state.places.keys() - set(widths)) + widths
     flags, counted = list(state.flags), list(state.overflow_counts)
@@ -51,7 +51,7 @@ def report(state: Lowering) -> Report:
 
 
 def joined(pieces: Sequence[tuple[Address, int, int]]) -> list[tuple[Address, int, int]]:
-    """Return pieces (source, target offset, bytes) with those as one that follow each other in both."""
+    """Return pieces (source, target offset, bytes); pieces that follow each other in source and target are merged."""
     found: list[tuple[Address, int, int]] = []
     for source, at, size in pieces:
         if found:
@@ -69,6 +69,6 @@ def widths_asked(plan: Plan) -> set[str]:
 
 
 def _position(place: Place) -> tuple[int, int, int]:
-    """Return where a place lies, for sorting: constants come first."""
+    """Return the position of a place, for sorting: constants come first."""
     start = place.start
     return (1, start.buffer, start.offset) if isinstance(start, Spot) else (0, start.number, start.offset)

@@ -1,4 +1,4 @@
-"""NestedAdd in the same pass as the convolution before it (B5)."""
+"""NestedAdd fused into the convolution before it (B5)."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from ..memory import Planes, Word
 from ..proofs import tables
 from .state import Known
 
-# half of it, rounded up, still has 15 bits
+# half of it, rounded up, must fit 15 bits
 MOST_HALVED = (1 << 16) - 2
 
 
 @dataclass(frozen=True)
 class Residual:
-    """An addition of a convolution's output, whose multiplier is `own`, and another tensor that is there already."""
+    """An addition of a convolution's output, with the multiplier `own`, and another tensor that is computed already."""
 
     step: Step
     other: Planes
@@ -34,7 +34,7 @@ class Residual:
         return found
 
     def words(self) -> dict[str, Word]:
-        """Return its words, but for the table of offsets."""
+        """Return its fields, except the table of offsets."""
         node = self.step.node
         return {
             "residual": self.other.origin,
@@ -48,7 +48,7 @@ class Residual:
 
 
 def residual_of(known: Known, step: Step) -> Residual | None:
-    """Return the addition that may be done with a convolution: its only consumer, all in 32 bits."""
+    """Return the addition that may be fused into a convolution: its only consumer, all in 32 bits."""
     name = step.node.outputs[0]
     readers = known.uses.get(name, [])
     if known.keep or name in known.outputs or len(readers) != 1:

@@ -1,4 +1,4 @@
-"""Layers whose register clamps after every product, and in some channels can (B1): what follows "conv"."""
+"""Layers whose register clamps after every product and can overflow in some channels: the operation "each" (B1)."""
 
 from collections.abc import Mapping
 from typing import assert_never
@@ -20,7 +20,7 @@ from .overflow import finishing
 from .state import Lowering, spread
 from .tiles import apart
 
-# one chunk is worth at least so many products
+# the least number of products in a chunk
 CHUNK_PRODUCTS = 1 << 18
 MOST_CHUNKS = 16
 
@@ -88,7 +88,7 @@ def each(
 
 
 def _taps(shape: Shape, codes: Array, tap_order: TapOrder, *, depthwise: bool) -> tuple[Array, Array]:
-    """Return where the taps lie, int64 offsets from the first, and their numbers, in the order of the target.
+    """Return the int64 offsets of the taps from the first, and their numbers, in the order of the target.
 
     codes: the weights. Numbers count channels, rows and columns of the kernel, the last of these fastest.
     """

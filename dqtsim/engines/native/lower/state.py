@@ -1,4 +1,4 @@
-"""What is known of a plan while it is lowered, and what is made of it: operations, buffers, constants."""
+"""The state of lowering: facts about the plan, and the operations, buffers and constants so far."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,10 +14,10 @@ END = 1 << 30
 
 
 class Known:
-    """What is known of a plan so far, to be read only: handlers decide by it whether a step has a native form.
+    """The facts about a plan so far, read-only: handlers decide from them whether a step has a native form.
 
-    places: where the tensors lie that there are. constants: tensors that no sample changes. uses: who reads a tensor.
-    keep: every tensor and accumulator is kept, and nothing is joined.
+    places: of the tensors so far. constants: tensors that are the same for all samples. uses: the readers of a tensor.
+    keep: every tensor and accumulator is kept, and nothing is fused.
     """
 
     def __init__(self, plan: Plan, isa: Isa, *, keep: bool) -> None:
@@ -36,12 +36,12 @@ class Known:
         return self._places
 
     def constant(self, name: str) -> Array | None:
-        """Return a tensor that no sample changes."""
+        """Return a constant tensor, or None."""
         found = self._folded.get(name)
         return self.plan.graph.initializers.get(name) if found is None else found
 
     def known(self, name: str) -> Array:
-        """Return a tensor that must be one that no sample changes."""
+        """Return a tensor that must be constant."""
         found = self.constant(name)
         assert found is not None, name
         return found
@@ -56,19 +56,19 @@ class Known:
         return place if isinstance(place, Planes) else None
 
     def operand(self, step: Step, role: str) -> Array:
-        """Return the input of a step in `role`, which must be one that no sample changes."""
+        """Return the input of a step in `role`, which must be constant."""
         return self.known(step.node.operand(role))
 
     def scalar(self, step: Step, role: str) -> int:
-        """Return the input of a step in `role`, which must be a scalar that no sample changes."""
+        """Return the input of a step in `role`, which must be a constant scalar."""
         return int(self.operand(step, role))
 
     def scalars(self, step: Step, *roles: str) -> tuple[int, ...]:
-        """Return the inputs of a step in these roles, which must be scalars that no sample changes."""
+        """Return the inputs of a step in these roles, which must be constant scalars."""
         return tuple(self.scalar(step, role) for role in roles)
 
     def operands(self, step: Step) -> dict[str, Array]:
-        """Return by role the inputs of a step that no sample changes."""
+        """Return the constant inputs of a step by role."""
         found = {role: self.constant(name) for role, name in step.node.operands.items()}
         return {role: array for role, array in found.items() if array is not None}
 
@@ -83,13 +83,13 @@ class Lowering(Known):
         self.operations: list[Operation | Fallback] = []
         self.flags: dict[str, Flat] = {}
         self.overflow_counts: dict[str, Flat] = {}
-        # where an operation notes that it found no variant
+        # the place where an operation without a variant writes layer and widths
         self.refused: Spot | None = None
         self.sums: dict[str, Flat] = {}
         self.fused: set[str] = set()
         self.alone = 0
         self.borders = borders(plan)
-        # whose operations are being made
+        # the step whose operations are being made
         self.step = ""
 
     @property
@@ -103,7 +103,7 @@ class Lowering(Known):
         return Spot(len(self.lives) - 1)
 
     def enlarge(self, address: Address | None, size: int) -> None:
-        """Let a buffer have at least so many bytes from an address on."""
+        """Enlarge a buffer to at least `size` bytes from an address on."""
         if isinstance(address, Spot):
             life = self.lives[address.buffer]
             life.size = max(life.size, address.offset + size)
@@ -114,7 +114,7 @@ class Lowering(Known):
             self.lives[word.buffer].used(self.now)
 
     def add(self, function: str, chunks: int = 1, **words: Word) -> None:
-        """Append a native operation. All its words must be given, and no others."""
+        """Append a native operation. Exactly its fields must be given."""
         names = words_of(function)
         if set(words) != set(names):
             raise ValueError(f"words {sorted(set(words) ^ set(names))} of {function} are missing or unknown")
@@ -123,7 +123,7 @@ class Lowering(Known):
         self.operations.append(Operation(self.step, function, {name: words[name] for name in names}, chunks))
 
     def fallback(self, step: Step) -> None:
-        """Leave a step to its fallback kernel."""
+        """Append a step that runs on its fallback kernel."""
         for name in step.node.inputs:
             if name in self.places:
                 self.touch(self.places[name].start)
@@ -132,22 +132,22 @@ class Lowering(Known):
         self.operations.append(Fallback(step.node.name, tuple(step.node.inputs), output))
 
     def fold(self, name: str, array: Array) -> None:
-        """Note a tensor that depends on constants only."""
+        """Record a tensor that depends on constants only."""
         self._folded[name] = array
 
     def put(self, name: str, place: Place) -> None:
-        """Note where a tensor lies."""
+        """Record the place of a tensor."""
         self._places[name] = place
 
     def place_of(self, name: str) -> Place:
-        """Return where a tensor lies; constants are put into memory."""
+        """Return the place of a tensor; a constant is added to the program's constants."""
         if name in self.places:
             return self.places[name]
         array = self.known(name)
         return Flat(self.memory.add(array), array.dtype.name, array.shape)
 
     def new_planes(self, name: str) -> Planes:
-        """Return a place for the tensor `name` of shape (1, C, H, W), with the border that its consumers want."""
+        """Return a place for the tensor `name` of shape (1, C, H, W), with the border that its consumers need."""
         _, channels, height, width = self.plan.types[name].shape
         border = self.borders.get(name, (0, 0, 0, 0))
         place = Planes(NOWHERE, channels, height, width, border)
@@ -170,12 +170,12 @@ class Lowering(Known):
         return self.new_planes(name) if planes else self.new_flat(name)
 
     def keep_to_the_end(self, name: str) -> None:
-        """Note that a tensor, if it has a place, is needed until now."""
+        """Extend the life of a tensor, if it has a place, to the current operation."""
         if name in self.places:
             self.touch(self.places[name].start)
 
     def program(self, report: Report) -> Program:
-        """Return what was made."""
+        """Return the finished program."""
         last = len(self.operations)
         for life in self.lives:
             life.last = min(life.last, last)
@@ -201,7 +201,7 @@ class Lowering(Known):
         )
 
 
-# what a handler returns: how to emit a step, or None where the step has no native form
+# the result of a handler: a function that emits the step, or None if the step has no native form
 Emit = Callable[[Lowering], None]
 Handler = Callable[[Known, Step], Emit | None]
 
@@ -220,5 +220,5 @@ def borders(plan: Plan) -> dict[str, tuple[int, int, int, int]]:
 
 
 def spread(total: int, *, at_most: int, least: int = 1) -> int:
-    """Return into how many chunks `total` units of work go."""
+    """Return the number of chunks for `total` units of work."""
     return max(1, min(at_most, total // max(1, least)))

@@ -1,4 +1,4 @@
-"""Which tile a layer is computed in: pixels times vectors of output channels."""
+"""The tile of a layer: pixels times vectors of output channels."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from ....graph.model import Array
 from ..emit.tile import CODES, DEPTH, QUADS
 from ..isa.base import Isa, Matrices
 
-# maps so small that 8 pixels fit them and 6 do not
+# small maps that tiles of 8 pixels fill, and tiles of 6 do not
 EIGHTS = (16, 64)
 L1_BYTES = 32 << 10
 L2_BYTES = 600 << 10
 TOGETHER = 8
-# eighths of a matrix that taps fill at least: with fewer, zeros would take too much of the time
+# the least eighths of a matrix that taps must fill: with fewer, zeros would take too much time
 LEAST_EIGHTHS = 5
 
 
@@ -32,7 +32,7 @@ def tile_of(
         return min(size for size in matrices.pixels if size >= min(pixels, max(matrices.pixels))), most
     if pixels in EIGHTS and most == 4 and 8 in isa.shapes[2]:
         most = 2
-    # the tile that wastes the fewest pixels, the larger one first
+    # the tile that wastes the fewest pixels, on a tie the larger one
     sizes = [size for size in isa.shapes[most] if size > 1]
     return min(sizes, key=lambda size: (-(-pixels // size) * size, -size)), most
 
@@ -46,10 +46,10 @@ def by_matrices(isa: Isa, pixels: int, taps: int, kind: str) -> Matrices | None:
 
 
 def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:
-    """Return int64 (tiles, size): which pixel each place of a tile holds.
+    """Return int64 (tiles, size): the pixel at each position of a tile.
 
-    Where the pixels do not fill whole tiles, the last one repeats its last pixel, or, with `overlap`, begins so early
-    that it is full, and computes some pixels once more.
+    If the pixels do not fill whole tiles, the last tile repeats its last pixel, or, with `overlap`, begins earlier so
+    that it is full, and computes some pixels twice.
     """
     first = np.arange(-(-pixels // size), dtype=np.int64) * size
     if overlap:
@@ -59,7 +59,7 @@ def whole_tiles(pixels: int, size: int, *, overlap: bool) -> Array:
 
 
 def distance(offsets: Array, rows: int) -> int:
-    """Return how far apart the pixels of every matrix lie, 0 if that is not one number.
+    """Return the distance between the pixels of every matrix, 0 if distances differ.
 
     offsets: (tiles, size). rows: pixels of a matrix.
     """
@@ -68,9 +68,9 @@ def distance(offsets: Array, rows: int) -> int:
 
 
 def grouping(weights: int, blocks: int, tiles: int, *, matrices: bool = False) -> int:
-    """Return how many tiles take their turn while a block of weights is in the cache, of `weights` bytes in all.
+    """Return the number of tiles that use a block of weights while it is in the cache; `weights`: bytes of all blocks.
 
-    matrices: their tiles are large, and wait as panels.
+    matrices: their tiles are large, and are kept as panels.
     """
     if matrices:
         return 1 if weights <= L2_BYTES else min(TOGETHER, tiles)
@@ -84,15 +84,15 @@ def grouping(weights: int, blocks: int, tiles: int, *, matrices: bool = False) -
 def panel_row(taps: int, depth: int) -> int:
     """Return the bytes between the rows of a panel: an odd number of lines, so that no two share a set for long.
 
-    depth: bytes of a line, which is a row of a matrix. A row has room for what the last copy writes too much.
+    depth: bytes of a line, which is a row of a matrix. A row has room for the excess bytes of the last copy.
     """
     lines = -(-taps // depth) + 1
     return depth * (lines | 1)
 
 
 def apart(places: Array, lanes: int) -> bool:
-    """Return whether a vector of codes, stored at one pixel, leaves the pixels behind it alone.
+    """Return whether a vector of codes, stored at one pixel, does not overwrite following pixels.
 
-    Where it does not, those must be stored later, so that one chunk has to do it all. places: ascending, in bytes.
+    If it does, the following pixels must be stored later, so there must be only one chunk. places: ascending, in bytes.
     """
     return len(places) == 1 or int(np.diff(places).min()) >= lanes

@@ -1,1 +1,1 @@
-"""What is proven of a layer before it may run natively, and the constants that rest on it."""
+"""The proofs that a layer needs to run natively, and the constants that depend on them."""

@@ -1,4 +1,4 @@
-"""Constants of a layer at one pair of widths, as the kernels want them, and the proofs behind them (A1-A5, B1-B4)."""
+"""Constants of a layer at one pair of widths, in the layout of the kernels, and their proofs (A1-A5, B1-B4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from ..isa.base import PACKED, Isa
 
 I32_MOST = (1 << 31) - 1
 I64_SAFE = 1 << 62
-# beyond every code, with any zero point added
+# larger than every code plus any zero point
 FAR = 1 << 16
 
 
 def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
-    """Return int64: what the multiplier sees of master codes at width `b`, before a zero point is taken off (A1-A3).
+    """Return int64: master codes nested to width `b`, before the zero point is subtracted (A1-A3).
 
-    MIDPOINT's halves are kept by doubling, which `dropped` counts.
+    MIDPOINT codes are doubled so that their half is an integer; `dropped` takes the factor 2 into account.
     """
     wide = codes.astype(np.int64)
     k = n - b
@@ -40,7 +40,7 @@ def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
 
 
 def zeta(z: int, b: int, n: int, rule: Nesting) -> int:
-    """Return what an operand lacks of `nested`: the nested zero point (A4, A5)."""
+    """Return `nested` minus the operand: the nested zero point (A4, A5)."""
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return int(nested(np.array(z), b, n, rule))
@@ -51,7 +51,7 @@ def zeta(z: int, b: int, n: int, rule: Nesting) -> int:
 
 
 def greatest(z: int, b: int, n: int, rule: Nesting) -> int:
-    """Return the greatest byte that a nested input can hold, be it of a code or of the border."""
+    """Return the greatest byte in a nested input, of its codes and its border."""
     return max(int(nested(np.arange(1 << n), b, n, rule).max()), zeta(z, b, n, rule))
 
 
@@ -76,7 +76,7 @@ def weight_operands(codes: Array, b: int, machine: Machine) -> Array:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Per output channel: y = clamp((P * multiplier + addend) >> shift) with rounding still to do unless folded."""
+    """Per output channel: y = clamp((P * multiplier + addend) >> shift) if not folded, rounding is still to be done."""
 
     multiplier: Array
     addend: Array
@@ -86,10 +86,10 @@ class Scaling:
 def scaling(
     bound: Bound, bias: Array, multiplier: Array, shift: Array, exponent: int, zero: int, rounding: Rounding
 ) -> Scaling | None:
-    """Return the constants of the epilogue, or None where 32 and 64 bits are not proven to be enough (B2-B4).
+    """Return the constants of the epilogue, or None if 32 and 64 bits are not proven to be enough (B2-B4).
 
-    bias: as the bias register holds it. A channel whose least and greatest sum give the same code gives no other; it
-    gets that code as a constant, which spares it shifts that no vector can hold.
+    bias: the value of the bias register. If the least and the greatest sum of a channel give the same code, the channel
+    is constant; it needs no shift then, which might be too large for a vector.
     """
     if int(bound.lowest.min()) < -I32_MOST - 1 or int(bound.highest.max()) > I32_MOST:
         return None
@@ -114,7 +114,7 @@ def scaling(
 
 
 def _bits(bound: Bound, bias: Array, multiplier: Array, shift: Array, exponent: int, zero: int) -> int:
-    """Return how many bits every number of the epilogue fits, without the sign."""
+    """Return the number of bits, without the sign, that every number of the epilogue needs."""
     sums, b, m, s = (int(np.abs(a).max()) for a in (np.minimum(bound.lowest, -bound.highest), bias, multiplier, shift))
     return (((sums << exponent) + b) * m + (zero + 2 << s)).bit_length()
 
@@ -137,7 +137,7 @@ def divided(value: Any, s: Any, rounding: Rounding) -> Any:
 
 
 def folded_half(s: Any, rounding: Rounding) -> Any:
-    """Return what rounding adds to a sum before its shift by `s`, or None where that depends on the sum."""
+    """Return the number that rounding adds to a sum before its shift by `s`, or None if that depends on the sum."""
     match rounding:
         case Rounding.TIES_UP:
             return (1 << s) >> 1
@@ -195,14 +195,14 @@ def _of_lanes(values: Array, block: Block) -> Array:
 
 
 def padded(runs: Array, multiple: int) -> Array:
-    """Return runs (segments, run) that are so many bytes more, which meet no tap."""
+    """Return runs (segments, run) whose length is rounded up to `multiple` bytes; the added bytes have no tap."""
     return np.pad(runs, ((0, 0), (0, -runs.shape[1] % multiple)), constant_values=-1)
 
 
 def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block], least: int = 4) -> list[Array]:
     """Return int8 [bytes of all runs / 4][channels][4] of every block, with zeros up to a multiple of `least` bytes.
 
-    operands: (O, taps); runs int64 (segments, run): which tap each byte of a run meets, or -1 for none.
+    operands: (O, taps); runs int64 (segments, run): the tap of each byte of a run, or -1 for none.
     """
     flat = runs.reshape(-1)
     flat = np.concatenate([flat, np.full(-len(flat) % least, -1, np.int64)])
@@ -211,26 +211,26 @@ def packed_weights(operands: Array, runs: Array, blocks: Sequence[Block], least:
     there = order < outputs
     whole = np.zeros((taps + 1, len(order)), np.int8)
     whole[:-1, there] = operands[order[there]].T
-    # a row of all channels at a time: the last one is that of no tap
+    # a row of all channels at a time; the last row is for bytes without a tap
     rows = whole[flat].reshape(len(flat) // 4, 4, -1)
     parts = np.split(rows, np.cumsum([len(block.order) for block in blocks])[:-1], axis=2)
     return [np.ascontiguousarray(part.swapaxes(1, 2)) for part in parts]
 
 
 def pair_sums(part: Array) -> tuple[int, int]:
-    """Return the least and the greatest sum of two operands side by side, counting those below or above 0 only.
+    """Return, over all pairs of operands, the least sum of negative operands and the greatest sum of positive ones.
 
-    part: as `packed_weights` makes them, bytes 0 and 1 and bytes 2 and 3 of every four being pairs. With codes from 0
-    to c, the products of a pair have sums between c times the one and c times the other.
+    part: from `packed_weights`; bytes 0 and 1, and bytes 2 and 3, of every four are pairs. With codes from 0 to c, the
+    sum of a pair's two products lies between c times the first and c times the second of these.
     """
     pairs = part.reshape(-1, 2).astype(np.int16)
     return int(np.minimum(pairs, 0).sum(1).min()), int(np.maximum(pairs, 0).sum(1).max())
 
 
 def fits_pairs(sums: tuple[int, int], code: int) -> bool:
-    """Return whether products of two operands side by side always fit int16 together, codes being 0 to `code`.
+    """Return whether the sum of a pair's two products always fits int16, with codes from 0 to `code`.
 
-    sums: as `pair_sums` finds them. A byte that no tap meets may be above `code`; its operand is 0.
+    sums: from `pair_sums`. A byte without a tap may be above `code`; its operand is 0.
     """
     lowest, highest = sums
     return lowest * code >= -(1 << 15) and highest * code < 1 << 15
@@ -301,7 +301,7 @@ def _wrapped(values: Array) -> Array:
 
 
 def _joined(parts: Sequence[Array], lanes: int) -> Array:
-    """Return uint8: each vector's parts one after the other, and zeros up to PARAMETER_BYTES a lane."""
+    """Return uint8: the parts of each vector one after the other, filled with zeros to PARAMETER_BYTES a lane."""
     rows = [np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in parts]
     joined = np.concatenate(rows, axis=1)
     whole = np.zeros((len(joined), PARAMETER_BYTES * lanes), np.uint8)

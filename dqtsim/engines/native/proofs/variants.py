@@ -1,4 +1,4 @@
-"""What a layer needs at each pair of widths that it may run at, and whether it may run natively at all (B1-B4, C2)."""
+"""The constants of a layer at each of its pairs of widths, and whether it may run natively at all (B1-B4, C2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
@@ -16,9 +16,9 @@ Variants = Mapping[Widths, "tables.Scaling | int"]
 
 
 def choices(planned: Iterable[Widths], variants: Variants) -> Array:
-    """Return uint8 (9, 9): the number of the variant of each pair of widths, as kernels look it up.
+    """Return uint8 (9, 9): the number of the variant for each pair of widths, the table of the kernels.
 
-    planned: all pairs of the layer; those that `variants` lacks are served by another operation of it.
+    planned: all pairs of the layer; another operation of the layer serves those that `variants` lacks.
     """
     table = np.full((WIDTHS, WIDTHS), NONE, np.uint8)
     for b_w, b_a in planned:
@@ -40,7 +40,7 @@ def is_native(step: Step) -> bool:
 
 
 def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
-    """Return for each pair of widths its epilogue (for logits the exponent), or None where a proof is missing.
+    """Return for each pair of widths its epilogue (for logits the exponent), or None if a proof is missing.
 
     constants: by role, those among the step's inputs.
     """
@@ -66,10 +66,11 @@ def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
 
 
 def registered(bound: Bound, machine: Machine) -> Bound:
-    """Return the extremes of what the register holds of exact sums within `bound`.
+    """Return the extremes of the register value for exact sums within `bound`.
 
-    A sum that wraps can end anywhere. After an ERROR nothing is used, so that a limit does for it. A register that
-    clamps after each product (SATURATE_EACH) has met, since it was last at a limit, only products that `bound` counts.
+    A sum that wraps can give any register value. After an ERROR the result is discarded, so any value in range will do,
+    and a limit is used. A register that clamps after each product (SATURATE_EACH) has, since it was last at a limit,
+    added only products that `bound` includes.
     """
     lost = bound.unproven(machine.accumulator_width)
     half = 1 << (machine.accumulator_width - 1)

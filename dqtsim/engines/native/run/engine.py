@@ -22,14 +22,14 @@ from ..program import Program, Report
 from .loaded import NOTHING, Library, Loaded
 from .team import Team
 
-# samples of one native call: about so many multiply-accumulates, so that progress is seen and Ctrl-C heard
+# about the number of multiply-accumulates of one native call, so that progress is shown and Ctrl-C works
 GROUP_MACS = 400_000_000
-# of so many choices of widths an engine remembers what they cost
+# the number of choices of widths whose BitOPs an engine remembers
 MOST_SEEN = 4096
 
 
 class Ran(NamedTuple):
-    """What one sample gave: the graph's outputs, the widths of its layers in order, the BitOPs, the flags."""
+    """The result of one sample: the graph's outputs, the widths of its layers in order, the BitOPs, the flags."""
 
     outputs: Mapping[str, Array]
     bits: tuple[Widths, ...]
@@ -39,7 +39,7 @@ class Ran(NamedTuple):
 
 @dataclass(frozen=True)
 class Numbers:
-    """The number of each layer, and of those whose overflows are counted; whether these are wraps."""
+    """The number of each layer, the numbers of layers whose overflows are counted, and whether overflows are wraps."""
 
     layers: Mapping[str, int]
     counted: Mapping[str, int]
@@ -47,7 +47,7 @@ class Numbers:
 
 
 class Reports:
-    """Reports uint8 (N, bytes) of samples, of which numbers are made when somebody looks: most are never asked."""
+    """Reports uint8 (N, bytes) of samples; flags are decoded on demand, because most are never read."""
 
     __slots__ = ("_counts", "_extremes", "array", "numbers", "report")
 
@@ -92,7 +92,7 @@ class LayerFlags(Mapping[str, Flags | None]):
         return len(self._reports.numbers.layers)
 
     def __eq__(self, other: object) -> bool:
-        """Return whether another mapping says the same."""
+        """Return whether another mapping has the same content."""
         return isinstance(other, Mapping) and dict(self.items()) == dict(other.items())
 
     __hash__ = None  # type: ignore[assignment]
@@ -103,9 +103,9 @@ class LayerFlags(Mapping[str, Flags | None]):
 
 
 class Choices:
-    """What reports say of widths: those of all layers of `plan`, and the BitOPs that they cost.
+    """The widths of all layers of `plan` in a report, and their BitOPs.
 
-    known: tensors that no sample changes, the widths of layers for which nobody chooses among them.
+    known: constant tensors, among them the widths of layers that no controller chooses.
     """
 
     def __init__(self, plan: Plan, report: Report, known: Mapping[str, Array]) -> None:
@@ -114,7 +114,7 @@ class Choices:
         layers += [name for name in sources if name not in layers]
         self._report = report
         self._count = len(plan.graph.layers)
-        # int64 (layers, 2), those of the graph first, and which of them are chosen where
+        # int64 (layers, 2), the layers of the graph first, and which of them each tensor of the report gives
         self._widths = np.zeros((len(layers), 2), np.int64)
         self._rows: list[int] = []
         self._columns: list[int] = []
@@ -131,7 +131,7 @@ class Choices:
         """Return (widths of the graph's layers, BitOPs) of every report uint8 (N, bytes)."""
         found = []
         for chosen in self._report.widths(reports):
-            # a controller chooses the same again and again; other threads may forget it meanwhile
+            # a controller often chooses the same widths again; other threads may clear the memory meanwhile
             key = chosen.tobytes()
             known = self._seen.get(key)
             if known is None:
@@ -162,7 +162,7 @@ class NativeEngine:
         layers, counted = ({layer: k for k, layer in enumerate(names)} for names in (report.layers, report.counted))
         self._numbers = Numbers(layers, counted, self.loaded.wraps)
         self._names = names = [value.name for value in plan.graph.outputs if value.name != BITS]
-        # outputs as they lie in a report, and those that no sample changes
+        # outputs in a report, and constant outputs
         reported = [(name, *report.tensors[name]) for name in names if name in report.tensors]
         self._reported = [name for name, _, _ in reported]
         self._record = np.dtype(
@@ -191,7 +191,7 @@ class NativeEngine:
         return self.program.constant_bytes + self.program.arena_bytes
 
     def execute(self, codes: Array, threads: int = 1) -> Ran:
-        """Run one sample, codes uint8 (1, ...), by so many threads together."""
+        """Run one sample, codes uint8 (1, ...), with `threads` threads together."""
         instance = self.loaded.instance()
         try:
             if threads > 1:
@@ -203,7 +203,7 @@ class NativeEngine:
             self.loaded.release(instance)
 
     def batch(self, codes: Array, threads: int) -> Iterator[Ran]:
-        """Yield what each sample of codes uint8 (N, ...) gave, in order; each is one thread's work."""
+        """Yield the result of each sample of codes uint8 (N, ...), in order; one thread runs a whole sample."""
         samples = np.ascontiguousarray(codes)
         most = max(self.loaded.together, GROUP_MACS // self._macs)
         size = max(1, min(-(-len(samples) // threads), most))
@@ -221,7 +221,7 @@ class NativeEngine:
         return [self.execute(codes[index : index + 1]) for index in range(len(codes))]
 
     def trace(self, codes: Array) -> Iterator[tuple[Step, Outcome]]:
-        """Run one sample and yield every step with all that it gave."""
+        """Run one sample and yield every step with its outcome."""
         if self._kept is None:
             self._kept = self._load(keep=True)
         instance = self._kept.instance()
@@ -233,7 +233,7 @@ class NativeEngine:
             self._kept.release(instance)
 
     def _reports(self, reports: Array, codes: Array, own: Mapping[str, Flags | None] = NOTHING) -> list[Ran]:
-        """Return what reports uint8 (N, bytes) say of the samples `codes`; own: flags of layers by fallback kernels."""
+        """Return the results in reports uint8 (N, bytes) of the samples `codes`; own: flags from fallback kernels."""
         self.loaded.check(reports, codes)
         seen = Reports(self._numbers, self.program.report, reports)
         records = reports.view(self._record)[:, 0]

@@ -29,8 +29,8 @@ MANY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)
 SHARE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 
 
-# samples of a batch that read weights together, where constants are too many bytes to stay near from sample to sample,
-# and an arena so few that several are as near as one
+# the number of samples of a batch that read weights together, if the constants exceed the cache and several arenas fit
+# in it: constants of more than FAR_CONSTANTS bytes, an arena of at most NEAR_ARENA bytes
 TOGETHER = 4
 FAR_CONSTANTS = 1 << 20
 NEAR_ARENA = 512 << 10
@@ -41,16 +41,16 @@ NOTHING: Mapping[str, Flags | None] = {}
 
 @dataclass(frozen=True)
 class Library:
-    """Native functions: their addresses by name, and what they were made for."""
+    """Native functions: their addresses by name, and the instruction set and rounding for which they were made."""
 
     isa: Isa
     functions: Mapping[str, int]
 
 
 class Addresses:
-    """Where the constants of a program lie in this process, and its functions. They live as long as this object.
+    """The addresses of a program's constants and functions in this process. They live as long as this object.
 
-    Bytes that kernels can read where they are stay there, unless `slabs` says where to put all of them.
+    Bytes that kernels can read in place are not copied, unless `slabs` is given, which then takes all of them.
     """
 
     def __init__(self, program: Program, functions: Mapping[str, int], slabs: Slabs | None = None) -> None:
@@ -69,7 +69,7 @@ class Addresses:
                 array.view(np.int64)[:] = [self.of(word) for word in piece.words]
 
     def of(self, word: Word) -> int:
-        """Return what a word of a table is here."""
+        """Return the value of a table's field in this process."""
         match word:
             case int():
                 return word
@@ -85,7 +85,7 @@ class Addresses:
                 assert_never(word)
 
     def record(self, program: Program, operation: Operation, base: int) -> list[int]:
-        """Return the words of an operation's record over an arena at the address `base`."""
+        """Return the values of an operation's record for an arena at the address `base`."""
         words = {
             name: base + program.at(word) if isinstance(word, Spot) else self.of(word)
             for name, word in operation.words.items()
@@ -95,7 +95,7 @@ class Addresses:
 
 
 def readable(array: Array) -> bool:
-    """Return whether kernels can read uint8 where it is: aligned, with SLACK bytes of the same memory behind."""
+    """Return whether kernels can read uint8 in place: aligned, with SLACK bytes of the same memory after it."""
     start = int(array.ctypes.data)
     if start % ALIGNMENT or not isinstance(array.base, np.ndarray):
         return False
@@ -103,7 +103,7 @@ def readable(array: Array) -> bool:
 
 
 class Instance:
-    """One arena with the records that point into it: what one thread needs to run samples."""
+    """One arena with the records that point into it, for one thread that runs samples."""
 
     def __init__(self, loaded: "Loaded", slabs: Slabs | None = None) -> None:
         self.loaded = loaded
@@ -123,7 +123,7 @@ class Instance:
                 if operation.function == PICTURE:
                     self.picture = row
             self.segments.append((records, int(records.ctypes.data)))
-        # the one segment of a program that is native as a whole
+        # the only segment, if the whole program is native
         first = self.segments[0] if loaded.whole else None
         self._address, self._count = (first[1], len(first[0])) if isinstance(first, tuple) else (0, 0)
         begin = program.at(program.report.start)
@@ -133,7 +133,7 @@ class Instance:
             for places in (program.places, program.flags, program.overflow_counts, program.sums)
         )
         self.outcomes: dict[str, Outcome] = {}
-        # two counters of each operation, for threads that share a segment
+        # two counters for each operation, for threads that share a segment
         self._counters = [
             aligned(0 if isinstance(segment, Fallback) else 2 * COUNTER * len(segment[0])) for segment in self.segments
         ]
@@ -173,7 +173,7 @@ class Instance:
 
     @property
     def addresses(self) -> tuple[int, int, int]:
-        """Return what ARENA names, of a program in one piece that begins with a picture."""
+        """Return the fields of ARENA, for a program of one segment that begins with a picture."""
         assert self.picture is not None
         return self._address, int(self.picture[SOURCE:].ctypes.data), int(self._report.ctypes.data)
 
@@ -187,8 +187,8 @@ class Instance:
         return {layer: outcome.flags for layer, outcome in self.outcomes.items()} if self.outcomes else NOTHING
 
     def _give(self, codes: Array) -> None:
-        """Say where the sample is; it stays alive until the next."""
-        # no copy of what is contiguous
+        """Set the address of the sample, which is kept alive until the next one."""
+        # contiguous codes are not copied
         self._source = np.ascontiguousarray(codes)
         if self.picture is not None:
             self.picture[SOURCE] = self._source.__array_interface__["data"][0]
@@ -196,7 +196,7 @@ class Instance:
             self.views[self.loaded.plan.graph.input.name][...] = self._source
 
     def execute_together(self, codes: Array, team: Team) -> None:
-        """Run one sample by the threads of a team. What is left to fallback kernels is done by the caller's."""
+        """Run one sample with the threads of a team. The caller's thread runs the fallback kernels."""
         loaded = self.loaded
         self._give(codes)
         self._run += 1
@@ -207,7 +207,7 @@ class Instance:
                 continue
             address, operations, at = segment[1], len(segment[0]), counters.ctypes.data
 
-            # the instance in the closure keeps its memory until the last thread has left
+            # the closure keeps the instance, and so its memory, alive until the last thread has left
             def part(_: "Instance" = self, a: int = address, n: int = operations, c: int = at) -> None:
                 loaded.share(a, n, loaded.record_bytes, c, run)
 
@@ -224,7 +224,7 @@ class Instance:
         try:
             outcome = compute(step, {role: self.value(name) for role, name in step.node.operands.items()})
         except AccumulatorError:
-            # a sum of an earlier layer may have left its register, and what followed it means nothing
+            # a sum of an earlier layer may have left its register, and all later values are then wrong
             refuse(self.loaded.plan, self._source)
         self.views[operation.output][...] = outcome.output
         self.outcomes[operation.step] = outcome
@@ -245,7 +245,7 @@ class Instance:
 class Loaded:
     """A program of a plan in the memory of this process, for any number of samples.
 
-    Raises ProgramError where the program would touch memory that is not its own.
+    Raises ProgramError if the program would access memory that is not its own.
     """
 
     def __init__(self, plan: Plan, program: Program, library: Library, slabs: Slabs | None = None) -> None:
@@ -254,11 +254,11 @@ class Loaded:
         self.plan, self.program = plan, program
         self.addresses = Addresses(program, library.functions, slabs)
         self.steps = {step.node.name: step for step in plan.steps}
-        # tensors that no sample changes
+        # constant tensors
         self.constants: Mapping[str, Array] = {**plan.graph.initializers, **program.folded}
         self.segments, self.whole = program.segments, program.whole
         self.record_bytes = WORD * program.record_words
-        # whether an overflow of any layer stops the run, and whether overflows are wraps
+        # whether an overflow stops the run, and whether overflows are wraps
         self.stops = self.wraps = False
         match plan.machine.overflow:
             case Overflow.ERROR:
@@ -269,7 +269,7 @@ class Loaded:
                 pass
             case _:
                 assert_never(plan.machine.overflow)
-        # samples that take turns
+        # samples that are run together
         gains = program.constant_bytes > FAR_CONSTANTS and program.arena_bytes <= NEAR_ARENA
         self.together, self.alone = TOGETHER if gains else 1, program.alone
         functions = library.functions
@@ -278,7 +278,7 @@ class Loaded:
         self.idle: list[Instance] = []
 
     def instance(self) -> Instance:
-        """Return an instance that no other thread uses; give it back with `release`."""
+        """Return an instance for this thread alone; return it with `release`."""
         try:
             return self.idle.pop()
         except IndexError:
@@ -289,7 +289,7 @@ class Loaded:
         self.idle.append(instance)
 
     def execute_many(self, codes: Array) -> Array:
-        """Run samples uint8 (N, ...), contiguous, of a program in one piece; return their reports uint8 (N, bytes)."""
+        """Run samples uint8 (N, ...), contiguous, with a program of one segment; return reports uint8 (N, bytes)."""
         report = self.program.report
         results = np.empty((len(codes), report.size), np.uint8)
         instances = [self.instance() for _ in range(min(len(codes), self.together))]
@@ -318,10 +318,10 @@ class Loaded:
                 self.release(instance)
 
     def check(self, reports: Array, codes: Array) -> None:
-        """Raise what the reports of the samples `codes` say is wrong.
+        """Raise the error, if any, that the reports of the samples `codes` state.
 
-        ModelError: a layer met widths for which it has no variant, as no checked graph gives them (B8).
-        AccumulatorError: in the first sample of which it is so, a sum did not fit and may not (B1).
+        ModelError: a layer got widths for which it has no variant, which a checked graph never gives (B8).
+        AccumulatorError: a sum did not fit under the policy ERROR; for the first such sample (B1).
         """
         unplanned = self.program.report.refused(reports)
         if unplanned:
@@ -333,7 +333,7 @@ class Loaded:
                 refuse(self.plan, codes[first : first + 1])
 
     def outcomes(self, instance: Instance) -> Iterator[tuple[Step, Outcome]]:
-        """Yield every step with what it gave in the last run; only where everything is kept."""
+        """Yield every step with its outcome in the last run; only for a program that keeps everything."""
         flags = instance.flags()
         for step in self.plan.steps:
             name = step.node.outputs[0]

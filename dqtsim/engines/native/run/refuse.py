@@ -1,4 +1,4 @@
-"""Saying which sum left its register under the policy ERROR: the native operations only count (B1)."""
+"""Finding the sum that left its register under the policy ERROR: native operations only count overflows (B1)."""
 
 from typing import NoReturn
 

@@ -1,4 +1,4 @@
-"""The native engine as the registry knows it: results instead of what programs report."""
+"""The native engine for the registry: results instead of reports."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from .engine import Ran, native
 
 
 def native_engine(plan: Plan) -> Execute:
-    """Return the engine for one sample of `plan`; observers see a program that keeps every tensor."""
+    """Return the engine for one sample of `plan`; with observers, a program runs that keeps every tensor."""
     made = native(plan)
 
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
@@ -30,7 +30,7 @@ def native_engine(plan: Plan) -> Execute:
 
 
 def native_batch(plan: Plan, codes: Array, threads: int) -> Iterator[Result]:
-    """Yield the results of samples uint8 (N, ...); a single one is shared by the threads."""
+    """Yield the results of samples uint8 (N, ...); the threads share a single sample."""
     made = native(plan)
     if len(codes) == 1:
         yield _finished(plan, made.execute(codes, threads))

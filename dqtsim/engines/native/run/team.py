@@ -21,7 +21,7 @@ class Team:
         while True:
             job = self._jobs.get()
             job()
-            del job  # it holds the memory that it worked on
+            del job  # it keeps the memory alive on which it worked
 
     def together(self, job: Job) -> None:
         """Let all threads do `job`; return when the caller's own part is done."""
