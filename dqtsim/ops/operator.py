@@ -1,4 +1,4 @@
-"""What an operator of a model is to dqtsim: types, meaning by the law, and count, registered in one place."""
+"""The definition of an operator: types, meaning by the law, and count, registered in one place."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

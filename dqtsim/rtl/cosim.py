@@ -35,7 +35,7 @@ __all__ = ["SIMULATORS", "SOURCES", "Finding", "build", "check", "missing", "par
 
 @dataclass(frozen=True)
 class Finding:
-    """What a circuit gave for one layer; `fault` is "" if everything is as expected."""
+    """The result of a circuit for one layer; `fault` is "" if everything is as expected."""
 
     vector: LayerVector
     words: int

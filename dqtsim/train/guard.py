@@ -204,7 +204,7 @@ def _clamped(y: torch.Tensor, activation: steps.Activation) -> torch.Tensor:
 def _same(step: steps.Step, found: torch.Tensor, expected: torch.Tensor) -> None:
     """Raise ModelError unless the step's value `found` agrees with the network's value `expected`."""
     if isinstance(step, steps.AveragePool) and expected.dim() == 2:
-        # A mean over rows and columns may drop both axes, which its step keeps and the Flatten behind it drops.
+        # A mean over rows and columns may drop both axes; its step keeps them, and the Flatten after it drops them.
         expected = expected[:, :, None, None]
     if not expected.isfinite().all():
         raise ModelError(f"a network must give finite values, but its {_named(step)} does not.")

@@ -74,7 +74,7 @@ class NestedNetwork(nn.Module, IntegerExact):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return of(self)
 
     def layer(self, name: str) -> nn.Module:

@@ -97,7 +97,7 @@ class Slabs:
         return taken
 
     def copy(self, data: Array) -> Array:
-        """Return a copy of uint8, with SLACK bytes behind it that may be read."""
+        """Return a copy of uint8, with SLACK readable bytes after it."""
         kept = self.take(data.nbytes + SLACK)[: data.nbytes]
         kept[:] = data
         return kept

@@ -14,7 +14,7 @@ from .build import products
 class Functions(Mapping[str, int]):
     """The addresses of all functions by name, from this process, the cache, or the compiler.
 
-    What few networks need has libraries of its own, which are made when one of their functions is asked for.
+    Rarely used functions are in separate libraries, which are made when one of their functions is needed.
     """
 
     def __init__(self, isa: Isa, rounding: Rounding) -> None:

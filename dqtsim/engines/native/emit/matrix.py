@@ -24,7 +24,7 @@ TOGETHER = 8
 WORDS = ("matrices", "panel", "row_bytes", "steps", "step_offsets")
 GATHER = ir.FunctionType(ir.VoidType(), [I64] * 4)
 GATHER_NAME = "gather"
-# where kernels find taps: they are no matrices; where they are; in panels of each chunk; in panels of all tiles
+# the taps of a kernel: no matrices; the input itself; panels of each chunk; panels of all tiles
 VECTORS, DIRECT, PANELS, ALL_PANELS = range(4)
 
 

@@ -57,7 +57,7 @@ class Packing:
     in_turn: int = 4
 
     def order(self) -> list[int]:
-        """Return which channel of a block each lane of its PACKED vectors holds."""
+        """Return the channel of a block in each lane of its PACKED vectors."""
         turn = self.in_turn
         return [
             PACKED * turn * (lane // turn) + turn * k + lane % turn for k in range(PACKED) for lane in range(self.lanes)
@@ -192,7 +192,7 @@ class Isa:
         return next((packing for packing in self.packings if packing.lanes == lanes), None)
 
     def channel_order(self, lanes: int, vectors: int) -> list[int]:
-        """Return which channel of a block each lane of its vectors holds."""
+        """Return the channel of a block in each lane of its vectors."""
         packing = self.packing(lanes, vectors)
         return list(range(lanes * vectors)) if packing is None else packing.order()
 

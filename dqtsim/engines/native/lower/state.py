@@ -32,7 +32,7 @@ class Known:
 
     @property
     def places(self) -> Mapping[str, Place]:
-        """Return where each tensor lies."""
+        """Return the place of each tensor."""
         return self._places
 
     def constant(self, name: str) -> Array | None:
