@@ -15,11 +15,8 @@ module dqt_column_edge #(
   dqt_nest #(.N(N), .RULE(RULE)) nest (.q, .b, .code);
 
   logic middle;  // MIDPOINT below the master width reads a code in the middle of its interval
-  if (RULE == dqt::NEST_MIDPOINT) begin : g_middle
-    assign middle = b != 4'(N);
-  end else if (RULE == dqt::NEST_TIES_UP || RULE == dqt::NEST_FLOOR) begin : g_no_middle
-    assign middle = 1'b0;
-  end else begin : g_no_rule
+  assign middle = RULE == dqt::NEST_MIDPOINT && b != 4'(N);
+  if (RULE != dqt::NEST_TIES_UP && RULE != dqt::NEST_FLOOR && RULE != dqt::NEST_MIDPOINT) begin : g_no_rule
     dqt_unknown_nesting refused ();
   end
 
