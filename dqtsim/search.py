@@ -19,7 +19,8 @@ from .engines.registry import run
 from .errors import InputError
 from .graph import with_bits
 from .graph.model import Array, Graph, Widths
-from .planner import Plan, plan
+from .graph.results import meaning, require_scores
+from .planner import plan
 from .target import Target
 
 Table = npt.NDArray[np.float64]
@@ -147,26 +148,16 @@ def cross_entropy(
 ) -> tuple[float, float]:
     """Return the mean cross entropy in nats and the accuracy of `images` at one candidate per layer, integer engine."""
     compiled = plan(with_bits(graph, rows(graph, choice)), target)
-    scale = _logit_scale(compiled)
+    name = require_scores(graph)
+    found = meaning(compiled.graph, name)
+    scale = found.scale[0] if found else 1.0
     total, right = 0.0, 0
     for result, label in zip(run(compiled, images, threads=threads), labels.tolist(), strict=True):
-        if result.logits is None:
-            raise InputError(f"a plan is searched by the classes of pictures; model '{graph.name}' gives no logits.")
-        logits = result.logits.astype(np.float64) * scale
+        logits = result.outputs[name].reshape(-1).astype(np.float64) * scale
         shifted = logits - logits.max()
         total += float(np.log(np.exp(shifted).sum()) - shifted[label])
         right += result.class_index == label
     return total / len(images), right / len(images)
-
-
-def _logit_scale(compiled: Plan) -> float:
-    """Return the real value of one unit of the logits, from the file's annotations."""
-    quantization = compiled.graph.quantization
-    node = next((step.node for step in reversed(compiled.steps) if step.node.operator == "NestedLogits"), None)
-    if node is None:
-        return 1.0
-    x, weight = (quantization.get(node.operand(role)) for role in "xw")
-    return (x.scale[0] if x else 1.0) * (weight.scale[0] if weight else 1.0)
 
 
 def best_choice(table: Table, priced: Costs, budget: Budget) -> list[int]:

@@ -38,8 +38,8 @@ class Reference:
         return [-1 if result.class_index is None else result.class_index for result in self.results]
 
     def agreeing(self, other: "Reference") -> int | None:
-        """Return the number of pictures for which `other` finds the same class, or None without logits."""
-        if other.results[0].logits is None:
+        """Return the number of pictures for which `other` finds the same class, or None without classes."""
+        if other.results[0].class_index is None:
             return None
         return sum(map(int.__eq__, self.classes(), other.classes()))
 

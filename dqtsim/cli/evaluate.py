@@ -27,6 +27,7 @@ def evaluate_command(
     """Run MODEL on the test pictures of a data set: accuracy, average widths and cost, one row for each --bits."""
     from ..engines.registry import check_codes, run
     from ..frontends import load
+    from ..graph.results import require_scores
     from ..inputs.dataset import read_labelled
     from ..planner import plan
     from ..report.text.evaluation import Tally, print_tallies
@@ -34,6 +35,7 @@ def evaluate_command(
     from ..widths import apply_bits
 
     graph, target = load(model), load_target(target_name)
+    require_scores(graph)
     plans = []
     for spec in bits or (None,):
         chosen, policy = apply_bits(graph, spec)

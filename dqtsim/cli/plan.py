@@ -53,12 +53,14 @@ def plan_command(
     from .. import search
     from ..energy import load_energy
     from ..frontends import load
+    from ..graph.results import require_scores
     from ..inputs.dataset import read_labelled
     from ..target import load_target
 
     check_writable(output, "-o", ".toml")
     budget = search.Budget.read(budget_text)
     graph, target = load(model), load_target(target_name)
+    require_scores(graph)
     split = read_labelled(graph, data, "train")
     priced = search.costs(graph, target, load_energy(energy_name), budget.unit)
     layers = search.free_layers(graph)

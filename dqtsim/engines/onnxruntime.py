@@ -44,7 +44,7 @@ def onnxruntime_engine(plan: Plan) -> Execute:
     names = [step.node.outputs[0] for step in plan.steps]
 
     def execute(codes: Array, observers: Sequence[Observer]) -> Result:
-        values: dict[str, Array] = dict(plan.graph.initializers)
+        values: dict[str, Array] = {**plan.graph.initializers, plan.graph.input.name: codes}
         values |= dict(zip(names, session.run(names, {plan.graph.input.name: codes}), strict=True))
         # before any value is shown: the bodies would compute at any widths
         result = summarize(plan, values, {step.node.name: None for step in plan.layer_steps()})

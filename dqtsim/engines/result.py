@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.model import BITS, Array, Widths
+from ..graph.model import Array, Widths
+from ..graph.results import results, scores
 from ..ops import Outcome, refuse_widths
 from ..planner import Plan, Step
 from ..spec.mac import Flags
@@ -18,12 +19,14 @@ Execute = Callable[[Array, Sequence[Observer]], "Result"]
 class Result:
     """The result of one sample.
 
-    outputs: the graph's outputs by name. bits: (weight width, activation width) per layer. flags: per layer that
-    multiplies and accumulates, the controller's included; None where the engine cannot see accumulators. macs, bitops:
-    of this run, the controller's included; BitOPs are MACs times both widths.
+    outputs: the graph's outputs by name, without the widths. scores: the output that classifies, "" if none does.
+    bits: (weight width, activation width) per layer. flags: per layer that multiplies and accumulates, the
+    controller's included; None where the engine cannot see accumulators. macs, bitops: of this run, the controller's
+    included; BitOPs are MACs times both widths.
     """
 
     outputs: Mapping[str, Array]
+    scores: str
     bits: tuple[Widths, ...]
     flags: Mapping[str, Flags | None]
     macs: int
@@ -32,15 +35,13 @@ class Result:
     @property
     def logits(self) -> Array | None:
         """Return the int32 class scores (classes,), or None when the network has none."""
-        for array in self.outputs.values():
-            if array.dtype == np.int32:
-                return array.reshape(-1)
-        return None
+        array = self.outputs.get(self.scores)
+        return None if array is None or array.dtype != np.int32 else array.reshape(-1)
 
     @property
     def class_index(self) -> int | None:
-        """Return the argmax of the logits, the lowest index on a tie (B7)."""
-        return None if self.logits is None else int(np.argmax(self.logits))
+        """Return the argmax of the class scores, the lowest index on a tie (B7), or None when the network has none."""
+        return int(np.argmax(self.outputs[self.scores])) if self.scores else None
 
 
 class Trace:
@@ -68,7 +69,7 @@ def summarize(plan: Plan, values: Mapping[str, Array], flags: Mapping[str, Flags
         pairs[step.node.name] = (b_w, b_a)
         if (b_w, b_a) not in step.call.bounds:
             refuse_widths(step.node, (b_w, b_a))
-    outputs = {value.name: values[value.name] for value in plan.graph.outputs if value.name != BITS}
+    outputs = {value.name: values[value.name] for value in results(plan.graph)}
     bits = tuple(map(pairs.__getitem__, plan.graph.layers))
     bitops = sum([count * pairs[name][0] * pairs[name][1] for name, count in plan.macs.items()])
-    return Result(outputs, bits, flags, plan.total_macs, bitops)
+    return Result(outputs, scores(plan.graph), bits, flags, plan.total_macs, bitops)

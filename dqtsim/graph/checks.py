@@ -33,6 +33,8 @@ def check_graph(graph: Graph) -> None:
                 raise ModelError(f"every tensor has one producer; {node.title} produces '{output}' a second time.")
             known[output] = _output_dtype(node, known)
     for value in graph.outputs:
+        if sum(other.name == value.name for other in graph.outputs) > 1:
+            raise ModelError(f"graph outputs have different names; '{value.name}' is named twice.")
         if value.name not in known:
             raise ModelError(f"every output has a producer; no node produces the graph output '{value.name}'.")
         if known[value.name] != value.dtype:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from dqtsim.errors import ModelError
 from dqtsim.graph.model import BITS, Array, Graph, Node, Widths
+from dqtsim.graph.results import results, scores
 from dqtsim.spec.rules import Nesting, Rounding
 from dqtsim.train.files import Pictures, in_parts
 
@@ -54,10 +55,11 @@ def _other(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
 def run_batch(
     graph: Graph, codes: torch.Tensor, widths: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits int32 [N, classes] of samples uint8 [N, ...], and the widths int64 [N, layers, 2] used.
+    """Return the class scores of samples uint8 [N, ...], and the widths int64 [N, layers, 2] used.
 
+    Scores are the output that classifies, int32 [N, classes] where they are logits; the first output if none does.
     `widths` [layers, 2] or [N, layers, 2] replaces the controller's choices. A sample's result does not depend on the
-    batch. The graph must end in logits, and compute its `bits` as GraphBuilder's graphs do.
+    batch. The graph must compute its `bits` as GraphBuilder's graphs do.
     """
     values = {name: torch.from_numpy(np.array(array)) for name, array in graph.initializers.items()}
     values[graph.input.name] = codes
@@ -69,7 +71,7 @@ def run_batch(
         widths = values[BITS]
     if widths is not None:
         used[:] = widths
-    output = next(value.name for value in graph.outputs if value.name != BITS)
+    output = scores(graph) or results(graph)[0].name
     for node in _data_nodes(graph, [output] if widths is not None else [output, graph.controller]):
         inputs = {role: values[name] for role, name in node.operands.items() if name in values}
         if node.operator in LAYERS:

@@ -40,6 +40,9 @@ def sha256(array: npt.NDArray[np.generic]) -> str:
 
 def diverse_pictures(graph: Graph, images: Pictures, count: int) -> list[int]:
     """Indices of pictures whose widths differ most: each next picture is the farthest from those already taken."""
+    if not graph.dynamic:
+        # Static widths are alike.
+        return list(range(min(count, len(images), _SCANNED)))
     _, widths = classify(graph, images[:_SCANNED])
     rows = widths.flatten(1)
     taken = [0]

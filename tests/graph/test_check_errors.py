@@ -154,6 +154,11 @@ CASES: dict[str, tuple[Graph, Change, str]] = {
         output("class", "uint8"),
         "output 'class' is declared as uint8; the graph makes it int32.",
     ),
+    "output twice": (
+        STATIC,
+        lambda graph: replace(graph, outputs=graph.outputs * 2),
+        "graph outputs have different names; 'stem' is named twice.",
+    ),
     "layer that is none": (
         STATIC,
         lambda graph: replace(graph, layers=(*graph.layers, "flat")),

@@ -9,6 +9,7 @@ from ...energy import EnergyTable
 from ...engines.registry import check_codes, run
 from ...errors import InputError
 from ...graph.model import Graph
+from ...graph.results import require_scores
 from ...inputs.dataset import Split
 from ...planner import Plan, plan
 from ...target import Target
@@ -105,9 +106,8 @@ def count_widest(study: Study) -> None:
 
 def check_pictures(study: Study, split: Split) -> None:
     """Raise InputError unless the model can classify the pictures."""
+    require_scores(study.graph)
     check_codes(study.own.plan, split.images)
-    if not any(value.dtype == "int32" for value in study.graph.outputs):
-        raise InputError(f"accuracy is of a model with class scores, an int32 output; '{study.graph.name}' has none.")
 
 
 def run_over(study: Study, split: Split, threads: int, done: Callable[[], None]) -> None:

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ...graph.model import Graph
+from ...graph.results import results, scores
 from ...graph.schema import NESTED_LAYERS
 from ...planner import Plan
-from .runs import giga, widths_text
+from .runs import giga, tensor_text, widths_text
 
 
 def print_model(console: Console, plan: Plan, path: Path) -> None:
@@ -19,6 +20,9 @@ def print_model(console: Console, plan: Plan, path: Path) -> None:
     parameters = sum(_weights(graph, step.node.name).size for step in plan.layer_steps())
     size = f"  {path.stat().st_size:,} bytes, {parameters:,} weights, {_input(graph)}"
     console.print(Text.assemble((graph.name, "bold"), size))
+    for output in results(graph):
+        classes = ", the class is its largest" if output.name == scores(graph) else ""
+        console.print(f"output '{output.name}' {tensor_text(graph, output)}{classes}")
     console.print(
         f"master width {rules.master_width}, weights nest by {rules.weight_rule}, activations by "
         f"{rules.activation_rule}, requantization rounds {rules.rounding}"
@@ -84,10 +88,7 @@ def _weight_step(graph: Graph, weight: str) -> str:
 
 
 def _input(graph: Graph) -> str:
-    value = graph.input
-    quantization = graph.quantization.get(value.name)
-    meaning = f", x = {quantization.scale[0]:g} (q - {quantization.zero_point})" if quantization else ""
-    return f"input {value.dtype} {'x'.join(map(str, value.shape[1:]))}{meaning}"
+    return f"input {tensor_text(graph, graph.input)}"
 
 
 def _widths(graph: Graph, layer: str, planned: list[tuple[int, int]]) -> str:

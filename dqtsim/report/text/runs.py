@@ -10,7 +10,8 @@ from rich.text import Text
 from ...counting.counts import average_width
 from ...engines.names import JSON_NAMES
 from ...engines.result import Result
-from ...graph.model import Graph
+from ...graph.model import Graph, Value
+from ...graph.results import meaning
 from ...ops.operator import register_width
 from ...planner import Plan
 from ...spec.mac import Flags
@@ -57,17 +58,71 @@ def giga(count: int) -> str:
     return str(count)
 
 
+def tensor_text(graph: Graph, value: Value) -> str:
+    """Return dtype, shape and meaning of an input or output: 'uint8 2x6x6, x = 0.25 (q - 128)'."""
+    found, shape = meaning(graph, value.name), "x".join(map(str, value.shape[1:]))
+    if found is None:
+        return f"{value.dtype} {shape}"
+    codes = f"(q - {found.zero_point})" if found.zero_point else "q"
+    return f"{value.dtype} {shape}, x = {found.scale[0]:g} {codes}"
+
+
+def output_block(graph: Graph, result: Result) -> list[dict[str, Any]]:
+    """Return name, dtype, shape and meaning of every output, and the least and greatest real value (None: unknown)."""
+    block = []
+    for name, array in result.outputs.items():
+        found = meaning(graph, name)
+        ends = [int(array.min()), int(array.max())]
+        values = [found.scale[0] * (end - found.zero_point) for end in ends] if found else [None, None]
+        block.append(
+            {
+                "name": name,
+                "dtype": array.dtype.name,
+                "shape": list(array.shape),
+                "scale": found.scale[0] if found else None,
+                "zero_point": found.zero_point if found else None,
+                "lowest": values[0],
+                "highest": values[1],
+            }
+        )
+    return block
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _print_outputs(console: Console, graph: Graph, result: Result) -> None:
+    """Print a row for each output, unless class scores are the only one."""
+    if list(result.outputs) == [result.scores]:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("output", "dtype", "shape", "scale", "zero point", "lowest", "highest"):
+        table.add_column(heading, justify="left" if heading in ("output", "dtype", "shape") else "right")
+    for output in output_block(graph, result):
+        zero = "-" if output["zero_point"] is None else str(output["zero_point"])
+        shape = "x".join(map(str, output["shape"][1:]))
+        ends = (_number(output[key]) for key in ("lowest", "highest"))
+        table.add_row(output["name"], output["dtype"], shape, _number(output["scale"]), zero, *ends)
+    console.print(table)
+
+
+def _answer(plan: Plan, result: Result) -> str:
+    """Return a picture's class, or the extremes of every output if the model does not classify."""
+    if result.class_index is not None:
+        return f"{class_name(plan.graph, result.class_index):<12}"
+    ends = [(o["name"], _number(o["lowest"]), _number(o["highest"])) for o in output_block(plan.graph, result)]
+    return ", ".join(f"{name} {low} to {high}" for name, low, high in ends)
+
+
 def line(plan: Plan, index: int, result: Result) -> str:
     """Return one picture of a batch on one line."""
     widths = " ".join(widths_text(pair) for pair in result.bits)
     flags = total_flags(result)
     counts = "" if flags is None else f"  saturations {flags.saturations}  wraps {flags.wraps}"
     gap = margin(result)
-    name = class_name(plan.graph, result.class_index)
-    return (
-        f"{index:>5}  {name:<12}" + (f"  margin {gap:>8}" if gap is not None else "") + f"  widths {widths}"
-        f"  {giga(result.bitops)}BitOPs{counts}"
-    )
+    answer = _answer(plan, result) + (f"  margin {gap:>8}" if gap is not None else "")
+    return f"{index:>5}  {answer}  widths {widths}  {giga(result.bitops)}BitOPs{counts}"
 
 
 def batch_line(plan: Plan, results: Sequence[Result], *, policy: str, engine: str, seconds: float) -> str:
@@ -91,6 +146,7 @@ def print_run(console: Console, plan: Plan, result: Result, *, policy: str, engi
         name = class_name(graph, result.class_index)
         ahead = f"  (margin {gap} over the next class)" if gap is not None else ""
         console.print(Text.assemble((name, "bold"), ahead))
+    _print_outputs(console, graph, result)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("layer", "bits", "register", "saturated", "wrapped", "MACs", "BitOPs"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
@@ -155,6 +211,7 @@ def as_json(
                 "class_index": result.class_index,
                 "class_name": class_name(plan.graph, result.class_index) if result.class_index is not None else None,
                 "logits": [] if result.logits is None else [int(logit) for logit in result.logits],
+                "outputs": output_block(plan.graph, result),
                 "bits": [list(pair) for pair in result.bits],
                 "macs": result.macs,
                 "bitops": result.bitops,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ....graph.model import Array
+from ....graph.results import scores
 from ....planner import Plan
 from ....spec.mac import Flags
 from ...result import Execute, Observer, Result, summarize
@@ -40,4 +41,4 @@ def native_batch(plan: Plan, codes: Array, threads: int) -> Iterator[Result]:
 
 
 def _finished(plan: Plan, ran: Ran) -> Result:
-    return Result(ran.outputs, ran.bits, ran.flags, plan.total_macs, ran.bitops)
+    return Result(ran.outputs, scores(plan.graph), ran.bits, ran.flags, plan.total_macs, ran.bitops)
