@@ -8,11 +8,11 @@ import click
 
 from .. import __version__
 from .bench import bench_command
-from .common import ErrorGroup
 from .count import count_command, new_command
 from .evaluate import evaluate_command
 from .inspect import info_command, target_group
 from .plan import plan_command
+from .process import Program
 from .report import report_command
 from .rtl import cosim_command, rtl_group, vectors_command
 from .run import run_command
@@ -20,7 +20,7 @@ from .training import export_command, train_command
 from .verify import compare_command, verify_command
 
 
-@click.group(cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dqtsim")
 def main() -> None:
     """Bit-accurate, integer-only simulator for networks with nested integer codes."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engines.names import DEFAULT, ENGINE_NAMES, full_name
-from ..errors import DqtsimError, OutputError
+from ..errors import OutputError
 from ..outputs import check_file
 
 if TYPE_CHECKING:
@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 
 WIDEST = 200
 Decorator = Callable[[Any], Any]
-
-
-class ErrorGroup(click.Group):
-    """Turns the errors that a user can correct into one sentence and exit code 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except DqtsimError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
 
 
 def options(*decorators: Decorator) -> Decorator:

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from .. import limits
-from .common import ErrorGroup, available_cores, bits_option, console, target_option
+from .common import available_cores, bits_option, console, target_option
+from .process import ErrorGroup
 
 
 @click.command("info")

@@ -10,7 +10,6 @@ import click
 from ..errors import InputError
 from ..outputs import MANIFEST, check_folder, write_folder
 from .common import (
-    ErrorGroup,
     bits_option,
     console,
     counted,
@@ -20,6 +19,7 @@ from .common import (
     progress,
     target_option,
 )
+from .process import ErrorGroup
 
 
 @click.command("vectors")
