@@ -55,6 +55,11 @@ def _tables(rows: int, channels: int, **tables: npt.ArrayLike) -> dict[str, Any]
     return {role: rows_of(table, rows, channels) for role, table in tables.items()}
 
 
+def _rows(n: int, widths: Sequence[int] | None, pairs: Sequence[Widths] | None) -> dict[str, Any]:
+    """Return by what a layer selects its rows; without either it has one row."""
+    return {"row_pairs": tuple(pairs)} if pairs else {"row_widths": tuple(widths or (n,))}
+
+
 def _builder(rules: Mapping[str, Any]) -> GraphBuilder:
     return GraphBuilder("one", **{"candidates": ((2, 2),), **rules})
 
@@ -65,6 +70,7 @@ def conv(
     *,
     bits: Widths | None = None,
     row_widths: Sequence[int] | None = None,
+    row_pairs: Sequence[Widths] | None = None,
     bias: npt.ArrayLike = 0,
     multiplier: npt.ArrayLike = 1 << 15,
     shift: npt.ArrayLike = 15,
@@ -77,12 +83,13 @@ def conv(
     """Return a graph of one NestedConv 'y' on codes 'x' of shape (C, H, W)."""
     b = _builder(rules or {})
     n = b.arithmetic.master_width
-    widths = tuple(row_widths or (n,))
+    rows = _rows(n, row_widths, row_pairs)
+    count = sum(map(len, rows.values()))
     codes = codes_of(weight, n)
-    tables = _tables(len(widths), codes.shape[0], bias=bias, multiplier=multiplier, shift=shift)
+    tables = _tables(count, codes.shape[0], bias=bias, multiplier=multiplier, shift=shift)
     x = b.input("x", (1, *shape), zero_point=z_x, scale=1.0)
     limits = clip or (0, (1 << n) - 1)
-    y = b.conv("y", x, weight=codes, **tables, row_widths=widths, zero_point=z_y, scale=1.0, clip=limits, **geometry)
+    y = b.conv("y", x, weight=codes, **tables, **rows, zero_point=z_y, scale=1.0, clip=limits, **geometry)
     b.output(y)
     return b.build([bits or (n, n)])
 
@@ -93,6 +100,7 @@ def dense(
     logits: bool = False,
     bits: Widths | None = None,
     row_widths: Sequence[int] | None = None,
+    row_pairs: Sequence[Widths] | None = None,
     bias: npt.ArrayLike = 0,
     multiplier: npt.ArrayLike = 1 << 15,
     shift: npt.ArrayLike = 15,
@@ -104,15 +112,16 @@ def dense(
     """Return a graph of one NestedGemm (or NestedLogits) 'y' on codes 'x' of shape (K)."""
     b = _builder(rules or {})
     n = b.arithmetic.master_width
-    widths = tuple(row_widths or (n,))
+    rows = _rows(n, row_widths, row_pairs)
+    count = sum(map(len, rows.values()))
     codes = codes_of(weight, n)
     x = b.input("x", (1, codes.shape[1]), zero_point=z_x, scale=1.0)
     if logits:
-        y = b.logits("y", x, weight=codes, row_widths=widths, **_tables(len(widths), codes.shape[0], bias=bias))
+        y = b.logits("y", x, weight=codes, **rows, **_tables(count, codes.shape[0], bias=bias))
     else:
-        tables = _tables(len(widths), codes.shape[0], bias=bias, multiplier=multiplier, shift=shift)
+        tables = _tables(count, codes.shape[0], bias=bias, multiplier=multiplier, shift=shift)
         limits = clip or (0, (1 << n) - 1)
-        y = b.gemm("y", x, weight=codes, **tables, row_widths=widths, zero_point=z_y, scale=1.0, clip=limits)
+        y = b.gemm("y", x, weight=codes, **tables, **rows, zero_point=z_y, scale=1.0, clip=limits)
     b.output(y)
     return b.build([bits or (n, n)])
 

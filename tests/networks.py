@@ -75,9 +75,13 @@ class _Sketch:
         chosen: tuple[int, int] = self.pick((0, self.top), (0, self.top), (low, high))
         return chosen
 
-    def rows(self) -> tuple[int, ...]:
-        chosen: tuple[int, ...] = self.pick(self.row_widths, (self.n,))
-        return chosen
+    def rows(self) -> dict[str, Any]:
+        """What selects rows: widths, or, in some layers, pairs in any order."""
+        if self.pick(False, False, True):
+            pairs = sorted({*self.candidates, (self.n, self.n), (self.n, 1)})
+            order = self.rng.permutation(len(pairs))[: int(self.rng.integers(1, len(pairs) + 1))]
+            return {"row_pairs": [pairs[place] for place in order]}
+        return {"row_widths": self.pick(self.row_widths, (self.n,))}
 
     def tables(self, outputs: int, taps: int, rows: int) -> dict[str, Any]:
         """Multipliers and shifts that mostly spread the sums over the output codes, and corners."""
@@ -120,8 +124,8 @@ class _Sketch:
             self.name("conv"),
             x,
             weight=self.codes(outputs, channels // group, *kernel),
-            **self.tables(outputs, taps, len(rows)),
-            row_widths=rows,
+            **self.tables(outputs, taps, count(rows)),
+            **rows,
             zero_point=self.zero_point(),
             scale=0.1,
             clip=self.clip(),
@@ -187,13 +191,13 @@ class _Sketch:
         )
 
     def gemm(self, x: Tensor, outputs: int, *, controller: bool = False) -> Tensor:
-        rows = (self.n,) if controller else self.rows()
+        rows = {"row_widths": (self.n,)} if controller else self.rows()
         return self.builder.gemm(
             self.name("gemm"),
             x,
             weight=self.codes(outputs, x.shape[1]),
-            **self.tables(outputs, x.shape[1], len(rows)),
-            row_widths=rows,
+            **self.tables(outputs, x.shape[1], count(rows)),
+            **rows,
             zero_point=self.zero_point(),
             scale=0.1,
             clip=self.clip(),
@@ -201,13 +205,13 @@ class _Sketch:
         )
 
     def logits(self, x: Tensor, outputs: int, *, controller: bool = False) -> Tensor:
-        rows = (self.n,) if controller else self.rows()
+        rows = {"row_widths": (self.n,)} if controller else self.rows()
         return self.builder.logits(
             "controller" if controller else "logits",
             x,
             weight=self.codes(outputs, x.shape[1]),
-            bias=self.rng.integers(-2000, 2000, (len(rows), outputs), endpoint=True),
-            row_widths=rows,
+            bias=self.rng.integers(-2000, 2000, (count(rows), outputs), endpoint=True),
+            **rows,
             controller=controller,
         )
 
@@ -226,6 +230,11 @@ class _Sketch:
             return self.requantize(x, self.zero_point())
         made: Tensor = getattr(self, kind)(x)
         return made
+
+
+def count(rows: dict[str, Any]) -> int:
+    """Return how many rows a layer has."""
+    return sum(map(len, rows.values()))
 
 
 @st.composite

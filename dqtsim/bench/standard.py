@@ -16,7 +16,8 @@ import numpy as np
 from .. import spec
 from ..errors import InputError
 from ..graph.file.bodies import IR_VERSION, OPSET
-from ..graph.model import Array
+from ..graph.model import Array, Widths
+from ..graph.rows import Rows, rows_of
 from ..planner import Plan, Step
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def layer_of(plan: Plan, step: Step) -> StandardLayer:
     b_w, b_a = pairs[0] if len(pairs) == 1 else (n, n)
     z_w, exponent = spec.master_zero_point_of_weights(n), spec.exponent(b_w, n, rule)
     values = np.array([spec.operand(q, z_w, b_w, n, rule) << exponent for q in range(1 << n)], np.int16)
-    row = spec.select_row(b_w, b_a, node.integers("row_widths"))
+    row = row_of(rows_of(node, constants), (b_w, b_a))
     half = 1 << (min(machine.bias_width, 32) - 1)
     bias = np.clip(constants["bias"][row], -half, half - 1).astype(np.int32)
     factor, z_y = np.ones(len(bias)), None
@@ -57,6 +58,11 @@ def layer_of(plan: Plan, step: Step) -> StandardLayer:
         factor = np.ldexp(constants["multiplier"][row].astype(np.float64), -constants["shift"][row])
         z_y = int(constants["y_zero_point"])
     return StandardLayer(values[constants["w"]], bias, factor, int(constants["x_zero_point"]), z_y)
+
+
+def row_of(rows: Rows, pair: Widths) -> int:
+    """Return the row of (B, M, S) of a layer at a pair of widths (B3', B3'')."""
+    return spec.select_pair_row(*pair, rows.pairs) if rows.pairs else spec.select_row(*pair, rows.widths)
 
 
 def ratio(constants: Mapping[str, Array], multiplier: str = "multiplier") -> float:

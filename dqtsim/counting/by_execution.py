@@ -101,6 +101,7 @@ class _Counter:
             for function, hook in (
                 (spec.operand, self._operand),
                 (spec.select_row, self._select_row),
+                (spec.select_pair_row, self._select_row),
                 (spec.dot, self._dot),
                 (spec.align, self._align),
                 (spec.add_bias, self._add_bias),

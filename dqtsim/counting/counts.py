@@ -12,6 +12,7 @@ from typing import NamedTuple, assert_never
 
 from ..energy import EnergyTable
 from ..graph.model import Graph, Widths
+from ..graph.rows import rows_of
 from ..graph.schema import SCHEMAS
 from ..ops.cost import nesting
 from ..ops.primitives import Cost, Operation, Primitive, Size
@@ -174,8 +175,7 @@ def storage(plan: Plan) -> dict[str, int]:
     weights = tables = 0
     for step in plan.layer_steps():
         weights += prod(step.input_types["w"].shape) * plan.machine.n
-        rows = len(step.node.integers("row_widths"))
-        tables += rows * _row_bits(plan, step)
+        tables += len(rows_of(step.node, plan.graph.constants(step.node))) * _row_bits(plan, step)
     return {"weights": weights, "tables": tables + storage_of_codes(plan)}
 
 
@@ -185,7 +185,7 @@ def storage_of_codes(plan: Plan) -> int:
         prod(step.input_types[entry.name].shape) * _bits_of(plan, step.input_types[entry.name].dtype)
         for step in plan.steps
         if step.node.domain and not step.call.bounds
-        for entry in SCHEMAS[step.node.domain, step.node.operator].inputs
+        for entry in SCHEMAS[step.node.domain, step.node.operator].inputs_of(step.node.form)
         if entry.constant and entry.shape
     )
 
@@ -224,7 +224,7 @@ def _traffic(plan: Plan, step: Step, pair: Widths | None, cost: Cost) -> Traffic
         traffic.activations_in[n] += prod(step.input_types["x"].shape) * n
         traffic.tables += _row_bits(plan, step)
     else:
-        for entry in SCHEMAS[step.node.domain, step.node.operator].inputs:
+        for entry in SCHEMAS[step.node.domain, step.node.operator].inputs_of(step.node.form):
             if not entry.constant:
                 traffic.activations_in[n] += prod(step.input_types[entry.name].shape) * n
     for primitive, times in cost.primitives.items():

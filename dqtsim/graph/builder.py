@@ -12,7 +12,7 @@ from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .checks import check_graph
 from .model import BITS, PINNED_BITS, Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
-from .schema import DOMAIN, SCHEMAS, Attribute
+from .schema import DOMAIN, SCHEMAS, Attribute, Form
 from .static import with_bits
 
 Integers = npt.ArrayLike
@@ -32,7 +32,9 @@ class GraphBuilder:
 
     A layer's name is also the name of its output tensor. Layers are numbered in the order of their creation; that
     order is the order of the rows of `bits`. Arrays: weights uint8 master codes (O, I/group, kh, kw) or (O, I); bias,
-    multiplier, shift int64 (R, O), one row per entry of `row_widths` (B3'). `clip` is (low, high) of B4.
+    multiplier, shift int64 (R, O), one row per entry of `row_widths` (B3') or, in its place, of `row_pairs`, pairs of a
+    weight width and an activation width (B3''). `clip` is (low, high) of B4. A layer with both or neither of them is
+    refused with a ModelError.
     """
 
     def __init__(
@@ -91,7 +93,8 @@ class GraphBuilder:
         bias: Integers,
         multiplier: Integers,
         shift: Integers,
-        row_widths: Sequence[int],
+        row_widths: Sequence[int] | None = None,
+        row_pairs: Sequence[Widths] | None = None,
         zero_point: int,
         scale: float,
         clip: tuple[int, int],
@@ -111,10 +114,10 @@ class GraphBuilder:
             "dilations": dilations,
             "group": group,
             **_clip(clip),
-            "row_widths": tuple(row_widths),
         }
         shape = (1, weight.shape[0], rows, columns)
         tables = {"bias": bias, "multiplier": multiplier, "shift": shift}
+        self._rows(name, row_widths, row_pairs, attributes, tables)
         return self._layer(
             "NestedConv", name, x, weight, weight_scale, tables, attributes, shape, (zero_point, scale), pinned
         )
@@ -128,7 +131,8 @@ class GraphBuilder:
         bias: Integers,
         multiplier: Integers,
         shift: Integers,
-        row_widths: Sequence[int],
+        row_widths: Sequence[int] | None = None,
+        row_pairs: Sequence[Widths] | None = None,
         zero_point: int,
         scale: float,
         clip: tuple[int, int],
@@ -137,8 +141,9 @@ class GraphBuilder:
         controller: bool = False,
     ) -> Tensor:
         """Add a NestedGemm (B1-B4); with `controller` it runs at the master width and is no row of `bits` (B8)."""
-        attributes: dict[str, Attribute] = {**_clip(clip), "row_widths": tuple(row_widths)}
+        attributes: dict[str, Attribute] = {**_clip(clip)}
         tables = {"bias": bias, "multiplier": multiplier, "shift": shift}
+        self._rows(name, row_widths, row_pairs, attributes, tables)
         quantization = (zero_point, scale)
         shape = (1, weight.shape[0])
         return self._layer(
@@ -152,16 +157,19 @@ class GraphBuilder:
         *,
         weight: Array,
         bias: Integers,
-        row_widths: Sequence[int],
+        row_widths: Sequence[int] | None = None,
+        row_pairs: Sequence[Widths] | None = None,
         weight_scale: Sequence[float] | Array = (1.0,),
         pinned: Widths | None = None,
         controller: bool = False,
     ) -> Tensor:
         """Add a NestedLogits: A + B as int32, never requantized (B7)."""
-        attributes: dict[str, Attribute] = {"row_widths": tuple(row_widths)}
+        attributes: dict[str, Attribute] = {}
+        tables = {"bias": bias}
+        self._rows(name, row_widths, row_pairs, attributes, tables)
         shape = (1, weight.shape[0])
         return self._layer(
-            "NestedLogits", name, x, weight, weight_scale, {"bias": bias}, attributes, shape, None, pinned, controller
+            "NestedLogits", name, x, weight, weight_scale, tables, attributes, shape, None, pinned, controller
         )
 
     def add(
@@ -221,11 +229,13 @@ class GraphBuilder:
         *,
         zero_point: int,
         scale: float,
+        form: Form = (),
     ) -> Tensor:
         """Add any operator of the domain that gives codes and has no widths; `tensors` and `constants` come by role.
 
-        The zero points in its schema are those of the tensors; `y_zero_point` is that of the result. Raises
-        ModelError for a constant that the dtype of its role does not hold.
+        The zero points in its schema are those of the tensors; `y_zero_point` is that of the result. `form` names the
+        parts of the schema that the node uses. Raises ModelError for a constant that the dtype of its role does not
+        hold.
         """
         y = self._codes(name, tuple(shape), zero_point, (scale,))
         schema = SCHEMAS[DOMAIN, operator]
@@ -233,13 +243,13 @@ class GraphBuilder:
         for role, x in {**tensors, "y": y}.items():
             if f"{role}_zero_point" in schema.roles(0):
                 operands[f"{role}_zero_point"] = self._zero_point(x)
-        dtypes = {entry.name: entry.dtypes[0] for entry in schema.inputs}
+        dtypes = {entry.name: entry.dtypes[0] for entry in schema.inputs_of(form)}
         for role, value in constants.items():
             array = np.asarray(value).astype(dtypes[role])
             if not np.array_equal(array, value):
                 raise ModelError(f"'{role}' of '{name}' holds numbers that are no {dtypes[role]}.")
             operands[role] = self._array(f"{name}.{role}", array)
-        self._node(name, DOMAIN, operator, operands, attributes)
+        self._node(name, DOMAIN, operator, operands, attributes, form)
         return y
 
     def max_pool(
@@ -386,8 +396,26 @@ class GraphBuilder:
             y = self._codes(name, shape, quantization[0], (quantization[1],))
             operands["y_zero_point"] = self._zero_point(y)
         operands |= {role: self._array(f"{name}.{role}", np.asarray(t, np.int64)) for role, t in tables.items()}
-        self._node(name, DOMAIN, operator, operands, attributes)
+        form = tuple(part.name for part in SCHEMAS[DOMAIN, operator].parts if part.name in operands)
+        self._node(name, DOMAIN, operator, operands, attributes, form)
         return y
+
+    def _rows(
+        self,
+        name: str,
+        row_widths: Sequence[int] | None,
+        row_pairs: Sequence[Widths] | None,
+        attributes: dict[str, Attribute],
+        tables: dict[str, Integers],
+    ) -> None:
+        """Put what selects the rows of layer `name` among its attributes or among its tables."""
+        if (row_widths is None) == (row_pairs is None):
+            found = "neither" if row_widths is None else "both"
+            raise ModelError(f"layer '{name}' takes either row_widths or row_pairs; found {found}.")
+        if row_widths is not None:
+            attributes["row_widths"] = tuple(row_widths)
+        if row_pairs is not None:
+            tables["row_pairs"] = np.asarray(row_pairs, np.int64).reshape(-1, 2)
 
     def _widths(self, name: str, pinned: Widths | None, controller: bool) -> str:
         """Return the tensor of the two widths of layer `name`, gathered from its row of `bits`."""
@@ -421,11 +449,17 @@ class GraphBuilder:
         return name
 
     def _node(
-        self, name: str, domain: str, operator: str, operands: Mapping[str, str], attributes: Mapping[str, Attribute]
+        self,
+        name: str,
+        domain: str,
+        operator: str,
+        operands: Mapping[str, str],
+        attributes: Mapping[str, Attribute],
+        form: Form = (),
     ) -> None:
         """Add a node whose inputs are `operands`, tensor names by role."""
-        inputs = tuple(operands[role] for role in SCHEMAS[domain, operator].roles(len(operands)))
-        self._nodes.append(Node(name, domain, operator, inputs, (name,), MappingProxyType(dict(attributes))))
+        inputs = tuple(operands[role] for role in SCHEMAS[domain, operator].roles(len(operands), form))
+        self._nodes.append(Node(name, domain, operator, inputs, (name,), MappingProxyType(dict(attributes)), form))
 
 
 def _clip(clip: tuple[int, int]) -> dict[str, Attribute]:

@@ -1,5 +1,6 @@
 """The rules for a graph before it is planned. Each violation is one sentence that names the node and the tensor."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import assert_never
@@ -9,7 +10,7 @@ import numpy as np
 from ..errors import ModelError, cut, listed
 from ..spec.rules import Nesting
 from .model import Array, Graph, Node
-from .schema import CHANNEL, CODE, NESTED_LAYERS, ROW, SCHEMAS, Schema, schema_of
+from .schema import CHANNEL, CODE, NESTED_LAYERS, PAIR, ROW, SCHEMAS, Input, Schema, overload_of, schema_of
 from .widths import reachable_widths
 
 LARGEST = (1 << 63) - 1
@@ -48,7 +49,7 @@ def check_graph(graph: Graph) -> None:
 
 
 def check_operator(node: Node) -> Schema:
-    """Return the schema of `node`; raise ModelError if no model may use its operator."""
+    """Return the schema of `node`; raise ModelError if no model may use its operator, or not in this form."""
     schema = schema_of(node.domain, node.operator)
     if schema is None:
         supported = ", ".join(sorted(s.title for s in SCHEMAS.values()))
@@ -56,7 +57,21 @@ def check_operator(node: Node) -> Schema:
             f"a model may use only supported operators; node '{cut(node.name)}' is operator '{cut(node.operator)}' of "
             f"domain '{cut(node.domain or 'ai.onnx')}' (supported: {supported})."
         )
+    _check_form(node, schema)
     return schema
+
+
+def _check_form(node: Node, schema: Schema) -> None:
+    """Refuse a form with parts that the operator lacks, with one twice, or in another order than that of the schema."""
+    known = [part.name for part in schema.parts]
+    if node.form == tuple(name for name in known if name in node.form):
+        return
+    found = cut(repr(overload_of(node.form)))
+    if not known:
+        raise ModelError(f"{node.title} has one form, without overload; found overload {found}.")
+    raise ModelError(
+        f"the overload of {node.title} joins some of {', '.join(known)} by '+', in this order; found {found}."
+    )
 
 
 def _check_arithmetic(graph: Graph) -> None:
@@ -98,15 +113,15 @@ def _check_input(graph: Graph) -> None:
 
 
 def _check_inputs(graph: Graph, node: Node, schema: Schema, known: Mapping[str, str]) -> None:
-    expected = len(schema.inputs)
+    roles: list[Input] = list(schema.inputs_of(node.form))
+    expected = len(roles)
     if schema.variadic:
         if not node.inputs:
             raise ModelError(f"{node.title} needs at least one input and has none.")
         roles = [schema.inputs[0]] * len(node.inputs)
     elif len(node.inputs) != expected:
-        raise ModelError(f"{node.title} takes {expected} inputs; found {len(node.inputs)}.")
-    else:
-        roles = list(schema.inputs)
+        overload = f" with overload '{overload_of(node.form)}'" if node.form else ""
+        raise ModelError(f"{node.title}{overload} takes {expected} inputs; found {len(node.inputs)}.")
     if len(node.outputs) != 1:
         raise ModelError(f"{node.title} has one output; found {len(node.outputs)}.")
     for role, name in zip(roles, node.inputs, strict=True):
@@ -164,7 +179,7 @@ def _check_geometry(node: Node) -> None:
 def _check_values(graph: Graph, node: Node) -> None:
     n = graph.arithmetic.master_width
     top = (1 << n) - 1
-    demanded = {entry.name for entry in SCHEMAS[node.domain, node.operator].inputs if entry.constant}
+    demanded = {entry.name for entry in SCHEMAS[node.domain, node.operator].inputs_of(node.form) if entry.constant}
     constants = {role: array for role, array in graph.constants(node).items() if role in demanded}
     _check_geometry(node)
     if "low" in node.attributes:
@@ -221,12 +236,23 @@ def _check_row_widths(node: Node, n: int) -> None:
         raise ModelError(f"{node.title} takes row_widths between 1 and the master width {n}; found {cut(row_widths)}.")
 
 
+def _check_row_pairs(node: Node, row_pairs: Array, n: int) -> None:
+    if not len(row_pairs):
+        raise ModelError(f"{node.title} takes at least one pair of widths in 'row_pairs'; found none.")
+    _check_range(node, "row_pairs", row_pairs, 1, n)
+    for pair, times in Counter((b_w, b_a) for b_w, b_a in row_pairs.tolist()).items():
+        if times > 1:
+            raise ModelError(f"{node.title} takes each pair of 'row_pairs' once; {pair} occurs {times} times.")
+
+
 def _check_shapes(node: Node, constants: Mapping[str, Array], n: int) -> None:
-    sizes = {CODE: 1 << n}
-    if "row_widths" in node.attributes:
-        _check_row_widths(node, n)
-        sizes |= {ROW: len(node.integers("row_widths")), CHANNEL: constants["w"].shape[0]}
-    for role in SCHEMAS[node.domain, node.operator].inputs:
+    sizes = {CODE: 1 << n, PAIR: 2}
+    if node.operator in NESTED_LAYERS:
+        if "row_pairs" not in node.form:
+            _check_row_widths(node, n)
+        rows = constants["row_pairs"] if "row_pairs" in node.form else node.integers("row_widths")
+        sizes |= {ROW: len(rows), CHANNEL: constants["w"].shape[0]}
+    for role in SCHEMAS[node.domain, node.operator].inputs_of(node.form):
         if role.shape is None or role.name not in constants:
             continue
         found = constants[role.name].shape
@@ -236,6 +262,8 @@ def _check_shapes(node: Node, constants: Mapping[str, Array], n: int) -> None:
             raise ModelError(
                 f"{node.title} takes '{role.name}' with one entry a {entries}, shape {shape}; found {found}."
             )
+    if "row_pairs" in constants:
+        _check_row_pairs(node, constants["row_pairs"], n)
 
 
 def _check_sums(node: Node, constants: Mapping[str, Array], n: int) -> None:

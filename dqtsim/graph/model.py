@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import cut
 from ..spec.rules import Nesting, Rounding
-from .schema import SCHEMAS, Attribute
+from .schema import SCHEMAS, Attribute, Form
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -51,7 +51,8 @@ class Quantization:
 class Node:
     """One operator application; `attributes` holds every attribute, defaults included.
 
-    Readers ask for an input by its role in the schema, `operand("bias")`, never by its position.
+    Readers ask for an input by its role in the schema, `operand("bias")`, never by its position. `form` names the parts
+    of the schema that this node uses beyond the plain form.
     """
 
     name: str
@@ -60,11 +61,13 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    form: Form = ()
 
     @property
     def operands(self) -> dict[str, str]:
         """Return the input tensors by role, in the order of the schema; those of a Concat are inputs.0, inputs.1 …"""
-        return dict(zip(SCHEMAS[self.domain, self.operator].roles(len(self.inputs)), self.inputs, strict=True))
+        roles = SCHEMAS[self.domain, self.operator].roles(len(self.inputs), self.form)
+        return dict(zip(roles, self.inputs, strict=True))
 
     def operand(self, role: str) -> str:
         """Return the tensor that this node takes in `role`. Raises KeyError if its operator has no such role."""
@@ -99,9 +102,15 @@ class Node:
         first, second = self.integers(name)
         return first, second
 
+    @property
+    def since(self) -> int:
+        """Return the first format that has this operator in this form."""
+        return SCHEMAS[self.domain, self.operator].since_of(self.form)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the attributes as a plain dictionary: a read-only view of one cannot be pickled."""
-        return _node, (self.name, self.domain, self.operator, self.inputs, self.outputs, dict(self.attributes))
+        plain = dict(self.attributes)
+        return _node, (self.name, self.domain, self.operator, self.inputs, self.outputs, plain, self.form)
 
     @property
     def title(self) -> str:
@@ -140,8 +149,8 @@ class Graph:
 
     @property
     def format_version(self) -> int:
-        """Return the first format that has all operators of this graph; its file states this format."""
-        return max((SCHEMAS[node.domain, node.operator].since for node in self.nodes), default=1)
+        """Return the first format that has all that this graph uses; its file states this format."""
+        return max((node.since for node in self.nodes), default=1)
 
     @property
     def input(self) -> Value:
@@ -199,9 +208,10 @@ def _node(
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     attributes: dict[str, Attribute],
+    form: Form,
 ) -> Node:
     """Return a node from its pickled parts."""
-    return Node(name, domain, operator, inputs, outputs, MappingProxyType(attributes))
+    return Node(name, domain, operator, inputs, outputs, MappingProxyType(attributes), form)
 
 
 def _graph(parts: dict[str, Any]) -> Graph:

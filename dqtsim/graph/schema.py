@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 DOMAIN = "dqtsim"
 FORMATS = (1, 2)
 Attribute = int | str | tuple[int, ...]
+# the parts of an operator that a node uses beyond the plain form, in the order of its schema; () is the plain form
+Form = tuple[str, ...]
 
 CODES = "uint8"
 WIDE = "int64"
@@ -31,11 +33,25 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part that a node may use beyond the plain form of its operator, by which an `overload` in a file is made.
+
+    `input` comes after the others; if an input of the plain form has its name, it stands in the place of that one.
+    `replaces` names the attribute that a node with this part lacks. `since` is the first of the FORMATS that has it.
+    """
+
+    name: str
+    input: Input
+    replaces: str = ""
+    since: int = 2
+
+
+@dataclass(frozen=True)
 class Schema:
     """What a node of one operator looks like.
 
     `attributes` maps each name to its default, or to REQUIRED. `since` is the first of the FORMATS that has
-    the operator.
+    the operator. `parts` are those that a node may use beyond the plain form. Raises KeyError for a form with others.
     """
 
     domain: str
@@ -44,28 +60,49 @@ class Schema:
     attributes: Mapping[str, Attribute | None] = field(default_factory=dict)
     variadic: bool = False
     since: int = 1
+    parts: tuple[Part, ...] = ()
 
     @property
     def title(self) -> str:
         """Return the operator's name with its domain."""
         return f"{self.domain + '.' if self.domain else ''}{self.operator}"
 
-    def roles(self, count: int) -> tuple[str, ...]:
+    def roles(self, count: int, form: Form = ()) -> tuple[str, ...]:
         """Return the roles of a node's `count` inputs in order; a variadic operator numbers its one role: inputs.0."""
         if self.variadic:
             return tuple(f"{self.inputs[0].name}.{number}" for number in range(count))
-        return tuple(entry.name for entry in self.inputs)
+        return tuple(entry.name for entry in self.inputs_of(form))
+
+    def parts_of(self, form: Form) -> tuple[Part, ...]:
+        """Return the parts that `form` names."""
+        known = {part.name: part for part in self.parts}
+        return tuple(known[name] for name in form)
+
+    def inputs_of(self, form: Form) -> tuple[Input, ...]:
+        """Return the inputs of a node of this form, in order."""
+        found = {entry.name: entry for entry in self.inputs}
+        return tuple((found | {part.input.name: part.input for part in self.parts_of(form)}).values())
+
+    def attributes_of(self, form: Form) -> Mapping[str, Attribute | None]:
+        """Return the attributes of a node of this form."""
+        replaced = {part.replaces for part in self.parts_of(form)}
+        return {name: default for name, default in self.attributes.items() if name not in replaced}
+
+    def since_of(self, form: Form) -> int:
+        """Return the first of the FORMATS that has this form."""
+        return max([self.since, *(part.since for part in self.parts_of(form))])
 
 
 REQUIRED = None
 
-ROW, CHANNEL, CODE = "row", "output channel", "code"
+ROW, CHANNEL, CODE, PAIR = "row", "output channel", "code", "width of a pair"
 
 _X = Input("x", (CODES,))
 _CONV_WEIGHT = Input("w", (CODES,), constant=True, shape=(CHANNEL, "input channel", "kernel row", "kernel column"))
 _GEMM_WEIGHT = Input("w", (CODES,), constant=True, shape=(CHANNEL, "input channel"))
 _ROWS = tuple(Input(name, (WIDE,), constant=True, shape=(ROW, CHANNEL)) for name in ("bias", "multiplier", "shift"))
 _WIDTHS = Input("widths", (WIDE,))
+_ROW_PAIRS = Part("row_pairs", Input("row_pairs", (WIDE,), constant=True, shape=(ROW, PAIR)), replaces="row_widths")
 _ANY = (CODES, LOGITS, WIDE)
 
 
@@ -95,18 +132,21 @@ _SCHEMAS = (
             "low": REQUIRED,
             "high": REQUIRED,
         },
+        parts=(_ROW_PAIRS,),
     ),
     Schema(
         DOMAIN,
         "NestedGemm",
         (_X, _GEMM_WEIGHT, _zero_point("x"), _zero_point("y"), *_ROWS, _WIDTHS),
         {"row_widths": REQUIRED, "low": REQUIRED, "high": REQUIRED},
+        parts=(_ROW_PAIRS,),
     ),
     Schema(
         DOMAIN,
         "NestedLogits",
         (_X, _GEMM_WEIGHT, _zero_point("x"), _ROWS[0], _WIDTHS),
         {"row_widths": REQUIRED},
+        parts=(_ROW_PAIRS,),
     ),
     Schema(
         DOMAIN,
@@ -172,6 +212,16 @@ _SCHEMAS = (
 )
 SCHEMAS: Mapping[tuple[str, str], Schema] = {(schema.domain, schema.operator): schema for schema in _SCHEMAS}
 NESTED_LAYERS = ("NestedConv", "NestedGemm", "NestedLogits")
+
+
+def overload_of(form: Form) -> str:
+    """Return how a file writes a form: its parts joined by a plus sign, empty for the plain form."""
+    return "+".join(form)
+
+
+def form_of(overload: str) -> Form:
+    """Return the form that a file writes as `overload`; whether an operator has it is checked elsewhere."""
+    return tuple(overload.split("+")) if overload else ()
 
 
 def schema_of(domain: str, operator: str) -> Schema | None:

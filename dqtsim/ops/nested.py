@@ -10,9 +10,10 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
+from ..graph.rows import rows_of
 from ..graph.schema import DOMAIN
 from ..spec.rules import Nesting, Overflow
-from .operator import Bound, Call, Machine, Types, overflow_error, refuse_widths
+from .operator import Arrays, Bound, Call, Machine, Types, overflow_error, refuse_widths
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,13 @@ def planned(call: Call, widths: Array) -> tuple[int, int]:
     return pair
 
 
-def spec_row(call: Call, widths: Array) -> Row:
-    """Return the widths and the row that they select, by the law (B3')."""
-    b_w, b_a = planned(call, widths)
-    return Row(b_w, b_a, spec.select_row(b_w, b_a, call.node.integers("row_widths")))
+def spec_row(call: Call, inputs: Arrays) -> Row:
+    """Return the widths and the row that they select, by the law (B3', B3'')."""
+    b_w, b_a = planned(call, inputs["widths"])
+    rows = rows_of(call.node, inputs)
+    if rows.pairs:
+        return Row(b_w, b_a, spec.select_pair_row(b_w, b_a, rows.pairs))
+    return Row(b_w, b_a, spec.select_row(b_w, b_a, rows.widths))
 
 
 def spec_exponents(machine: Machine, row: Row) -> tuple[int, int]:

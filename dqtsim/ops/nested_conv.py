@@ -48,7 +48,7 @@ def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
 
 def _spec(call: Call, inputs: Arrays) -> Outcome:
     x, w = inputs["x"], inputs["w"]
-    node, machine, row = call.node, call.machine, spec_row(call, inputs["widths"])
+    node, machine, row = call.node, call.machine, spec_row(call, inputs)
     window = _window(node, w.shape)
     _, outputs, rows, columns = call.type.shape
     channels, height, width = x.shape[1:]

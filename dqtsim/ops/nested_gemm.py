@@ -50,7 +50,7 @@ def _spec_sums(call: Call, inputs: Arrays, row: Row) -> tuple[list[int], spec.Fl
 
 
 def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
-    node, machine, row = call.node, call.machine, spec_row(call, inputs["widths"])
+    node, machine, row = call.node, call.machine, spec_row(call, inputs)
     sums, flags = _spec_sums(call, inputs, row)
     e_w, e_a = spec_exponents(machine, row)
     z_y, low, high = int(inputs["y_zero_point"]), node.integer("low"), node.integer("high")
@@ -63,7 +63,7 @@ def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
 
 
 def _spec_logits(call: Call, inputs: Arrays) -> Outcome:
-    machine, row = call.machine, spec_row(call, inputs["widths"])
+    machine, row = call.machine, spec_row(call, inputs)
     sums, flags = _spec_sums(call, inputs, row)
     e_w, e_a = spec_exponents(machine, row)
     biases = integers(inputs["bias"][row.index])

@@ -20,6 +20,7 @@ from ..engines.names import DEFAULT
 from ..engines.registry import traced
 from ..errors import InputError, TargetError
 from ..graph.model import Array, Node, Widths
+from ..graph.rows import rows_of
 from ..ops.nested import layer_bound
 from ..ops.operator import Call, Machine
 from ..outputs import Kind
@@ -117,7 +118,8 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
     x, w = inputs["x"], inputs["w"]
     b_w, b_a = inputs["widths"].tolist()
     pair = b_w, b_a
-    row = spec.select_row(*pair, node.integers("row_widths"))
+    rows = rows_of(node, inputs)
+    row = spec.select_pair_row(*pair, rows.pairs) if rows.pairs else spec.select_row(*pair, rows.widths)
     logits = node.operator == "NestedLogits"
     zeros = np.zeros(w.shape[0], np.int64)
     config = {
@@ -216,10 +218,10 @@ def corner(
         )
     bounds = {vector.widths: layer_bound(w, z_x, 0, top, machine, vector.widths)}
     call = Call(step.node, machine, step.call.type, bounds)
-    rows = len(step.node.integers("row_widths"))
+    constants = plan.graph.constants(step.node)
     # below, the law computes everything after the accumulators; the kernel's own outputs are not used
-    table = np.zeros((rows, channels), np.int64)
-    inputs = {"x": x[None], "w": w, "x_zero_point": np.array(z_x, np.uint8), "bias": table}
+    table = np.zeros((len(rows_of(step.node, constants)), channels), np.int64)
+    inputs = {**constants, "x": x[None], "w": w, "x_zero_point": np.array(z_x, np.uint8), "bias": table}
     inputs["widths"] = np.array(vector.widths, np.int64)
     if not logits:
         inputs |= {"y_zero_point": np.array(z_y, np.uint8), "multiplier": table, "shift": table}

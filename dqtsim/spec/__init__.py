@@ -9,7 +9,7 @@ from .decision import argmax, choose_widths
 from .mac import AccumulatorOverflow, Flags, add_bias, align, dot, limits, narrow, saturate, wrap
 from .nest import exponent, master_zero_point_of_weights, nest, nest_zero_point, operand
 from .pool import average_pool, max_pool
-from .requantize import clip, requantize, select_row, shift_right
+from .requantize import clip, requantize, select_pair_row, select_row, shift_right
 from .rules import Nesting, Overflow, Rounding, TapOrder
 from .window import Window, gather
 
@@ -40,6 +40,7 @@ __all__ = [
     "operand",
     "requantize",
     "saturate",
+    "select_pair_row",
     "select_row",
     "shift_right",
     "wrap",

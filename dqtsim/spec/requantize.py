@@ -1,4 +1,4 @@
-"""Rows per width and requantization: equations B3' and B4 of spec/README.md."""
+"""Rows per width and requantization: equations B3', B3'' and B4 of spec/README.md."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -16,6 +16,21 @@ def select_row(b_w: int, b_a: int, row_widths: Sequence[int]) -> int:
         if width >= narrower:
             return index
     return len(row_widths) - 1
+
+
+def select_pair_row(b_w: int, b_a: int, row_pairs: Sequence[tuple[int, int]]) -> int:
+    """Return the index of the row of (B, M, S) for widths (b_w, b_a) where rows belong to pairs of widths (B3'').
+
+    The row of the pair itself; else the first row with both widths at least as wide; else the last. The pairs are
+    distinct, in any order.
+    """
+    for index, pair in enumerate(row_pairs):
+        if pair == (b_w, b_a):
+            return index
+    for index, (row_w, row_a) in enumerate(row_pairs):
+        if row_w >= b_w and row_a >= b_a:
+            return index
+    return len(row_pairs) - 1
 
 
 def shift_right(x: int, s: int, rounding: Rounding) -> int:

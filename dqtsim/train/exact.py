@@ -162,14 +162,24 @@ def _layer(graph: Graph, node: Node, inputs: Inputs, widths: tuple[int, int]) ->
     exact = torch.float32 if largest < 2**24 else torch.float64
     a, w = s_a.to(exact), s_w.to(exact)
     p = (_convolve(node, a, w) if node.operator == "NestedConv" else a @ w.T).to(torch.int64)
-    row_widths = node.integers("row_widths")
-    row = min(sum(width < min(b_w, b_a) for width in row_widths), len(row_widths) - 1)
+    row = _row(node, inputs, widths)
     shape = (1, -1, 1, 1) if p.dim() == 4 else (1, -1)
     total = p * 2 ** (e_w + e_a) + inputs["bias"][row].reshape(shape)
     if node.operator == "NestedLogits":
         return p, total.to(torch.int32)
     multiplier, shift = (inputs[role][row].reshape(shape) for role in ("multiplier", "shift"))
     return p, _requantize(graph, node, total * multiplier, shift, inputs["y_zero_point"])
+
+
+def _row(node: Node, inputs: Inputs, widths: tuple[int, int]) -> int:
+    """B3', B3'': the row of (B, M, S)."""
+    if "row_pairs" not in node.form:
+        row_widths = node.integers("row_widths")
+        return min(sum(width < min(widths) for width in row_widths), len(row_widths) - 1)
+    wider = inputs["row_pairs"] - torch.tensor(widths)
+    # an own row is worth more than a wide one, a wide one more than the last; among equals the first is taken
+    worth = 2 * (wider == 0).all(1).to(torch.int64) + (wider >= 0).all(1).to(torch.int64)
+    return int(worth.argmax()) if int(worth.max()) else len(worth) - 1
 
 
 def _convolve(node: Node, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,9 @@ import click
 from dqtsim.engines.native.emit import libraries as emission
 from dqtsim.engines.native.isa import ISAS
 from dqtsim.graph import Arithmetic, load, to_onnx
+from dqtsim.graph.file.bodies import full_name
 from dqtsim.graph.file.bodies import functions as bodies_of
-from dqtsim.graph.schema import DOMAIN, FORMATS, SCHEMAS
+from dqtsim.graph.schema import DOMAIN, FORMATS, SCHEMAS, Form, Schema
 from dqtsim.spec.rules import Nesting, Rounding
 
 ROUNDINGS = tuple(rounding.value for rounding in Rounding)
@@ -86,10 +87,16 @@ def written(model: Path) -> bytes:
     return data
 
 
+def forms(schema: Schema) -> set[Form]:
+    """Return the plain form of an operator, the forms with one part, and the form with all."""
+    names = [part.name for part in schema.parts]
+    return {(), *((name,) for name in names), tuple(names)}
+
+
 def bodies() -> dict[str, dict[str, bytes]]:
     """Return the function bodies that a file carries, by name, for every rule and a master width other than 8.
 
-    Of format 1; of later formats those of every operator, under one rule.
+    Of format 1; of later formats those of every operator in several forms, under one rule.
     """
     nestings = (Nesting.TIES_UP, Nesting.FLOOR)
     rules = [Arithmetic(weight_rule=w, activation_rule=a) for w, a in product(Nesting, nestings)]
@@ -100,9 +107,14 @@ def bodies() -> dict[str, dict[str, bytes]]:
         for r in rules
     }
     for version in FORMATS[1:]:
-        used = [schema.operator for schema in SCHEMAS.values() if schema.domain == DOMAIN and schema.since <= version]
+        used = [
+            (schema.operator, form)
+            for schema in SCHEMAS.values()
+            for form in forms(schema)
+            if schema.domain == DOMAIN and schema.since_of(form) <= version
+        ]
         found[f"format {version}"] = bodies_of(Arithmetic(), version, used)
     return {
-        key: {body.name: body.SerializeToString(deterministic=True) for body in carried}
+        key: {full_name(body): body.SerializeToString(deterministic=True) for body in carried}
         for key, carried in found.items()
     }

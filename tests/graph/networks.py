@@ -9,15 +9,18 @@ from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.graph.builder import Tensor
 
 Array = npt.NDArray[Any]
+Widths = tuple[int, int]
 
 
 class Drawer:
     """Draws the arrays of layers; multipliers are normalised to 16 bits, zero points and clips are awkward."""
 
-    def __init__(self, builder: GraphBuilder, seed: int, row_widths: tuple[int, ...]) -> None:
+    def __init__(
+        self, builder: GraphBuilder, seed: int, row_widths: tuple[int, ...], row_pairs: tuple[Widths, ...] = ()
+    ) -> None:
         self.builder = builder
         self.random = np.random.default_rng(seed)
-        self.row_widths = row_widths
+        self.rows: dict[str, Any] = {"row_pairs": row_pairs} if row_pairs else {"row_widths": row_widths}
         self.n = builder.arithmetic.master_width
 
     def weight(self, *shape: int) -> Array:
@@ -25,7 +28,7 @@ class Drawer:
 
     def tables(self, channels: int, taps: int) -> dict[str, Any]:
         """Return bias, multiplier and shift rows that bring sums of `taps` products back into the code range."""
-        shape = (len(self.row_widths), channels)
+        shape = (sum(map(len, self.rows.values())), channels)
         spread = 15 + self.n - 1 + taps.bit_length() // 2
         return {
             "bias": self.random.integers(-(1 << (2 * self.n - 2)), 1 << (2 * self.n - 2), shape),
@@ -43,7 +46,7 @@ class Drawer:
             name,
             x,
             weight=weight,
-            row_widths=self.row_widths,
+            **self.rows,
             zero_point=z,
             scale=0.125,
             clip=clip,
@@ -56,13 +59,13 @@ class Drawer:
         tables = self.tables(channels, x.shape[1])
         clip = (0, (1 << self.n) - 1)
         return self.builder.gemm(
-            name, x, weight=weight, row_widths=self.row_widths, zero_point=z, scale=0.5, clip=clip, **tables, **options
+            name, x, weight=weight, **self.rows, zero_point=z, scale=0.5, clip=clip, **tables, **options
         )
 
     def logits(self, name: str, x: Tensor, channels: int, **options: Any) -> Tensor:
         weight = self.weight(channels, x.shape[1])
         bias = self.tables(channels, x.shape[1])["bias"]
-        return self.builder.logits(name, x, weight=weight, bias=bias, row_widths=self.row_widths, **options)
+        return self.builder.logits(name, x, weight=weight, bias=bias, **self.rows, **options)
 
 
 def everything(
@@ -74,8 +77,9 @@ def everything(
     row_widths: tuple[int, ...] = (2, 4, 8),
     seed: int = 1,
     controlled: bool = False,
+    row_pairs: tuple[Widths, ...] = (),
 ) -> Graph:
-    """Return a network with every operator of the domain; all results are outputs. Zero points are 2^(n-1), 0 and 7.
+    """Return a network with every operator of format 1; all results are outputs. Zero points are 2^(n-1), 0 and 7.
 
     With `controlled` a controller reads the stem, which is pinned, and chooses the widths of all later layers.
     """
@@ -91,7 +95,7 @@ def everything(
         class_names=("cat", "dog", "fish"),
         producer={"name": "tests", "seed": str(seed)},
     )
-    draw = Drawer(builder, seed, row_widths)
+    draw = Drawer(builder, seed, row_widths, row_pairs)
     x = builder.input("x", (1, 2, 7, 6), zero_point=half, scale=0.1)
     pinned = (n, max(2, n - 2)) if controlled else None
     stem = draw.conv("stem", x, 4, (3, 3), odd, pads=(1, 0, 2, 1), pinned=pinned)

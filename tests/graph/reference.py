@@ -87,32 +87,38 @@ class Reference:
         y = int(z) + shifted(total * m.astype(np.int64), s.astype(np.int64), self.rounding)
         return np.clip(y, node.integer("low"), node.integer("high")).astype(np.uint8)
 
-    def aligned(self, x: Array, w: Array, z: Array, widths: Array) -> tuple[Table, Table]:
-        b_w, b_a = (int(width) for width in widths)
+    def aligned(self, given: Mapping[str, Array]) -> tuple[Table, Table]:
+        b_w, b_a = (int(width) for width in given["widths"])
         return (
-            activation_operands(x, int(z), b_a, self.n, self.activation_rule),
-            weight_operands(w, b_w, self.n, self.weight_rule),
+            activation_operands(given["x"], int(given["x_zero_point"]), b_a, self.n, self.activation_rule),
+            weight_operands(given["w"], b_w, self.n, self.weight_rule),
         )
 
-    def row(self, node: Node, widths: Array) -> int:
-        return int(min(np.searchsorted(node.integers("row_widths"), min(widths)), len(node.integers("row_widths")) - 1))
+    def row(self, node: Node, given: Mapping[str, Array]) -> int:
+        widths = given["widths"]
+        if "row_pairs" not in given:
+            row_widths = node.integers("row_widths")
+            return int(min(np.searchsorted(row_widths, min(widths)), len(row_widths) - 1))
+        pairs = [tuple(pair) for pair in given["row_pairs"]]
+        wide = [pair for pair in pairs if pair[0] >= widths[0] and pair[1] >= widths[1]]
+        return pairs.index(([pair for pair in wide if pair == tuple(widths)] + wide + pairs[-1:])[0])
 
     def op_NestedConv(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
-        x, w, x_z, y_z, bias, m, s, widths = inputs
-        s_a, s_w = self.aligned(x, w, x_z, widths)
-        b, m, s = (table[self.row(node, widths)].reshape(-1, 1, 1) for table in (bias, m, s))
-        return self.code(node, convolve(s_a, s_w, node, node.integer("group")) + b, m, s, y_z)
+        given = dict(zip(node.operands, inputs, strict=True))
+        s_a, s_w = self.aligned(given)
+        b, m, s = (given[role][self.row(node, given)].reshape(-1, 1, 1) for role in ("bias", "multiplier", "shift"))
+        return self.code(node, convolve(s_a, s_w, node, node.integer("group")) + b, m, s, given["y_zero_point"])
 
     def op_NestedGemm(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
-        x, w, x_z, y_z, bias, m, s, widths = inputs
-        s_a, s_w = self.aligned(x, w, x_z, widths)
-        b, m, s = (table[self.row(node, widths)] for table in (bias, m, s))
-        return self.code(node, (s_w @ s_a[0])[None] + b, m, s, y_z)
+        given = dict(zip(node.operands, inputs, strict=True))
+        s_a, s_w = self.aligned(given)
+        b, m, s = (given[role][self.row(node, given)] for role in ("bias", "multiplier", "shift"))
+        return self.code(node, (s_w @ s_a[0])[None] + b, m, s, given["y_zero_point"])
 
     def op_NestedLogits(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
-        x, w, x_z, bias, widths = inputs
-        s_a, s_w = self.aligned(x, w, x_z, widths)
-        total: Array = (s_w @ s_a[0])[None] + bias[self.row(node, widths)]
+        given = dict(zip(node.operands, inputs, strict=True))
+        s_a, s_w = self.aligned(given)
+        total: Array = (s_w @ s_a[0])[None] + given["bias"][self.row(node, given)]
         return total.astype(np.int32)
 
     def op_NestedAdd(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802

@@ -71,6 +71,17 @@ def test_bodies_at_other_master_widths(
         assert_equal_outputs(graph, runtime, {"x": x, "bits": np.array([pair] * len(graph.layers), np.int64)})
 
 
+@pytest.mark.parametrize(
+    "row_pairs", [((2, 8), (4, 4), (8, 2)), ((8, 8), (3, 1), (2, 8), (5, 5)), ((1, 1),), ((8, 8),)]
+)
+def test_bodies_with_row_pairs_at_all_64_width_pairs(row_pairs: tuple[tuple[int, int], ...]) -> None:
+    graph = everything(row_pairs=row_pairs, seed=len(row_pairs))
+    runtime = session(graph, ["bits"])
+    x = picture(graph, 5)
+    for pair in product(range(1, 9), repeat=2):
+        assert_equal_outputs(graph, runtime, {"x": x, "bits": np.array([pair] * len(graph.layers), np.int64)})
+
+
 @pytest.mark.parametrize("weight_rule", ["TIES_UP", "MIDPOINT"])
 def test_bodies_at_mixed_widths_and_extreme_pictures(weight_rule: str) -> None:
     graph = everything(weight_rule=weight_rule, seed=9)

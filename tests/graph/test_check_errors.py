@@ -34,6 +34,7 @@ from .networks import everything, tiny
 STATIC = everything()
 DYNAMIC = everything(controlled=True)
 TABLES = tables(n=5)
+PAIRS = everything(row_pairs=((2, 8), (4, 4), (8, 2)))
 
 
 CASES: dict[str, tuple[Graph, Change, str]] = {
@@ -263,6 +264,79 @@ CASES: dict[str, tuple[Graph, Change, str]] = {
         STATIC,
         attribute("class", "row_widths", (2, 4, 9)),
         "node 'class' (dqtsim.NestedLogits) takes row_widths between 1 and the master width 8; found (2, 4, 9).",
+    ),
+    "no row pairs": (
+        PAIRS,
+        put("dense.row_pairs", np.zeros((0, 2), np.int64)),
+        "node 'dense' (dqtsim.NestedGemm) takes 'bias' with one entry a row and output channel, shape (0, 5); "
+        "found (3, 5).",
+    ),
+    "no row pairs and no rows": (
+        PAIRS,
+        together(
+            put("class.row_pairs", np.zeros((0, 2), np.int64)),
+            put("class.bias", np.zeros((0, 3), np.int64)),
+        ),
+        "node 'class' (dqtsim.NestedLogits) takes at least one pair of widths in 'row_pairs'; found none.",
+    ),
+    "row pairs of three": (
+        PAIRS,
+        put("stem.row_pairs", np.ones((3, 3), np.int64)),
+        "node 'stem' (dqtsim.NestedConv) takes 'row_pairs' with one entry a row and width of a pair, shape (3, 2); "
+        "found (3, 3).",
+    ),
+    "row pairs in one line": (
+        PAIRS,
+        put("stem.row_pairs", np.ones(6, np.int64)),
+        "node 'stem' (dqtsim.NestedConv) takes 'row_pairs' with 2 dimensions; tensor 'stem.row_pairs' has shape (6,).",
+    ),
+    "row pair too wide": (
+        PAIRS,
+        put("stem.row_pairs", np.array([(2, 8), (9, 4), (8, 2)])),
+        "node 'stem' (dqtsim.NestedConv) takes 'row_pairs' between 1 and 8; found 2 to 9.",
+    ),
+    "row pair of no bits": (
+        PAIRS,
+        put("stem.row_pairs", np.array([(2, 8), (0, 4), (8, 2)])),
+        "node 'stem' (dqtsim.NestedConv) takes 'row_pairs' between 1 and 8; found 0 to 8.",
+    ),
+    "row pair twice": (
+        PAIRS,
+        put("class.row_pairs", np.array([(2, 8), (4, 4), (2, 8)])),
+        "node 'class' (dqtsim.NestedLogits) takes each pair of 'row_pairs' once; (2, 8) occurs 2 times.",
+    ),
+    "rows of pairs missing": (
+        PAIRS,
+        put("dense.row_pairs", np.array([(2, 8), (4, 4)])),
+        "node 'dense' (dqtsim.NestedGemm) takes 'bias' with one entry a row and output channel, shape (2, 5); "
+        "found (3, 5).",
+    ),
+    "row pairs that are computed": (
+        PAIRS,
+        read("dense", 8, "dense.widths"),
+        "node 'dense' (dqtsim.NestedGemm) needs its input 'row_pairs' as an initializer; 'dense.widths' is none.",
+    ),
+    "too few inputs for the form": (
+        PAIRS,
+        change_node("stem", fewer_inputs),
+        "node 'stem' (dqtsim.NestedConv) with overload 'row_pairs' takes 9 inputs; found 8.",
+    ),
+    "unknown form": (
+        STATIC,
+        change_node("stem", lambda node: replace(node, form=("row_pairs", "more"))),
+        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs by '+', in this order; found "
+        "'row_pairs+more'.",
+    ),
+    "form twice": (
+        STATIC,
+        change_node("stem", lambda node: replace(node, form=("row_pairs", "row_pairs"))),
+        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs by '+', in this order; found "
+        "'row_pairs+row_pairs'.",
+    ),
+    "form of an operator without forms": (
+        STATIC,
+        change_node("flat", lambda node: replace(node, form=("row_pairs",))),
+        "node 'flat' (Flatten) has one form, without overload; found overload 'row_pairs'.",
     ),
     "rows missing": (
         STATIC,

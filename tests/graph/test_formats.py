@@ -1,5 +1,6 @@
 """Versions of the file: version 1 stays as it is, byte for byte; version 2 carries the bodies that it uses."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from onnx import checker
 
 from dqtsim.errors import ModelError
-from dqtsim.graph import Graph, Node, from_onnx, load, to_onnx
+from dqtsim.graph import Graph, GraphBuilder, Node, from_onnx, load, to_onnx
 from dqtsim.graph.file import bodies
-from dqtsim.graph.schema import DOMAIN, SCHEMAS, Schema
+from dqtsim.graph.schema import DOMAIN, NESTED_LAYERS, SCHEMAS, Schema
 from tests.builders import tables
 
 from .networks import everything, tiny
@@ -166,10 +167,49 @@ def test_a_file_of_version_1_has_no_table() -> None:
     )
 
 
-def test_a_file_with_tables_needs_their_body() -> None:
-    model = to_onnx(tables())
-    without("NestedTable")(model)
-    assert refusal(model) == "the file lacks the function body of operator 'NestedTable' (domain 'dqtsim')."
+PAIRS = ((2, 8), (4, 4), (8, 2))
+
+
+def test_a_file_with_row_pairs_carries_a_body_for_each_form_that_it_uses() -> None:
+    model = to_onnx(everything(row_pairs=PAIRS))
+    graph = from_onnx(model)
+    assert graph.format_version == 2
+    layers = {name for name in OPERATORS if name in NESTED_LAYERS}
+    assert {(f.name, f.overload) for f in model.functions} == {
+        *((name, "") for name in (OPERATORS | HELPERS | {"SelectPairRow"}) - layers - {"SelectRow"}),
+        *((name, "row_pairs") for name in layers),
+    }
+    assert graph.node("stem").form == ("row_pairs",)
+    assert graph.node("flat").form == ()
+    assert written(graph) == model.SerializeToString(deterministic=True)
+    checker.check_model(model, full_check=True)
+
+
+def mixed() -> Graph:
+    """Return a network in which NestedConv is used in two forms."""
+    plain, pairs = everything(), everything(row_pairs=PAIRS)
+    nodes = tuple(pairs.node(node.name) if node.name == "stem" else node for node in plain.nodes)
+    used = {name for node in nodes for name in node.inputs}
+    arrays = {name: array for name, array in pairs.initializers.items() if name in used}
+    return replace(plain, nodes=nodes, initializers=MappingProxyType(arrays))
+
+
+def test_two_forms_of_an_operator_have_two_bodies_in_one_file() -> None:
+    import onnxruntime
+
+    graph = mixed()
+    model = to_onnx(graph)
+    assert [f.overload for f in model.functions if f.name == "NestedConv"] == ["", "row_pairs"]
+    assert {"SelectRow", "SelectPairRow"} <= set(carried(model))
+    assert from_onnx(model) == graph
+    onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("graph", [everything(row_pairs=PAIRS), everything(row_pairs=PAIRS, controlled=True), mixed()])
+def test_forms_survive_a_file_and_a_pickle(graph: Graph) -> None:
+    again = pickle.loads(pickle.dumps(graph))
+    assert again == graph == from_onnx(to_onnx(graph))
+    assert [node.form for node in again.nodes] == [node.form for node in graph.nodes]
 
 
 def without(name: str) -> Callable[[onnx.ModelProto], None]:
@@ -181,10 +221,96 @@ def without(name: str) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def with_overload(name: str, overload: str) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        next(node for node in model.graph.node if node.name == name).overload = overload
+
+    return change
+
+
+def body_overload(name: str, overload: str) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        next(function for function in model.functions if function.name == name).overload = overload
+
+    return change
+
+
+FORMS_REFUSED: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
+    "format 1": (
+        lambda model: state(model, 1),
+        "a file of format 1 has operators of that format; node 'stem' (dqtsim.NestedConv) with overload 'row_pairs' is "
+        "of format 2.",
+    ),
+    "no overload": (
+        with_overload("stem", ""),
+        "node 'stem' (dqtsim.NestedConv) needs attribute 'row_widths' and has none.",
+    ),
+    "unknown overload": (
+        with_overload("stem", "pairs"),
+        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs by '+', in this order; found 'pairs'.",
+    ),
+    "overload of a standard operator": (
+        with_overload("flat", "row_pairs"),
+        "node 'flat' (Flatten) has one form, without overload; found overload 'row_pairs'.",
+    ),
+    "attribute that the form replaces": (
+        lambda model: next(node for node in model.graph.node if node.name == "dense").attribute.append(
+            onnx.helper.make_attribute("row_widths", [8])
+        ),
+        "node 'dense' (dqtsim.NestedGemm) with overload 'row_pairs' has no attribute 'row_widths'.",
+    ),
+    "body of another form": (
+        body_overload("NestedGemm", ""),
+        "a file of format 2 carries the function bodies that its nodes use and no other; nothing uses 'NestedGemm'.",
+    ),
+    "helper with an overload": (
+        body_overload("Align", "row_pairs"),
+        "a file of format 2 carries the function bodies that its nodes use and no other; nothing uses "
+        "'Align:row_pairs'.",
+    ),
+    "no body": (
+        without("NestedGemm"),
+        "the file lacks the function body of operator 'NestedGemm:row_pairs' (domain 'dqtsim').",
+    ),
+    "another body": (
+        lambda model: next(f for f in model.functions if f.name == "NestedLogits").node.pop(),
+        "the function body of operator 'NestedLogits:row_pairs' (domain 'dqtsim') differs from the law: it has 11 "
+        "nodes instead of 12.",
+    ),
+    "overload that is too long": (
+        with_overload("stem", "x" * 2000),
+        f"names have at most 1,024 characters; '{'x' * 60}...' has 2,000.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FORMS_REFUSED)
+def test_a_file_with_forms_is_refused(case: str) -> None:
+    change, sentence = FORMS_REFUSED[case]
+    model = to_onnx(everything(row_pairs=PAIRS))
+    change(model)
+    assert refusal(model) == sentence
+
+
+@pytest.mark.parametrize(("rows", "found"), [({}, "neither"), ({"row_widths": (8,), "row_pairs": ((8, 8),)}, "both")])
+def test_a_layer_takes_rows_in_one_way(rows: dict[str, Any], found: str) -> None:
+    builder = GraphBuilder("one")
+    x = builder.input("x", (1, 4), zero_point=0, scale=1.0)
+    with pytest.raises(ModelError) as caught:
+        builder.logits("y", x, weight=np.zeros((2, 4), np.uint8), bias=[[0, 0]], **rows)
+    assert str(caught.value) == f"layer 'y' takes either row_widths or row_pairs; found {found}."
+
+
+def test_a_file_with_tables_needs_their_body() -> None:
+    model = to_onnx(tables())
+    without("NestedTable")(model)
+    assert refusal(model) == "the file lacks the function body of operator 'NestedTable' (domain 'dqtsim')."
+
+
 def with_body(name: str) -> Callable[[onnx.ModelProto], None]:
     def change(model: onnx.ModelProto) -> None:
         arithmetic = mirrored().arithmetic
-        model.functions.extend(f for f in bodies.functions(arithmetic, 2, [name]) if f.name == name)
+        model.functions.extend(f for f in bodies.functions(arithmetic, 2, [(name, ())]) if f.name == name)
 
     return change
 

@@ -60,6 +60,15 @@ def test_the_attributes_of_the_domain(schema: Schema) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=lambda schema: schema.title)
+def test_the_parts_of_the_forms(schema: Schema) -> None:
+    stated = [row for row in ROWS if len(row) == 6 and schema.operator in row[1].split(", ")]
+    assert [(*names(row[0]), *names(row[3]), *names(row[4]), row[5]) for row in stated] == [
+        (part.name, part.input.name, *([part.replaces] if part.replaces else []), str(part.since))
+        for part in schema.parts
+    ]
+
+
 @pytest.mark.parametrize("schema", [schema for schema in SCHEMAS.values() if not schema.domain], ids=lambda s: s.title)
 def test_the_attributes_of_standard_operators(schema: Schema) -> None:
     (row,) = [row for row in ROWS if row[0] == schema.operator]

@@ -205,6 +205,16 @@ def rows() -> list[Case]:
         Case(f"multiplier and shift row of {b}", partial(scaled, bits=(b, 8)), [[[129]]], [y])
         for b, y in ((2, 64), (4, 64), (8, 192))
     ]
+    mixed = {(2, 8): 10, (4, 4): 20, (8, 2): 30, (2, 4): 10, (3, 4): 20, (8, 1): 30, (5, 4): 30, (8, 8): 30, (1, 1): 10}
+    by_pair = partial(conv, (1, 1, 1), UNIT, row_pairs=((2, 8), (4, 4), (8, 2)), bias=[[10], [20], [30]], z_y=0)
+    cases += [
+        Case(f"row of pair {pair}", partial(by_pair, bits=pair), [[[128]]], [b], [0]) for pair, b in mixed.items()
+    ]
+    paired = partial(scaled, row_widths=None, row_pairs=((8, 8), (2, 8), (4, 4)))
+    cases += [
+        Case(f"multiplier and shift row of pair {b}", partial(paired, bits=(b, 8)), [[[129]]], [y])
+        for b, y in ((8, 64), (2, 64), (4, 64))
+    ]
     last = partial(conv, (1, 1, 1), UNIT, row_widths=(2, 4), bias=[[10], [20]], z_y=0, bits=(8, 8))
     return [*cases, Case("past the last row", last, [[[128]]], [20])]
 

@@ -33,6 +33,15 @@ CASES = [
         )
         for pair, y in (((8, 2), -7), ((1, 1), -7), ((4, 4), 0), ((8, 3), 0), ((8, 8), 7))
     ),
+    *(
+        Case(
+            f"row of pair {pair}",
+            partial(logits, [[1]], row_pairs=((2, 8), (4, 4), (8, 2)), bias=[[-7], [0], [7]], bits=pair),
+            [128],
+            [y],
+        )
+        for pair, y in (((2, 8), -7), ((8, 2), 7), ((4, 4), 0), ((8, 8), 7), ((1, 8), -7))
+    ),
     Case(
         "bias past its limits",
         partial(logits, [[1], [1]], bias=[128, -129]),

@@ -13,7 +13,13 @@ import dqtsim.spec
 FOLDER = Path(dqtsim.spec.__file__).parent
 SOURCES = sorted(FOLDER.glob("*.py"))
 README = FOLDER / "README.md"
-EQUATIONS = [*(f"A{i}" for i in range(1, 6)), *(f"B{i}" for i in range(1, 10)), "B3'", *(f"C{i}" for i in range(1, 9))]
+EQUATIONS = [
+    *(f"A{i}" for i in range(1, 6)),
+    *(f"B{i}" for i in range(1, 10)),
+    "B3'",
+    "B3''",
+    *(f"C{i}" for i in range(1, 9)),
+]
 
 
 def violations(tree: ast.AST) -> list[str]:

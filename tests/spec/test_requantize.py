@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqtsim.spec import Rounding, clip, requantize, select_row, shift_right
+from dqtsim.spec import Rounding, clip, requantize, select_pair_row, select_row, shift_right
 
 ROUNDINGS = list(Rounding)
 
@@ -95,3 +95,40 @@ def test_select_row_table() -> None:
     rows = {pair: select_row(*pair, (2, 4, 8)) for pair in [(1, 8), (2, 2), (3, 8), (8, 4), (5, 6), (8, 8)]}
     assert rows == {(1, 8): 0, (2, 2): 0, (3, 8): 1, (8, 4): 1, (5, 6): 2, (8, 8): 2}
     assert select_row(8, 8, (2, 4)) == 1
+
+
+WIDTHS = [(b_w, b_a) for b_w in range(1, 9) for b_a in range(1, 9)]
+ROW_PAIRS = st.lists(st.sampled_from(WIDTHS), min_size=1, max_size=6, unique=True)
+
+
+@given(ROW_PAIRS, st.sampled_from(WIDTHS))
+def test_a_pair_takes_its_own_row_else_the_first_wider_else_the_last(
+    row_pairs: list[tuple[int, int]], pair: tuple[int, int]
+) -> None:
+    index = select_pair_row(*pair, row_pairs)
+    wider = [row for row in row_pairs if row[0] >= pair[0] and row[1] >= pair[1]]
+    if pair in row_pairs:
+        assert row_pairs[index] == pair
+    else:
+        assert row_pairs[index] == (wider[0] if wider else row_pairs[-1])
+
+
+@given(ROW_PAIRS)
+def test_every_listed_pair_takes_its_own_row(row_pairs: list[tuple[int, int]]) -> None:
+    assert [select_pair_row(*pair, row_pairs) for pair in row_pairs] == list(range(len(row_pairs)))
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, unique=True), st.sampled_from(WIDTHS))
+def test_ascending_equal_pairs_select_by_the_wider_width(widths: list[int], pair: tuple[int, int]) -> None:
+    """Rows (w, w) are wide enough only if both widths fit; row widths ask for the narrower one (B3')."""
+    widths.sort()
+    both = select_pair_row(*pair, [(width, width) for width in widths])
+    assert both == select_row(max(pair), max(pair), widths)
+
+
+@pytest.mark.parametrize(
+    ("pair", "index"),
+    [((2, 8), 0), ((4, 4), 1), ((8, 2), 2), ((2, 4), 0), ((3, 4), 1), ((8, 1), 2), ((5, 4), 2), ((8, 8), 2)],
+)
+def test_select_pair_row_table(pair: tuple[int, int], index: int) -> None:
+    assert select_pair_row(*pair, ((2, 8), (4, 4), (8, 2))) == index

@@ -6,6 +6,7 @@ from typing import assert_never
 import numpy as np
 
 from ...graph.model import Array
+from ...graph.rows import rows_of
 from ...graph.schema import DOMAIN
 from ...numbers import CHANNEL_ROW_COLUMN, of_overflow, of_rounding, of_tap_order
 from ...ops import Arrays, Bound, Call, Execute, Machine, Outcome, overflow_error
@@ -15,10 +16,13 @@ from ...spec.rules import Overflow
 from . import mac, nest, requantize
 
 
-def row_of(call: Call, widths: Array) -> Row:
+def row_of(call: Call, inputs: Arrays) -> Row:
     """Return the widths and the row that they select, as the kernels do."""
-    b_w, b_a = planned(call, widths)
-    return Row(b_w, b_a, requantize.select_row(b_w, b_a, call.node.integers("row_widths")))
+    b_w, b_a = planned(call, inputs["widths"])
+    rows = rows_of(call.node, inputs)
+    if rows.pairs:
+        return Row(b_w, b_a, requantize.select_pair_row(b_w, b_a, rows.pairs))
+    return Row(b_w, b_a, requantize.select_row(b_w, b_a, rows.widths))
 
 
 def alignment(machine: Machine, row: Row) -> int:
@@ -79,7 +83,7 @@ def saturated(table: Array, machine: Machine) -> Array:
 def conv(call: Call, inputs: Arrays) -> Outcome:
     """Return NestedConv: sums, the register, codes (B1-B4)."""
     x, w = inputs["x"], inputs["w"]
-    node, machine, row = call.node, call.machine, row_of(call, inputs["widths"])
+    node, machine, row = call.node, call.machine, row_of(call, inputs)
     _, outputs, rows, columns = call.type.shape
     top, left, bottom, right = node.integers("pads")
     channels, height, width = x.shape[1:]
@@ -150,7 +154,7 @@ def _sums(call: Call, inputs: Arrays, row: Row) -> tuple[Array, Flags]:
 
 def gemm(call: Call, inputs: Arrays) -> Outcome:
     """Return NestedGemm: sums, the register, codes (B1-B4)."""
-    node, machine, row = call.node, call.machine, row_of(call, inputs["widths"])
+    node, machine, row = call.node, call.machine, row_of(call, inputs)
     sums, flags = _sums(call, inputs, row)
     y = np.empty(sums.shape, np.uint8)
     requantize.requantize(
@@ -170,7 +174,7 @@ def gemm(call: Call, inputs: Arrays) -> Outcome:
 
 def logits(call: Call, inputs: Arrays) -> Outcome:
     """Return NestedLogits: sums, the register, int32 A + B (B7)."""
-    machine, row = call.machine, row_of(call, inputs["widths"])
+    machine, row = call.machine, row_of(call, inputs)
     sums, flags = _sums(call, inputs, row)
     y = np.empty(sums.shape, np.int32)
     requantize.add_bias(sums, alignment(machine, row), saturated(inputs["bias"][row.index], machine), y)

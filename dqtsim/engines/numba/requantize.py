@@ -12,6 +12,12 @@ def select_row(b_w: int, b_a: int, row_widths: tuple[int, ...]) -> int:
     return min(sum(width < b_w and width < b_a for width in row_widths), len(row_widths) - 1)
 
 
+def select_pair_row(b_w: int, b_a: int, row_pairs: tuple[tuple[int, int], ...]) -> int:
+    """Return the row of (B, M, S): the pair itself before wider ones before the last, each time the first (B3'')."""
+    wide = (place for place, (row_w, row_a) in enumerate(row_pairs) if min(row_w - b_w, row_a - b_a) >= 0)
+    return row_pairs.index((b_w, b_a)) if (b_w, b_a) in row_pairs else next(wide, len(row_pairs) - 1)
+
+
 @kernel
 def shift_right(x: int, s: int, rounding: RoundingNumber) -> int:
     """Return x / 2^s, rounded."""

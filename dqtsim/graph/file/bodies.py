@@ -8,13 +8,14 @@ purpose (a division where the law shifts, a comparison where the law adds), beca
 confirm each other. The text is the syntax of `onnx.parser`; equation numbers refer to spec/README.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from string import Template
 from typing import TYPE_CHECKING, assert_never
 
 from ...spec.rules import Nesting, Rounding
-from ..model import Arithmetic
-from ..schema import DOMAIN, SCHEMAS
+from ..model import Arithmetic, Graph
+from ..schema import DOMAIN, SCHEMAS, Form, overload_of
 
 if TYPE_CHECKING:
     import onnx
@@ -118,6 +119,38 @@ SelectRow <row_widths> (table, b_w, b_a) => (entries)
 }
 """
 
+# B3'' as a score: the pair itself has its place, 0 to R - 1; one that is only wide enough its place after those; one
+# that is too narrow comes after all these, and the last of the list first. The least score decides.
+_SELECT_PAIR_ROW = """
+SelectPairRow (table, row_pairs, b_w, b_a) => (entries)
+{
+  zero = Constant <value = int64 {0}> ()
+  one = Constant <value = int64 {1}> ()
+  three = Constant <value = int64 {3}> ()
+  columns = Constant <value = int64[1] {1}> ()
+  list = Constant <value = int64[1] {-1}> ()
+  wanted_w = Reshape (b_w, list)
+  wanted_a = Reshape (b_a, list)
+  wanted = Concat <axis: int = 0> (wanted_w, wanted_a)
+  missing = Sub (wanted, row_pairs)
+  most = ReduceMax <keepdims: int = 0> (missing, columns)
+  size = Abs (missing)
+  distance = ReduceMax <keepdims: int = 0> (size, columns)
+  is_other = Greater (distance, zero)
+  is_narrow = Greater (most, zero)
+  shape = Shape (row_pairs)
+  rows = Gather <axis: int = 0> (shape, zero)
+  place = Range (zero, rows, one)
+  after = Add (place, rows)
+  end = Mul (rows, three)
+  from_the_end = Sub (end, place)
+  of_wide = Where (is_other, after, place)
+  score = Where (is_narrow, from_the_end, of_wide)
+  row = ArgMin <axis: int = 0, keepdims: int = 0> (score)
+  entries = Gather <axis: int = 0> (table, row)
+}
+"""
+
 # B4: floor(x / 2^S) is (x - Mod(x, 2^S)) / 2^S, because Mod takes the sign of the divisor. The clip is by comparison:
 # onnxruntime's int64 Clip, Min and Max misjudge numbers of 32 bits on x86 (microsoft/onnxruntime pull request 32475).
 _REQUANTIZE = """
@@ -177,8 +210,7 @@ _ROUND_TIES_EVEN = """
 """
 
 _NESTED_CONV = """
-NestedConv <strides, pads, dilations, group, row_widths, low, high>
-  (x, w, x_zero_point, y_zero_point, bias, multiplier, shift, widths) => (y)
+$signature
 {
   zero = Constant <value = int64 {0}> ()
   one = Constant <value = int64 {1}> ()
@@ -189,9 +221,9 @@ NestedConv <strides, pads, dilations, group, row_widths, low, high>
   p = ConvInteger <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
     (x_b, w_b, z_x, z_w)
   a = dqtsim.Align (p, e_w, e_a)
-  bias_row = dqtsim.SelectRow <row_widths: ints = @row_widths> (bias, b_w, b_a)
-  multiplier_row = dqtsim.SelectRow <row_widths: ints = @row_widths> (multiplier, b_w, b_a)
-  shift_row = dqtsim.SelectRow <row_widths: ints = @row_widths> (shift, b_w, b_a)
+  bias_row = $select_row (bias$row_pairs, b_w, b_a)
+  multiplier_row = $select_row (multiplier$row_pairs, b_w, b_a)
+  shift_row = $select_row (shift$row_pairs, b_w, b_a)
   per_channel = Constant <value = int64[3] {-1, 1, 1}> ()
   b = Reshape (bias_row, per_channel)
   m = Reshape (multiplier_row, per_channel)
@@ -201,8 +233,7 @@ NestedConv <strides, pads, dilations, group, row_widths, low, high>
 }
 """
 _NESTED_GEMM = """
-NestedGemm <row_widths, low, high>
-  (x, w, x_zero_point, y_zero_point, bias, multiplier, shift, widths) => (y)
+$signature
 {
   zero = Constant <value = int64 {0}> ()
   one = Constant <value = int64 {1}> ()
@@ -213,16 +244,16 @@ NestedGemm <row_widths, low, high>
   w_t = Transpose <perm: ints = [1, 0]> (w_b)
   p = MatMulInteger (x_b, w_t, z_x, z_w)
   a = dqtsim.Align (p, e_w, e_a)
-  b = dqtsim.SelectRow <row_widths: ints = @row_widths> (bias, b_w, b_a)
-  m = dqtsim.SelectRow <row_widths: ints = @row_widths> (multiplier, b_w, b_a)
-  s = dqtsim.SelectRow <row_widths: ints = @row_widths> (shift, b_w, b_a)
+  b = $select_row (bias$row_pairs, b_w, b_a)
+  m = $select_row (multiplier$row_pairs, b_w, b_a)
+  s = $select_row (shift$row_pairs, b_w, b_a)
   total = Add (a, b)
   y = dqtsim.Requantize <low: int = @low, high: int = @high> (total, m, s, y_zero_point)
 }
 """
 # B7
 _NESTED_LOGITS = """
-NestedLogits <row_widths> (x, w, x_zero_point, bias, widths) => (y)
+$signature
 {
   zero = Constant <value = int64 {0}> ()
   one = Constant <value = int64 {1}> ()
@@ -233,7 +264,7 @@ NestedLogits <row_widths> (x, w, x_zero_point, bias, widths) => (y)
   w_t = Transpose <perm: ints = [1, 0]> (w_b)
   p = MatMulInteger (x_b, w_t, z_x, z_w)
   a = dqtsim.Align (p, e_w, e_a)
-  b = dqtsim.SelectRow <row_widths: ints = @row_widths> (bias, b_w, b_a)
+  b = $select_row (bias$row_pairs, b_w, b_a)
   total = Add (a, b)
   y = Cast <to: int = 6> (total)
 }
@@ -292,7 +323,8 @@ NestedTable (x, table) => (y)
 """
 
 
-# the bodies by operator; a new operator is one entry here; functions of domain `dqtsim` that it calls are its helpers
+# the bodies by operator; a new operator is one entry here; functions of domain `dqtsim` that it calls are its helpers.
+# Where a body depends on the form of the node, a $piece stands for what the form puts there.
 OPERATORS: dict[str, str] = {
     "NestedConv": _NESTED_CONV,
     "NestedGemm": _NESTED_GEMM,
@@ -304,6 +336,24 @@ OPERATORS: dict[str, str] = {
 }
 
 
+# the pieces of the plain form, and what each part of a form puts in their place
+_PLAIN: Mapping[str, str] = {"select_row": "dqtsim.SelectRow <row_widths: ints = @row_widths>", "row_pairs": ""}
+_PIECES: Mapping[str, Mapping[str, str]] = {
+    "row_pairs": {"select_row": "dqtsim.SelectPairRow", "row_pairs": ", row_pairs"},
+}
+
+
+def _operator(operator: str, form: Form) -> str:
+    """Return the body of an operator in one form."""
+    schema = SCHEMAS[DOMAIN, operator]
+    attributes = ", ".join(schema.attributes_of(form))
+    inputs = ", ".join(entry.name for entry in schema.inputs_of(form))
+    pieces = {**_PLAIN, "signature": f"{operator} {f'<{attributes}>' if attributes else ''} ({inputs}) => (y)"}
+    for part in form:
+        pieces |= _PIECES.get(part, {})
+    return Template(OPERATORS[operator]).substitute(pieces)
+
+
 def _helpers(arithmetic: Arithmetic) -> dict[str, str]:
     """Return the bodies of the helpers under these rules; each stands after those that it calls itself."""
     return {
@@ -312,6 +362,7 @@ def _helpers(arithmetic: Arithmetic) -> dict[str, str]:
         **_nest_weight(arithmetic.weight_rule),
         "Align": _ALIGN,
         "SelectRow": _SELECT_ROW,
+        "SelectPairRow": _SELECT_PAIR_ROW,
         "Requantize": _REQUANTIZE.replace("@round", _round(arithmetic.rounding).strip("\n")),
     }
 
@@ -355,33 +406,53 @@ def _round(rounding: Rounding) -> str:
             assert_never(rounding)
 
 
-def functions(arithmetic: Arithmetic, version: int = 1, used: Iterable[str] = ()) -> "tuple[onnx.FunctionProto, ...]":
+def forms_of(graph: Graph) -> set[tuple[str, Form]]:
+    """Return the operators of the domain that `graph` uses, each with the forms in which it does."""
+    return {(node.operator, node.form) for node in graph.nodes if node.domain == DOMAIN}
+
+
+def full_name(function: "onnx.FunctionProto") -> str:
+    """Return the name of a function with its overload, if it has one, as ONNX writes it."""
+    return f"{function.name}:{function.overload}" if function.overload else str(function.name)
+
+
+def functions(
+    arithmetic: Arithmetic, version: int = 1, used: Iterable[tuple[str, Form]] = ()
+) -> "tuple[onnx.FunctionProto, ...]":
     """Return the bodies that a file of format `version` carries, parsed and in the order of the file, helpers first.
 
-    Version 1: those of every operator of version 1, used or not. From version 2 on: those of the operators `used`.
-    In both cases with the helpers that these bodies call, directly or through another helper.
+    Version 1: those of every operator of version 1, used or not. From version 2 on: those of the operators `used`, in
+    the forms in which they are used. In both cases with the helpers that these bodies call, directly or through another
+    helper.
     """
     n = arithmetic.master_width
-    texts = {
-        name: text.replace("{@n}", f"{{{n}}}").replace("{@z}", f"{{{1 << (n - 1)}}}")
-        for name, text in {**_helpers(arithmetic), **OPERATORS}.items()
-    }
+    helpers = _helpers(arithmetic)
+    names: list[tuple[str, Form]] = [(name, ()) for name in helpers]
     if version == 1:
-        used = [schema.operator for schema in SCHEMAS.values() if schema.domain == DOMAIN and schema.since == 1]
+        used = [(schema.operator, ()) for schema in SCHEMAS.values() if schema.domain == DOMAIN and schema.since == 1]
     waiting = list(used)
-    found: dict[str, onnx.FunctionProto] = {}
+    for operator in OPERATORS:
+        parts = [part.name for part in SCHEMAS[DOMAIN, operator].parts]
+        forms = {form for name, form in waiting if name == operator} | {()}
+        names += [(operator, form) for form in sorted(forms, key=lambda form: [parts.index(name) for name in form])]
+    found: dict[tuple[str, Form], onnx.FunctionProto] = {}
     while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = _parsed(texts[name], version)
-            waiting += [node.op_type for node in found[name].node if node.domain == DOMAIN]
-    return tuple(found[name] for name in texts if name in found)
+        name, form = key = waiting.pop()
+        if key not in found:
+            text = helpers[name] if name in helpers else _operator(name, form)
+            text = text.replace("{@n}", f"{{{n}}}").replace("{@z}", f"{{{1 << (n - 1)}}}")
+            found[key] = _parsed(text, version, overload_of(form))
+            waiting += [(node.op_type, ()) for node in found[key].node if node.domain == DOMAIN]
+    return tuple(found[key] for key in names if key in found)
 
 
 @cache
-def _parsed(text: str, version: int) -> "onnx.FunctionProto":
+def _parsed(text: str, version: int, overload: str) -> "onnx.FunctionProto":
     from onnx import parser
 
     # the version of the domain is that of the format
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {version}]>\n'
-    return parser.parse_function(header + text.strip())
+    function = parser.parse_function(header + text.strip())
+    if overload:
+        function.overload = overload
+    return function

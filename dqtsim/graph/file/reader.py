@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,8 +13,8 @@ from ...errors import ModelError, cut, listed, reason
 from ...spec.rules import Nesting, Rounding
 from ..checks import check_graph, check_operator
 from ..model import Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
-from ..schema import DOMAIN, FORMATS, SCHEMAS, Attribute
-from .bodies import OPSET, functions
+from ..schema import DOMAIN, FORMATS, Attribute, form_of, overload_of
+from .bodies import OPSET, forms_of, full_name, functions
 from .size import check_size
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ def _version(props: Mapping[str, str]) -> int:
 def _check_version(graph: Graph, version: int) -> None:
     """Refuse a file unless it states the first version that has all its operators."""
     for node in graph.nodes:
-        since = SCHEMAS[node.domain, node.operator].since
-        if since > version:
+        if node.since > version:
+            form = f" with overload '{overload_of(node.form)}'" if node.form else ""
             raise ModelError(
-                f"a file of format {version} has operators of that format; {node.title} is of format {since}."
+                f"a file of format {version} has operators of that format; {node.title}{form} is of format "
+                f"{node.since}."
             )
     if graph.format_version < version:
         raise ModelError(
@@ -248,18 +250,24 @@ def _initializers(graph: "onnx.GraphProto") -> dict[str, Array]:
 def _node(node: "onnx.NodeProto") -> Node:
     name = node.name or (node.output[0] if node.output else "")
     bare = Node(
-        name, "" if node.domain == "ai.onnx" else node.domain, node.op_type, tuple(node.input), tuple(node.output)
+        name,
+        "" if node.domain == "ai.onnx" else node.domain,
+        node.op_type,
+        tuple(node.input),
+        tuple(node.output),
+        form=form_of(node.overload),
     )
-    schema = check_operator(bare)
-    attributes: dict[str, Attribute] = {k: v for k, v in schema.attributes.items() if v is not None}
+    demanded = check_operator(bare).attributes_of(bare.form)
+    attributes: dict[str, Attribute] = {k: v for k, v in demanded.items() if v is not None}
     for attribute in node.attribute:
-        if attribute.name not in schema.attributes:
-            raise ModelError(f"{bare.title} has no attribute '{attribute.name}'.")
-        attributes[attribute.name] = _attribute(attribute, bare, schema.attributes[attribute.name])
-    missing = [key for key in schema.attributes if key not in attributes]
+        if attribute.name not in demanded:
+            form = f" with overload '{node.overload}'" if bare.form else ""
+            raise ModelError(f"{bare.title}{form} has no attribute '{attribute.name}'.")
+        attributes[attribute.name] = _attribute(attribute, bare, demanded[attribute.name])
+    missing = [key for key in demanded if key not in attributes]
     if missing:
         raise ModelError(f"{bare.title} needs attribute '{missing[0]}' and has none.")
-    return Node(bare.name, bare.domain, bare.operator, bare.inputs, bare.outputs, MappingProxyType(attributes))
+    return replace(bare, attributes=MappingProxyType(attributes))
 
 
 _SCALAR_ATTRIBUTES = ("group", "low", "high", "axis")
@@ -349,23 +357,23 @@ def _quantization(graph: "onnx.GraphProto", initializers: Mapping[str, Array]) -
 
 def _check_functions(model: "onnx.ModelProto", graph: Graph) -> None:
     version = graph.format_version
-    used = {node.operator for node in graph.nodes if node.domain == DOMAIN}
-    written = {function.name: function for function in functions(graph.arithmetic, version, used)}
+    written = {full_name(body): body for body in functions(graph.arithmetic, version, forms_of(graph))}
     carried: dict[str, onnx.FunctionProto] = {}
     for function in model.functions:
-        if version > 1 and function.domain == DOMAIN and function.name not in written:
+        name = full_name(function)
+        if version > 1 and function.domain == DOMAIN and name not in written:
             raise ModelError(
                 f"a file of format {version} carries the function bodies that its nodes use and no other; "
-                f"nothing uses '{function.name}'."
+                f"nothing uses '{name}'."
             )
-        if function.domain != DOMAIN or function.name not in written:
+        if function.domain != DOMAIN or name not in written:
             raise ModelError(
-                f"a nested model carries only the functions of domain '{DOMAIN}'; found operator '{function.name}' of "
+                f"a nested model carries only the functions of domain '{DOMAIN}'; found operator '{name}' of "
                 f"domain '{function.domain}'."
             )
-        if function.name in carried:
-            raise ModelError(f"a file carries one function body per operator; '{function.name}' occurs twice.")
-        carried[function.name] = function
+        if name in carried:
+            raise ModelError(f"a file carries one function body per operator; '{name}' occurs twice.")
+        carried[name] = function
     for name, body in written.items():
         if name not in carried:
             raise ModelError(f"the file lacks the function body of operator '{name}' (domain '{DOMAIN}').")

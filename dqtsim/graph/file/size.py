@@ -57,9 +57,9 @@ def _names(model: "onnx.ModelProto") -> Iterator[str]:
     for entry in model.metadata_props:
         yield entry.key
     for function in model.functions:
-        yield from (function.name, function.domain)
+        yield from (function.name, function.domain, function.overload)
     for node in graph.node:
-        yield from (node.name, node.domain, node.op_type, *node.input, *node.output)
+        yield from (node.name, node.domain, node.op_type, node.overload, *node.input, *node.output)
         yield from (attribute.name for attribute in node.attribute)
     for value in (*graph.input, *graph.output, *graph.value_info):
         yield value.name

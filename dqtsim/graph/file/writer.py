@@ -10,8 +10,8 @@ import numpy as np
 from ...outputs import write_file
 from ..checks import check_graph
 from ..model import Graph, Value
-from ..schema import DOMAIN, Attribute
-from .bodies import IR_VERSION, OPSET, functions
+from ..schema import DOMAIN, Attribute, overload_of
+from .bodies import IR_VERSION, OPSET, forms_of, functions
 
 if TYPE_CHECKING:
     import onnx
@@ -51,6 +51,7 @@ def to_onnx(graph: Graph) -> "onnx.ModelProto":
             list(node.outputs),
             name=node.name,
             domain=node.domain,
+            overload=overload_of(node.form) or None,
             **{key: _plain(value) for key, value in node.attributes.items()},
         )
         for node in graph.nodes
@@ -72,10 +73,9 @@ def to_onnx(graph: Graph) -> "onnx.ModelProto":
     )
     proto.quantization_annotation.extend(annotations)
     version = graph.format_version
-    used = {node.operator for node in graph.nodes if node.domain == DOMAIN}
     model = helper.make_model(
         proto,
-        functions=list(functions(graph.arithmetic, version, used)),
+        functions=list(functions(graph.arithmetic, version, forms_of(graph))),
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, version)],
         ir_version=IR_VERSION,
         producer_name="dqtsim",

@@ -72,6 +72,13 @@ def test_requantize_select_row() -> None:
             assert requantize.select_row(b_w, b_a, rows) == spec.select_row(b_w, b_a, rows)
 
 
+def test_requantize_select_pair_row() -> None:
+    assert [requantize.select_pair_row(b, 8, ((8, 8), (2, 8), (4, 2))) for b in (1, 2, 3, 8)] == [0, 1, 0, 0]
+    for pairs in (((8, 8),), ((2, 8), (8, 2)), ((4, 4), (1, 8), (8, 8), (3, 5)), ((1, 1), (2, 2))):
+        for b_w, b_a in product(range(1, 9), repeat=2):
+            assert requantize.select_pair_row(b_w, b_a, pairs) == spec.select_pair_row(b_w, b_a, pairs)
+
+
 def test_nest_nest_planes() -> None:
     codes = array([[[0, 1], [2, 3]], [[3, 2], [1, 0]]], U8)
     out = np.zeros((2, 4, 5), I32)

@@ -13,6 +13,7 @@ from dqtsim.engines.native.isa import ISAS, Isa
 from dqtsim.engines.native.proofs import tables
 from dqtsim.engines.native.proofs.tables import FAR, I32_MOST, I64_SAFE, Scaling
 from dqtsim.engines.native.proofs.variants import bias_register, row_index
+from dqtsim.graph.rows import Rows
 from dqtsim.ops import Bound, Machine
 from dqtsim.spec import Nesting, Overflow, Rounding, TapOrder
 
@@ -52,10 +53,21 @@ def test_weights_are_operands_of_a_byte(n: int, b: int, rule: Nesting) -> None:
     assert found.reshape(-1).tolist() == [spec.operand(q, z, b, n, rule) for q in range(1 << n)]
 
 
+PAIRS: tuple[tuple[tuple[int, int], ...], ...] = (
+    ((8, 8),),
+    ((2, 2), (2, 8), (8, 2), (8, 8)),
+    ((8, 8), (4, 4), (2, 8), (3, 5)),
+    ((1, 1), (4, 2)),
+)
+
+
 def test_rows_are_those_of_the_law() -> None:
     for row_widths in ((8,), (2,), (2, 4, 8), (1, 3, 4, 7), (3, 5)):
         for b_w, b_a in product(range(1, 9), range(1, 9)):
-            assert row_index(row_widths, (b_w, b_a)) == spec.select_row(b_w, b_a, row_widths)
+            assert row_index(Rows(widths=row_widths), (b_w, b_a)) == spec.select_row(b_w, b_a, row_widths)
+    for pairs in PAIRS:
+        for b_w, b_a in product(range(1, 9), range(1, 9)):
+            assert row_index(Rows(pairs=pairs), (b_w, b_a)) == spec.select_pair_row(b_w, b_a, pairs)
 
 
 @pytest.mark.parametrize("width", [2, 8, 31, 32, 33, 48])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....graph.model import Array, Widths
+from ....graph.rows import rows_of
 from ....planner import Step
 from ..emit import matrix
 from ..emit.tile import DEPTH, LOGITS, QUADS, VARIANT
@@ -157,7 +158,8 @@ def _records(state: Lowering, made: Layer, tiling: Tiling, part: Part, packed: M
 
 def _bias(state: Lowering, made: Layer, pair: Widths) -> Array:
     """Return the biases of logits at a pair of widths."""
-    bias = state.operand(made.step, "bias")[row_index(made.step.node.integers("row_widths"), pair)]
+    rows = rows_of(made.step.node, state.operands(made.step))
+    bias = state.operand(made.step, "bias")[row_index(rows, pair)]
     return bias_register(bias, made.step.call.machine.bias_width)
 
 

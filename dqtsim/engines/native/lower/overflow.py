@@ -6,6 +6,7 @@ from typing import assert_never
 import numpy as np
 
 from ....graph.model import Array, Widths
+from ....graph.rows import rows_of
 from ....planner import Step
 from ....spec.rules import Overflow
 from ..emit.overflow import CODE_BYTES, LOGIT_BYTES, NARROWED
@@ -83,7 +84,7 @@ def finishing(known: Known, step: Step, pair: Widths, variant: "tables.Scaling |
     which = np.unique(step.call.bounds[pair].unproven(machine.accumulator_width) // lanes)
     if isinstance(variant, int):
         bias = bias_register(known.operand(step, "bias"), machine.bias_width)
-        line = bias[row_index(node.integers("row_widths"), pair)].astype(np.int32)
+        line = bias[row_index(rows_of(node, known.operands(step)), pair)].astype(np.int32)
         parts: tuple[Array, ...] = (np.full(step.call.type.shape[1], variant, np.int32), line)
     else:
         parts = (variant.multiplier, variant.addend, variant.shift)

@@ -1,11 +1,12 @@
 """The constants of a layer at each of its pairs of widths, and whether it may run natively at all (B1-B4, C2)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 import numpy as np
 
 from ....graph.model import Array, Widths
+from ....graph.rows import Rows, rows_of
 from ....ops import Bound, Machine
 from ....planner import Step
 from ....spec.rules import Overflow
@@ -54,7 +55,7 @@ def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
         if "multiplier" not in node.operands:
             found[pair] = exponent
             continue
-        row = row_index(node.integers("row_widths"), pair)
+        row = row_index(rows_of(node, constants), pair)
         bias, m, s, zero = (constants[role] for role in ("bias", "multiplier", "shift", "y_zero_point"))
         limited = bias_register(bias[row], machine.bias_width)
         reach = registered(bound, machine)
@@ -97,9 +98,18 @@ def clamps_products(step: Step) -> bool:
             assert_never(overflow)
 
 
-def row_index(row_widths: Sequence[int], pair: Widths) -> int:
-    """Return the row of (B, M, S) that serves a pair of widths: the first that is wide enough, else the last (B3')."""
-    return min(int(np.searchsorted(row_widths, min(pair))), len(row_widths) - 1)
+def row_index(rows: Rows, pair: Widths) -> int:
+    """Return the row of (B, M, S) that serves a pair of widths.
+
+    The first that is wide enough, else the last (B3'); where rows belong to pairs, before these its own (B3'').
+    """
+    if not rows.pairs:
+        return min(int(np.searchsorted(rows.widths, min(pair))), len(rows.widths) - 1)
+    missing = np.array(pair) - np.array(rows.pairs)
+    for found in ((missing == 0).all(1), (missing <= 0).all(1)):
+        if found.any():
+            return int(found.argmax())
+    return len(rows.pairs) - 1
 
 
 def bias_register(bias: Array, width: int) -> Array:
