@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .checks import check_graph
+from .decide import decide
 from .model import BITS, PINNED_BITS, Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
 from .schema import DOMAIN, SCHEMAS, Attribute, Form
 from .static import with_bits
@@ -311,7 +312,11 @@ class GraphBuilder:
         nodes = list(self._nodes)
         outputs = list(self._outputs)
         if self._controller is not None:
-            nodes[self._control_at : self._control_at] = self._decide(self._controller)
+            chosen = [layer for layer in self._layers if layer not in self._pinned]
+            logits = self._controller.name, self._controller.shape[-1]
+            made, arrays = decide(*logits, self._layers, chosen, list(self._pinned), self.candidates)
+            nodes[self._control_at : self._control_at] = made
+            self._arrays |= {key: freeze(array) for key, array in arrays.items()}
             outputs.append(Value(BITS, "int64", (len(self._layers), 2)))
         if self._pinned:
             pinned = list(self._pinned.values())
@@ -337,39 +342,6 @@ class GraphBuilder:
             return with_bits(graph, bits or [self._pinned.get(layer, (n, n)) for layer in self._layers])
         check_graph(graph)
         return graph
-
-    def _decide(self, logits: Tensor) -> list[Node]:
-        """Return the nodes from controller logits to `bits`: argmax over candidates, then rows in layer order (B8)."""
-        chosen = [layer for layer in self._layers if layer not in self._pinned]
-        k = len(self.candidates)
-        if logits.shape[-1] != len(chosen) * k:
-            raise ModelError(
-                f"the controller gives one logit per controlled layer and candidate, {len(chosen)} x {k}; "
-                f"'{logits.name}' has {logits.shape[-1]}."
-            )
-        self._array("bits.candidates", np.array(self.candidates, np.int64))
-        self._array("bits.table_shape", np.array([len(chosen), k], np.int64))
-        last = "bits.chosen" if self._pinned else BITS
-        nodes = [
-            Node("bits.table", "", "Reshape", (logits.name, "bits.table_shape"), ("bits.table",), {"allowzero": 0}),
-            Node(
-                "bits.choice",
-                "",
-                "ArgMax",
-                ("bits.table",),
-                ("bits.choice",),
-                {"axis": 1, "keepdims": 0, "select_last_index": 0},
-            ),
-            Node(last, "", "Gather", ("bits.candidates", "bits.choice"), (last,), {"axis": 0}),
-        ]
-        if self._pinned:
-            places = [*self._pinned, *chosen]
-            self._array("bits.order", np.array([places.index(layer) for layer in self._layers], np.int64))
-            nodes += [
-                Node("bits.all", "", "Concat", (PINNED_BITS, "bits.chosen"), ("bits.all",), {"axis": 0}),
-                Node(BITS, "", "Gather", ("bits.all", "bits.order"), (BITS,), {"axis": 0}),
-            ]
-        return nodes
 
     def _layer(
         self,
