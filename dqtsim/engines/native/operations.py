@@ -8,6 +8,7 @@ from .emit.clear import CLEAR
 from .emit.copy import COPY
 from .emit.decision import ARGMAX, GATHER_ROWS
 from .emit.max_pool import MAX_POOL
+from .emit.move import MOVE
 from .emit.nest import NEST
 from .emit.one_bit import BITS
 from .emit.overflow import NARROW
@@ -32,6 +33,7 @@ RECORDS: Mapping[str, Record] = {
     LOGITS: EACH,
     "gather_rows": GATHER_ROWS,
     "max_pool": MAX_POOL,
+    "move": MOVE,
     "narrow": NARROW,
     "narrow_logits": NARROW,
     "nest": NEST,

@@ -42,17 +42,17 @@ PAGE = mmap.PAGESIZE
 RESERVE = 4 << 20
 
 
-def turned() -> Graph:
-    """Return two convolutions between which rows and columns change places, for which there is no native form."""
+def unproven() -> Graph:
+    """Return two convolutions, the first of which lacks a proof."""
     random = np.random.default_rng(5)
-    b = GraphBuilder("turned", candidates=((4, 4), (8, 8)))
+    b = GraphBuilder("unproven", candidates=((4, 4), (8, 8)))
     ways: dict[str, Any] = {"bias": [[0] * 8], "multiplier": [[1 << 15] * 8], "shift": [[24] * 8], "row_widths": (8,)}
     ways |= {"zero_point": 128, "scale": 1.0, "clip": (0, 255), "pads": (1, 1, 1, 1)}
     x = b.input("x", (1, 8, 6, 6), zero_point=128, scale=1.0)
     for name in ("first", "second"):
         x = b.conv(name, x, weight=random.integers(0, 256, (8, 8, 3, 3), np.uint8), **ways)
     b.output(x)
-    return builders.turned(b.build([(4, 8), (8, 4)]))
+    return builders.unproven(b.build([(4, 8), (8, 4)]))
 
 
 def elements() -> Graph:
@@ -69,6 +69,19 @@ def elements() -> Graph:
     return b.build()
 
 
+def moved() -> Graph:
+    """Return a channel shuffle, an exchange of rows and columns, a crop, and halves side by side."""
+    arrays = builders.constants(apart=[1, 2, 3, 5, 4], back=[1, 6, 5, 4], from_=[1], to=[4], axes=[2], steps=[1])
+    nodes = [
+        builders.node("Reshape", ["x", "apart"], "apart.x", allowzero=0),
+        builders.node("Transpose", ["apart.x"], "shuffled", perm=(0, 2, 1, 4, 3)),
+        builders.node("Reshape", ["shuffled", "back"], "square", allowzero=0),
+        builders.node("Slice", ["square", "from_", "to", "axes", "steps"], "cut"),
+        builders.node("Concat", ["cut", "square"], "y", axis=2),
+    ]
+    return builders.plain((6, 5, 4), nodes, (1, 6, 8, 4), arrays=arrays)
+
+
 @cache
 def plans() -> dict[str, Plan]:
     """Return small networks with every kind of operation between them."""
@@ -80,10 +93,11 @@ def plans() -> dict[str, Plan]:
         "static": compiled(network(dynamic=False)),
         "ones": compiled(ones("TIES_UP")),
         "depthwise": compiled(build("mobilenetv2", input_size=32, classes=10)),
-        "left to a fallback": compiled(turned()),
+        "left to a fallback": compiled(unproven()),
         "blocks": compiled(builders.conv((9, 3, 4), wide, bits=(4, 4))),
         "few channels": compiled(builders.conv((5, 9, 9), few, bits=(4, 4), pads=(1, 1, 1, 1))),
         "elements": compiled(elements()),
+        "moved": compiled(moved()),
         "vector": compiled(builders.dense(np.arange(-30, 30).reshape(4, 15), logits=True)),
     }
     apart = builders.conv((8, 6, 5), random.integers(-128, 128, (8, 1, 3, 3)), group=8, pads=(1, 1, 1, 1))

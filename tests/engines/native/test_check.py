@@ -246,7 +246,7 @@ def test_steps_left_to_a_fallback_have_their_tensors() -> None:
     broken = with_one(program, "operations", number, replace(operation, output="elsewhere"))
     with pytest.raises(ProgramError) as caught:
         check(broken)
-    assert str(caught.value) == (f"operation {number}, the step 'turned', writes 'elsewhere', which has no place.")
+    assert str(caught.value) == (f"operation {number}, the step 'first', writes 'elsewhere', which has no place.")
 
 
 def test_nothing_is_loaded_unchecked() -> None:

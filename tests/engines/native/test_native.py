@@ -30,7 +30,7 @@ from .same import assert_native, same_result
 
 
 def left_to_kernels() -> Graph:
-    """Return a network with a step in the middle that has no native form: rows and columns change places."""
+    """Return a network with a layer that lacks a proof."""
     random = np.random.default_rng(5)
     b = GraphBuilder("mixed", candidates=((4, 4), (8, 8)))
 
@@ -53,7 +53,7 @@ def left_to_kernels() -> Graph:
     y = conv("second", conv("first", x))
     b.output(y)  # type: ignore[arg-type]
     graph = b.build([(4, 8), (8, 4)])
-    return builders.turned(graph)
+    return builders.unproven(graph)
 
 
 PLANS = {

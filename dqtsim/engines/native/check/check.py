@@ -29,6 +29,7 @@ FOOTPRINTS: Mapping[str, Callable[[Words], Iterator[Access]]] = {
     "each_logits": layers.each,
     "gather_rows": moves.gather_rows,
     "max_pool": moves.window,
+    "move": moves.move,
     "narrow": layers.narrow,
     "narrow_logits": layers.narrow,
     "nest": layers.nest,
@@ -54,7 +55,8 @@ def check(program: Program) -> None:
     for number, operation in enumerate(program.operations):
         if isinstance(operation, Fallback):
             _check_fallback(program, number, operation)
-            indices.forget_all()
+            made = program.places[operation.output]
+            indices.forget(Access("output", made.start, 0, made.size, writes=True))
             continue
         words = Words(program, isa, number, operation)
         if not _has(isa, operation.function):
@@ -104,10 +106,6 @@ class _Indices:
     def __init__(self) -> None:
         # (buffer, first byte, last byte) and the number
         self._known: dict[tuple[int, int, int], int] = {}
-
-    def forget_all(self) -> None:
-        """Forget everything, after writes that are not known."""
-        self._known.clear()
 
     def forget(self, access: Access) -> None:
         """Forget indices that are overwritten."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from math import prod
 
+import numpy as np
+
 from .words import INT64, Access, Words, apart, hull
 
 
@@ -35,6 +37,19 @@ def copy_rows(words: Words) -> Iterator[Access]:
             apart(words, f"{name}_step", columns, step, size)
             apart(words, f"{name}_row", rows, row, (columns - 1) * step + size)
         yield Access(name, words.place(name), *hull(size, (rows, row), (columns, step)), writes=writes)
+
+
+def move(words: Words) -> Iterator[Access]:
+    """Pieces at the sums of two offsets each, of a pixel and of a piece; those of the target do not overlap."""
+    pixels, pieces, size = words.numbers("pixels", "pieces", "bytes", least=1)
+    for name, writes in (("source", False), ("target", True)):
+        of_pixels, of_pieces = words.integers(f"{name}_pixels", pixels), words.integers(f"{name}_pieces", pieces)
+        first, last = int(of_pixels.min()) + int(of_pieces.min()), int(of_pixels.max()) + int(of_pieces.max())
+        yield Access(name, words.place(name), first, last + size, writes=writes)
+        # chunks may run in any order, so no two may write one byte
+        places = np.sort((of_pixels[:, None] + of_pieces).reshape(-1))
+        if writes and len(places) > 1 and int(np.diff(places).min()) < size:
+            words.refuse(f"writes pieces of {size} bytes that overlap")
 
 
 def planes(words: Words) -> Iterator[Access]:

@@ -7,20 +7,21 @@ from ....spec.rules import Rounding
 from ..isa.base import AND, PACKED, SMALL, XOR, Isa
 
 # libraries; besides these, every dot product with a name has one
-MAIN, DEPTHWISE, REGISTERS = "main", "depthwise", "registers"
+MAIN, DEPTHWISE, REGISTERS, MOVES = "main", "depthwise", "registers", "moves"
 # by what the names of their functions begin with
 _LIBRARIES = {
     "quads_": DEPTHWISE,
     "depth_": DEPTHWISE,
     "narrow": REGISTERS,
     "each": REGISTERS,
+    "move": MOVES,
     **{product: product for product in (SMALL, AND, XOR)},
 }
 
 
 def libraries(products: Collection[str]) -> tuple[str, ...]:
     """Return the libraries of an instruction set; `products` are those of its named dot products that the CPU has."""
-    return (MAIN, DEPTHWISE, REGISTERS, *products)
+    return (MAIN, DEPTHWISE, REGISTERS, MOVES, *products)
 
 
 def library_of(name: str) -> str:
@@ -40,6 +41,8 @@ def emit_library(
 
     products: see `libraries`. yields: whether the C library has sched_yield.
     """
+    from . import move
+
     if library == MAIN:
         _emit_tiles(module, isa, rounding)
         _emit_rest(module, isa, rounding, counts=AND in products, yields=yields)
@@ -47,6 +50,8 @@ def emit_library(
         _emit_depthwise(module, isa, rounding)
     elif library == REGISTERS:
         _emit_registers(module, isa, rounding)
+    elif library == MOVES:
+        move.emit(module, isa)
     elif library in isa.dots:
         _emit_tiles(module, isa, rounding, library)
     else:

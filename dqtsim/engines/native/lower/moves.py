@@ -7,7 +7,11 @@ import numpy as np
 
 from ....planner import Step
 from ..memory import NOWHERE, Address, Flat, Planes
+from .rearrange import is_view, rearrange
 from .state import Emit, Handler, Known, Lowering
+
+# operators that change no byte of a contiguous tensor
+RESHAPES = ("Flatten", "Identity", "Reshape")
 
 
 def reshape(known: Known, step: Step) -> Emit | None:
@@ -26,6 +30,8 @@ def reshape(known: Known, step: Step) -> Emit | None:
         return None
     if source.height * source.width == 1:
         return lambda state: state.put(name, Flat(source.origin, kind.dtype, kind.shape))
+    if is_view(known, step):
+        return None
     return lambda state: _planes_to(state, source, state.new_flat(name))
 
 
@@ -60,9 +66,16 @@ def gather(known: Known, step: Step) -> Emit | None:
     row = known.constant(indices)
     if row is not None and row.ndim == 0:
         return partial(_take_row, step=step, row=int(row))
-    where = known.places.get(indices)
-    dtype = where.dtype if isinstance(where, Flat) else "" if row is None else row.dtype.name
-    return partial(_gather, step=step) if dtype == "int64" else None
+    if row is None and not _are_argmax(known, indices):
+        return None
+    return partial(_gather, step=step)
+
+
+def _are_argmax(known: Known, name: str) -> bool:
+    """Return whether a tensor holds indices in the place where an ArgMax wrote them; only these have a proven bound."""
+    while name in known.made_by and known.made_by[name].node.operator in RESHAPES:
+        name = known.made_by[name].node.source
+    return name in known.made_by and known.made_by[name].node.operator == "ArgMax"
 
 
 def _take_row(state: Lowering, *, step: Step, row: int) -> None:
@@ -168,11 +181,22 @@ def copy(state: Lowering, source: Grid, target: Grid, rows: int, columns: int, s
     )
 
 
+def first_of(*handlers: Handler) -> Handler:
+    """Return a handler that takes the first form that one of `handlers` has for a step."""
+
+    def handler(known: Known, step: Step) -> Emit | None:
+        return next((emit for each in handlers if (emit := each(known, step)) is not None), None)
+
+    return handler
+
+
 HANDLERS: Mapping[str, Handler] = {
-    "Concat": concat,
-    "Flatten": reshape,
-    "Reshape": reshape,
-    "Identity": reshape,
     "ArgMax": argmax,
-    "Gather": gather,
+    "Concat": first_of(concat, rearrange),
+    "Flatten": first_of(reshape, rearrange),
+    "Gather": first_of(gather, rearrange),
+    "Identity": first_of(reshape, rearrange),
+    "Reshape": first_of(reshape, rearrange),
+    "Slice": rearrange,
+    "Transpose": rearrange,
 }

@@ -1,6 +1,7 @@
 """The state of lowering: facts about the plan, and the operations, buffers and constants so far."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ....graph.model import Array
 from ....planner import Plan, Step
@@ -13,10 +14,20 @@ from ..program import Fallback, Operation, Program, Report
 END = 1 << 30
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """A tensor that is not stored: the offset int64 of each of its elements, of `size` bytes, from `start`."""
+
+    start: Address
+    offsets: Array
+    size: int
+
+
 class Known:
     """The facts about a plan so far, read-only: handlers decide from them whether a step has a native form.
 
     places: of the tensors so far. constants: tensors that are the same for all samples. uses: the readers of a tensor.
+    made_by: the step that gives it.
     keep: every tensor and accumulator is kept, and nothing is fused.
     """
 
@@ -24,7 +35,9 @@ class Known:
         self.plan, self.isa, self.keep = plan, isa, keep
         self._places: dict[str, Place] = {}
         self._folded: dict[str, Array] = {}
+        self._views: dict[str, View] = {}
         self.uses: dict[str, list[Step]] = {}
+        self.made_by = {step.node.outputs[0]: step for step in plan.steps}
         for step in plan.steps:
             for name in step.node.inputs:
                 self.uses.setdefault(name, []).append(step)
@@ -34,6 +47,11 @@ class Known:
     def places(self) -> Mapping[str, Place]:
         """Return the place of each tensor."""
         return self._places
+
+    @property
+    def views(self) -> Mapping[str, View]:
+        """Return the tensors that only moves read, and that are not stored."""
+        return self._views
 
     def constant(self, name: str) -> Array | None:
         """Return a constant tensor, or None."""
@@ -134,6 +152,10 @@ class Lowering(Known):
     def fold(self, name: str, array: Array) -> None:
         """Record a tensor that depends on constants only."""
         self._folded[name] = array
+
+    def see(self, name: str, view: View) -> None:
+        """Record a tensor that is not stored."""
+        self._views[name] = view
 
     def put(self, name: str, place: Place) -> None:
         """Record the place of a tensor."""
