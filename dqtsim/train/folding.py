@@ -24,7 +24,7 @@ from dqtsim.train.layers import (
 from dqtsim.train.nested import weight_codes
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rules import MASTER_WIDTH
-from dqtsim.train.tracing import INPUT
+from dqtsim.train.steps import INPUT
 
 
 def _codes(weight: torch.Tensor, step: torch.Tensor) -> Array:
@@ -110,7 +110,7 @@ class _Folding:
         sources = [self.tensors[source] for source in step.sources]
         x, name = sources[0], step.name
         if isinstance(step, steps.MaxPool):
-            y = self.builder.max_pool(name, x, kernel=step.kernel, strides=step.stride, pads=step.padding * 2)
+            y = self.builder.max_pool(name, x, kernel=step.kernel, strides=step.stride, pads=step.pads)
         elif isinstance(step, steps.Flatten):
             y = self.builder.flatten(name, x)
         else:

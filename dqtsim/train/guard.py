@@ -1,45 +1,41 @@
 """The guard of `prepare`: the steps as read are evaluated and compared with the network itself, on a few pictures.
 
-A tracer sees names and calls. It may miss that a result was changed in place, that a module has its own `forward`, or
-that an argument was given in an unexpected way. So every step is computed in float from its parameters, without any
-module's `forward`, and compared with the network's value.
+A reader may take an argument, a name or an order for another. So every step is computed in float from its own numbers
+(`floats.py`), without the graph it was read from, and compared with the value that the graph has there, before and
+after its activation; and the last ones with what the network itself gives when it is called.
 
-Both are computed in float64. There they differ only by rounding, 5e-16 of the largest value in ResNet-20. So the bound
+All is computed in float64. There the two differ only by rounding, 5e-16 of the largest value in ResNet-20. So the bound
 leaves nine decades for deep networks and is still tight: an eps read as 1e-5 instead of 1e-4 exceeds it. In float32,
 rounding alone might exceed it.
 """
 
 import copy
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from dqtsim.errors import ModelError
-from dqtsim.train import steps
+from dqtsim.train import floats, steps
+from dqtsim.train.reading.export import reason
+from dqtsim.train.reading.reader import Reading
 from dqtsim.train.rules import TOP_CODE
-from dqtsim.train.tracing import INPUT, Traced, reason
+from dqtsim.train.steps import INPUT, converted
 
-Value = TypeVar("Value")
+Network = Callable[[torch.Tensor], object]
 
 # The largest allowed difference between a step and the network, relative to the network's largest value there.
 BOUND = 1e-6
 # Fewer pictures are used if they have more pixels than this, to save time.
 _LARGE = 128 * 128
 _GIVEN = "prepare must export the network that it is given, but"
-_UNREAD = "there or before it is what was not read: a change in place, a module's own forward, a hook or an argument"
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy of `model` in eval mode; changes to it do not affect the original."""
+    """A copy of `model` on the CPU, in float64 and in eval mode; changes to it do not affect the original."""
     if next(model.parameters(), None) is None:
         raise ModelError("a network must have parameters, but this one has none.")
-    return _copied(model, model).eval()
-
-
-def _copied(value: Value, model: nn.Module) -> Value:
-    """A deep copy of `value`, in which `model` occurs."""
     # Weights that hooks compute (weight_norm, pruning) are not leaves of autograd, so deepcopy refuses them.
     memo = {
         id(tensor): tensor.detach().clone()
@@ -48,73 +44,128 @@ def _copied(value: Value, model: nn.Module) -> Value:
         if isinstance(tensor, torch.Tensor) and not tensor.is_leaf
     }
     try:
-        return copy.deepcopy(value, memo)
+        return copy.deepcopy(model, memo).eval().cpu().double()
     except Exception as error:
         raise ModelError(f"a network must be copyable by copy.deepcopy, but: {reason(error)}.") from error
 
 
-def check(model: nn.Module, traced: Traced, shape: tuple[int, int, int], zero_point: int, scale: float) -> None:
-    """Raise ModelError with the first step of `traced` that differs from the value in `model`, and the difference.
+def check(network: Network, reading: Reading, shape: tuple[int, ...], zero_point: int, scale: float) -> None:
+    """Raise ModelError with the first step of `reading` that differs from the network's value, and the difference.
 
-    `model` is in eval mode. A code q of pictures of `shape` (C, H, W) stands for scale * (q - zero_point).
+    `network` takes and gives float64, as the copy of a module in eval mode. A code q of pictures of `shape` (C, H, W)
+    stands for scale * (q - zero_point).
     """
-    # Both are copied together, so that the steps' modules are the model's own, and one conversion reaches all.
-    model, traced = _copied((model, traced), model)
-    model.cpu().double()
-    traced.module.cpu().double()
     pictures = (_codes(shape, zero_point).double() - zero_point) * scale
     with torch.no_grad():
-        given, beside = _observed(model, traced, pictures)
-        try:
-            _compare(traced, pictures, given, beside)
-        except ModelError:
-            again, _ = _observed(model, traced, pictures)
-            if given.isfinite().all() and not _agree(again, given):
+        outputs = _check_steps(reading, pictures)
+        given = _called(network, pictures)
+        _check_alone(network, pictures, given)
+        for name, found, expected in zip(reading.traced.outputs, outputs, given, strict=True):
+            place = _Place(f"output '{name}'")
+            place.see(found, expected)
+            if place.fault() is not None:
                 raise ModelError(
-                    f"a network in eval mode must always give the same for the same pictures, but this one differs "
-                    f"from itself by up to {_distance(again, given):.3g}; a dropout that is always on, or a state that "
-                    f"it changes, would do that."
-                ) from None
-            raise
+                    f"{place.fault()} when it is called, though torch.export's graph of it agrees; what it does only "
+                    f"while it is exported would do that."
+                )
 
 
-def _observed(model: nn.Module, traced: Traced, pictures: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The network's output, and its values at the fx nodes of the steps, by their names.
+def _check_alone(network: Network, pictures: torch.Tensor, given: list[torch.Tensor]) -> None:
+    """Refuse a network that gives something else for two of the pictures when it is called again."""
+    for one, again in zip(given, _called(network, pictures[:2]), strict=True):
+        if one.isfinite().all() and not agree(again, one[:2]):
+            raise ModelError(
+                f"a network in eval mode must always give the same for the same pictures, but this one differs from "
+                f"itself by up to {_distance(again, one[:2]):.3g}; a dropout that is always on, a state that changes, "
+                f"or one picture that changes another's result would do that."
+            )
 
-    The output of a module is taken from a call of the network itself; other values are taken from the trace, which may
-    differ from the network: torch.fx takes `out += x` for `out = out + x`.
-    """
-    nodes = {*traced.tensors.values(), *traced.clamped.values()}
-    waiting: dict[nn.Module, list[str]] = {}
-    for node in traced.module.graph.nodes:
-        if node.op == "call_module":
-            waiting.setdefault(traced.module.get_submodule(str(node.target)), []).append(node.name)
-    found: dict[str, torch.Tensor] = {}
 
-    def observe(module: nn.Module, _: object, result: object) -> None:
-        name = waiting[module].pop(0) if waiting[module] else ""
-        if name in nodes and isinstance(result, torch.Tensor):
-            found[name] = result.clone()
-
-    hooks = [module.register_forward_hook(observe) for module in waiting]
+def _called(network: Network, pictures: torch.Tensor) -> list[torch.Tensor]:
+    """The network's outputs, [N, ...] each, when it is called."""
     try:
         # A copy, because the network may change its input.
-        given = model(pictures.clone())
-        found = traced.values(pictures.clone(), nodes) | found
+        given = tree_leaves(network(pictures.clone()))
     except Exception as error:
         raise ModelError(
             f"a network must be evaluated in float64 on {len(pictures)} pictures of shape {tuple(pictures.shape[1:])} "
             f"to be compared with what prepare reads of it, but: {reason(error)}."
         ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not isinstance(given, torch.Tensor):
-        raise ModelError(f"a network must give one tensor, the logits, but gives a {type(given).__name__}.")
-    return given, found
+    return [value for value in given if isinstance(value, torch.Tensor)]
 
 
-def _codes(shape: tuple[int, int, int], zero_point: int) -> torch.Tensor:
+class _Place:
+    """The values of one tensor as read and as the network has them, over all pictures."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.largest, self.apart, self.worst = 0.0, 0.0, (0.0, 0.0)
+        # What is wrong with it, whatever the values are.
+        self.broken: str | None = None
+
+    def see(self, found: torch.Tensor, expected: torch.Tensor) -> None:
+        """Note the values of some pictures, [N, ...]."""
+        if not expected.isfinite().all():
+            self.broken = f"a network must give finite values, but its {self.what} does not"
+        elif found.numel() != expected.numel():
+            own, other = (tuple(tensor.shape[1:]) for tensor in (found, expected))
+            self.broken = f"{_GIVEN} {self.what} gives {own} where the network gives {other}"
+        else:
+            found, expected = found.flatten(), expected.flatten()
+            distances = (found - expected).abs()
+            # A value that is not finite is further apart than any other.
+            worst = int(distances.nan_to_num(torch.inf).argmax())
+            self.largest = max(self.largest, float(expected.abs().max()))
+            if not float(distances[worst]) <= self.apart:
+                self.apart, self.worst = float(distances[worst]), (float(found[worst]), float(expected[worst]))
+
+    def fault(self) -> str | None:
+        """The difference, if there is one that is not rounding."""
+        if self.broken is not None or self.apart <= BOUND * self.largest:
+            return self.broken
+        one, other = self.worst
+        return f"{_GIVEN} {self.what} gives {one:.4g} where the network gives {other:.4g} ({self.apart:.3g} apart)"
+
+
+def _check_steps(reading: Reading, pictures: torch.Tensor) -> list[torch.Tensor]:
+    """Compare every step with the graph, and return the network's outputs as they were read, [N, ...] each."""
+    traced, batch = converted(reading.traced, torch.float64), reading.exported.batch
+    # Each step has two places: before its activation, which may hide a difference, and after it.
+    places = {step.name: (_Place(_named(step)), _Place(_named(step))) for step in traced.steps}
+    outputs: list[list[torch.Tensor]] = [[] for _ in traced.outputs]
+    for some in _parts(pictures, batch):
+        graph = reading.exported.values(some.clone(), {*reading.nodes.values(), *reading.sums.values()})
+        own = {INPUT: some}
+        for step in traced.steps:
+            before, after = places[step.name]
+            try:
+                sums, own[step.name] = floats.evaluate_step(step, [own[source] for source in step.sources])
+            except RuntimeError as error:
+                after.broken = f"{_GIVEN} {_named(step)} cannot be computed from what was read: {reason(error)}"
+                break
+            if step.name in reading.sums:
+                before.see(sums, graph[reading.sums[step.name]])
+            if step.name in reading.nodes:
+                after.see(own[step.name], graph[reading.nodes[step.name]])
+            if tuple(own[step.name].shape[1:]) != step.shape:
+                after.broken = after.broken or f"{_GIVEN} {_named(step)} is not of its shape, {step.shape}"
+        else:
+            for found, name, function in zip(outputs, traced.outputs, reading.left_out, strict=True):
+                found.append(own[name] if function is None else floats.apply(function, own[name]))
+    for place in (place for pair in places.values() for place in pair):
+        if (fault := place.fault()) is not None:
+            raise ModelError(f"{fault}.")
+    return [torch.cat(found)[: len(pictures)] for found in outputs]
+
+
+def _parts(pictures: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
+    """`batch` pictures at a time; the last is repeated until they are enough."""
+    for start in range(0, len(pictures), batch):
+        chosen = torch.arange(start, start + batch).clamp_max(len(pictures) - 1)
+        yield pictures[chosen]
+
+
+def _codes(shape: tuple[int, ...], zero_point: int) -> torch.Tensor:
     """Pictures of codes uint8 [N, C, H, W]: one of zeros; the others of squares from one pixel to most of a side.
 
     In one half of them the codes of a square are random, in the other 0 or 255, the extremes for most filters.
@@ -133,88 +184,7 @@ def _codes(shape: tuple[int, int, int], zero_point: int) -> torch.Tensor:
     return torch.stack(found).to(torch.uint8)
 
 
-def _compare(traced: Traced, pictures: torch.Tensor, given: torch.Tensor, beside: dict[str, torch.Tensor]) -> None:
-    own = {INPUT: pictures}
-    for step in traced.steps:
-        try:
-            sums, result = _evaluated(step, [own[source] for source in step.sources])
-        except RuntimeError as error:
-            raise ModelError(
-                f"{_GIVEN} {_named(step)} cannot be computed from what was read: {reason(error)}."
-            ) from error
-        if step.name in traced.clamped:
-            # Also before the clamp, which may hide a difference.
-            _same(step, sums, beside[traced.clamped[step.name]])
-        _same(step, result, beside[traced.tensors[step.name]])
-        own[step.name] = result
-    last = traced.steps[-1]
-    if not _agree(own[last.name], given):
-        raise ModelError(
-            f"{_GIVEN} {_differing(last, own[last.name], given)} in the end, though all its steps agree; a hook of the "
-            f"whole network would do that."
-        )
-
-
-def _evaluated(step: steps.Step, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The step as it was read, computed, [N, ...]: the value before its activation, and its output."""
-    x = inputs[0]
-    if isinstance(step, steps.Layer):
-        y = _normalised(step, _product(step, x))
-        return y, _clamped(y, step.activation)
-    if isinstance(step, steps.Add):
-        y = inputs[0] + inputs[1]
-        return y, _clamped(y, step.activation)
-    if isinstance(step, steps.Rectify):
-        return x, _clamped(x, step.activation)
-    if isinstance(step, steps.Logits):
-        y = functional.linear(x, step.module.weight, step.module.bias)
-    elif isinstance(step, steps.AveragePool):
-        y = functional.avg_pool2d(x, step.kernel, step.stride, step.padding)
-    elif isinstance(step, steps.MaxPool):
-        y = functional.max_pool2d(x, step.kernel, step.stride, step.padding)
-    elif isinstance(step, steps.Concat):
-        y = torch.cat(inputs, 1)
-    elif isinstance(step, steps.Flatten):
-        y = x.flatten(1)
-    else:
-        raise TypeError(f"{_named(step)} is of a kind that the guard does not know")
-    return y, y
-
-
-def _product(step: steps.Layer, x: torch.Tensor) -> torch.Tensor:
-    module = step.module
-    if isinstance(module, nn.Linear):
-        return functional.linear(x, module.weight, module.bias)
-    stride, dilation = (module.stride[0], module.stride[1]), (module.dilation[0], module.dilation[1])
-    return functional.conv2d(x, module.weight, module.bias, stride, step.padding, dilation, module.groups)
-
-
-def _normalised(step: steps.Layer, y: torch.Tensor) -> torch.Tensor:
-    norm = step.norm
-    if norm is None:
-        return y
-    gamma, beta = (norm.weight, norm.bias) if norm.affine else (None, None)
-    return functional.batch_norm(y, norm.running_mean, norm.running_var, gamma, beta, training=False, eps=norm.eps)
-
-
-def _clamped(y: torch.Tensor, activation: steps.Activation) -> torch.Tensor:
-    return y.clamp(0, activation.ceiling) if activation.rectified else y
-
-
-def _same(step: steps.Step, found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Raise ModelError unless the step's value `found` agrees with the network's value `expected`."""
-    if isinstance(step, steps.AveragePool) and expected.dim() == 2:
-        # A mean over rows and columns may drop both axes; its step keeps them, and the Flatten after it drops them.
-        expected = expected[:, :, None, None]
-    if not expected.isfinite().all():
-        raise ModelError(f"a network must give finite values, but its {_named(step)} does not.")
-    if not _agree(found, expected):
-        raise ModelError(f"{_GIVEN} {_differing(step, found, expected)}; {_UNREAD}.")
-    if tuple(found.shape[1:]) != step.shape:
-        raise RuntimeError(f"{_named(step)} was said to be {step.shape}, but is {tuple(found.shape[1:])}")
-
-
-def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether two tensors are of one shape and within the bound; values that are not finite never agree."""
     return found.shape == expected.shape and _distance(found, expected) <= BOUND * float(expected.abs().max())
 
@@ -225,12 +195,3 @@ def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def _named(step: steps.Step) -> str:
     return f"step '{step.name}' ({type(step).__name__})"
-
-
-def _differing(step: steps.Step, found: torch.Tensor, expected: torch.Tensor) -> str:
-    what = _named(step)
-    if found.shape != expected.shape:
-        return f"{what} gives {tuple(found.shape[1:])} where the network gives {tuple(expected.shape[1:])}"
-    worst = (found - expected).abs().argmax()
-    one, other = (float(tensor.flatten()[worst]) for tensor in (found, expected))
-    return f"{what} gives {one:.4g} where the network gives {other:.4g} ({abs(one - other):.3g} apart)"

@@ -151,14 +151,12 @@ class NestedLayer(Nested):
         self.pairs = rules.pairs if layer is not None else (_MASTER,)
         self.rows = tuple(rules.row(pair) for pair in self.pairs) if layer is not None else (0,)
         self.row_widths = rules.row_widths if layer is not None else (MASTER_WIDTH,)
-        module = source.module
-        self.flat = isinstance(module, nn.Linear)
+        self.flat = source.flat
         self.geometry = Geometry()
-        if isinstance(module, nn.Conv2d):
-            stride, dilation = (module.stride[0], module.stride[1]), (module.dilation[0], module.dilation[1])
-            self.geometry = Geometry(stride, source.padding, dilation, module.groups)
+        if not source.flat:
+            self.geometry = Geometry(source.strides, source.pads[:2], source.dilations, source.groups)
         self.normalised = source.norm is not None
-        weight, gamma, beta, mean, variance = _folded_source(module, source.norm)
+        weight, gamma, beta, mean, variance = _folded_source(source)
         count = len(self.row_widths)
         self.weight = nn.Parameter(weight)
         spread = weight.flatten(1).std(1, unbiased=False).clamp_min(1e-4)
@@ -260,19 +258,18 @@ class NestedLayer(Nested):
 
 
 def _folded_source(
-    module: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d | None
+    source: steps.Layer,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weight, gamma, beta, mean and variance; a negative gamma negates its weights, a bias goes into the mean."""
-    weight = module.weight.detach().clone()
+    # Copies, because training changes them.
+    weight, norm = source.weight.clone(), source.norm
     zeros = weight.new_zeros(len(weight))
-    bias = module.bias.detach().clone() if module.bias is not None else zeros
-    if norm is None or norm.running_mean is None or norm.running_var is None:
+    bias = source.bias.clone() if source.bias is not None else zeros
+    if norm is None:
         return weight, torch.ones_like(zeros), bias, zeros, torch.ones_like(zeros)
-    gamma = norm.weight.detach().clone() if norm.affine else torch.ones_like(zeros)
-    beta = norm.bias.detach().clone() if norm.affine else zeros
-    sign = torch.where(gamma < 0, -1.0, 1.0)
+    sign = torch.where(norm.gamma < 0, -1.0, 1.0)
     weight = weight * sign.reshape(-1, *([1] * (weight.dim() - 1)))
-    return weight, gamma.abs(), beta, (norm.running_mean - bias) * sign, norm.running_var + norm.eps
+    return weight, norm.gamma.abs(), norm.beta.clone(), (norm.mean - bias) * sign, norm.variance + norm.eps
 
 
 class NestedLogits(nn.Module, IntegerExact):
@@ -282,9 +279,9 @@ class NestedLogits(nn.Module, IntegerExact):
         super().__init__()
         self.rules, self.layer = rules, layer
         self.row_widths = rules.row_widths
-        self.weight = nn.Parameter(source.module.weight.detach().clone())
+        self.weight = nn.Parameter(source.weight.clone())
         self.weight_step = LearnedStep(self.weight.std() * _WEIGHT_REACH / WEIGHT_ZERO_POINT)
-        bias = self.weight.new_zeros(len(self.weight)) if source.module.bias is None else source.module.bias.detach()
+        bias = self.weight.new_zeros(len(self.weight)) if source.bias is None else source.bias
         self.bias = nn.Parameter(bias.repeat(len(rules.row_widths), 1))
 
     def constants(self, input_step: float) -> Array:
@@ -350,7 +347,7 @@ class NestedAveragePool(Nested):
 
     def __init__(self, source: steps.AveragePool) -> None:
         super().__init__(source.name, source.positive)
-        self.kernel, self.stride, self.padding = source.kernel, source.stride, source.padding
+        self.kernel, self.stride, self.padding = source.kernel, source.stride, source.pads[:2]
 
     def constants(self, input_step: float) -> tuple[int, int]:
         """M and S."""

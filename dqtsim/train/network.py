@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dqtsim.errors import InputError
+from dqtsim.errors import InputError, ModelError
 from dqtsim.train import steps
 from dqtsim.train.controller import Controller
 from dqtsim.train.device import of
+from dqtsim.train.floats import evaluate
 from dqtsim.train.integer import IntegerExact
 from dqtsim.train.layers import (
     Codes,
@@ -25,7 +26,24 @@ from dqtsim.train.layers import (
     Uniform,
 )
 from dqtsim.train.rules import NestingRules
-from dqtsim.train.tracing import INPUT, Traced
+from dqtsim.train.steps import Traced, converted
+
+
+def _check_ends(traced: Traced) -> None:
+    """Refuse what has no nested counterpart yet."""
+    first, last = traced.steps[0], traced.steps[-1]
+    reading = [step.name for step in steps.readers(traced.steps, steps.INPUT)]
+    if not isinstance(first, steps.Layer) or first.flat or reading != [first.name]:
+        raise ModelError(
+            f"one convolution alone must read the picture, because it is pinned, but {', '.join(reading)} read it."
+        )
+    if not isinstance(last, steps.Logits) or traced.outputs != (last.name,):
+        ends = ", ".join(traced.outputs)
+        raise ModelError(f"a network must end in a Linear, whose outputs are the logits, but ends in {ends}.")
+    for step in traced.steps:
+        pads = getattr(step, "pads", (0, 0, 0, 0))
+        if pads[:2] != pads[2:]:
+            raise ModelError(f"step '{step.name}' must pad alike on both sides, but pads {pads}.")
 
 
 def key(name: str) -> str:
@@ -44,9 +62,9 @@ class NestedNetwork(nn.Module, IntegerExact):
     ) -> None:
         super().__init__()
         self.rules, self.shape, self.zero_point, self.scale = rules, shape, zero_point, scale
+        _check_ends(traced)
         self.steps = traced.steps
-        # In a tuple, so that the float network is not a submodule of this one.
-        self._source = (traced,)
+        self.outputs = traced.outputs
         self.layer_names: list[str] = []
         self.layers = nn.ModuleDict()
         for step in self.steps:
@@ -55,7 +73,7 @@ class NestedNetwork(nn.Module, IntegerExact):
 
     def _module(self, step: steps.Step) -> nn.Module | None:
         if isinstance(step, steps.Layer):
-            return NestedLayer(step, self.rules, self._number(step) if INPUT not in step.sources else None)
+            return NestedLayer(step, self.rules, None if step.pinned else self._number(step))
         if isinstance(step, steps.Logits):
             return NestedLogits(step, self.rules, self._number(step))
         if isinstance(step, steps.Add):
@@ -123,7 +141,7 @@ class NestedNetwork(nn.Module, IntegerExact):
     def _run(self, step: steps.Step, inputs: list[Codes], policy: Policy) -> Codes | torch.Tensor:
         x = inputs[0]
         if isinstance(step, steps.MaxPool):
-            pooled = functional.max_pool2d(x.values, step.kernel, step.stride, step.padding)
+            pooled = functional.max_pool2d(x.values, step.kernel, step.stride, step.pads[:2])
             return Codes(pooled, x.step, x.zero_point)
         if isinstance(step, steps.Flatten):
             return Codes(x.values.flatten(1), x.step, x.zero_point)
@@ -147,9 +165,9 @@ class NestedNetwork(nn.Module, IntegerExact):
 
     def activations(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         """The outputs of the original float network, by step, for uint8 pictures."""
-        source = self._source[0]
-        source.module.to(self.device)
-        return source.activations((pictures.to(self.device).float() - self.zero_point) * self.scale)
+        values = (pictures.to(self.device).float() - self.zero_point) * self.scale
+        with torch.no_grad():
+            return evaluate(converted(self.steps, self.device), values)
 
     def set_steps(self, pictures: torch.Tensor) -> None:
         """Set every activation's step from the float network's activations on a few uint8 pictures."""

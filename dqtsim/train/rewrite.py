@@ -10,6 +10,7 @@ from dqtsim.train.device import of
 from dqtsim.train.guard import check, copied
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rules import TOP_CODE, NestingRules
+from dqtsim.train.steps import converted
 from dqtsim.train.tracing import trace
 
 INPUT_ZERO_POINT = 128
@@ -48,10 +49,12 @@ def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwo
     config = config or NestedConfig()
     config.check()
     own = copied(model)
-    device = of(own)
+    device = of(model)
     # The model may draw random numbers; the caller's generator must not change.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        traced = trace(own, config.input_shape)
-        check(own, traced, config.input_shape, config.input_zero_point, config.input_scale)
+        # Exporting may leave traces in the copy.
+        reading = trace(copied(model), config.input_shape)
+        check(own, reading, config.input_shape, config.input_zero_point, config.input_scale)
+    traced = converted(reading.traced, torch.float32)
     network = NestedNetwork(traced, config.rules, config.input_shape, config.input_zero_point, config.input_scale)
     return network.to(device)
