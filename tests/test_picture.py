@@ -208,3 +208,24 @@ def test_pillow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path.write_bytes(b"")
     monkeypatch.setattr(builtins, "__import__", without)
     assert refusal(path, network()) == 'picture files need Pillow; install it with pip install "dqtsim[picture]".'
+
+
+GRAY = taking(1, 4, 5)
+SHADES = (np.arange(20, dtype=np.uint8) * 12).reshape(4, 5)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "P", "RGB", "RGBA"])
+def test_a_network_of_one_channel_takes_gray_pictures(tmp_path: Path, mode: str) -> None:
+    shades = (SHADES > 99).astype(np.uint8) * 255 if mode == "1" else SHADES
+    Image.fromarray(shades).convert(mode).save(tmp_path / "x.png")
+    codes = read_input(tmp_path / "x.png", GRAY)
+    assert codes.flags.c_contiguous
+    assert codes.tolist() == shades[None, None].tolist()
+
+
+def test_a_network_of_one_channel_refuses_colours(tmp_path: Path) -> None:
+    colours = np.stack([SHADES] * 3, -1)
+    colours[3, 4, 2] += 1
+    Image.fromarray(colours).save(tmp_path / "x.png")
+    path = tmp_path / "x.png"
+    assert refusal(path, GRAY) == f"a network of one channel takes gray pictures; '{path}' has colours."

@@ -118,3 +118,18 @@ def test_the_classes_of_a_folder_are_those_of_the_model(data: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_labelled(replace(graph, class_names=("cat", "cow")), data)
     assert str(caught.value) == f"the classes of '{data}' are ('cat', 'dog'); the model's are ('cat', 'cow')."
+
+
+def test_gray_pictures_for_a_network_of_one_channel(data: Path) -> None:
+    graph = replace(GRAPH, inputs=(Value("x", "uint8", (1, 1, 8, 6)),), class_names=("cat", "dog"))
+    for path in data.rglob("*.png"):
+        Image.fromarray(PIXELS[0, :, :, 0]).save(path)
+    images = read_labelled(graph, data).images
+    assert images.shape == (2, 1, 8, 6)
+    assert images[1, 0].tolist() == PIXELS[0, :, :, 0].tolist()
+    assert read_split(data, "test").images.shape == (2, 3, 8, 6)
+    path = data / "test" / "dog" / "a.png"
+    Image.fromarray(PIXELS[0]).save(path)
+    with pytest.raises(InputError) as caught:
+        read_labelled(graph, data)
+    assert str(caught.value) == f"a network of one channel takes gray pictures; '{path}' has colours."

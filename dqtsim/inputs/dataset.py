@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .. import limits
 from ..errors import InputError, reason
 from ..graph.model import Graph
-from .decode import PICTURE_SUFFIXES, Pictures, as_codes, open_picture
+from .decode import PICTURE_SUFFIXES, Pictures, read_codes
 
 Labels = npt.NDArray[np.int64]
 
@@ -51,8 +51,8 @@ class Split:
         return len(self.labels)
 
 
-def read_split(folder: Path, split: str) -> Split:
-    """Return the 'train' or 'test' pictures of `folder`.
+def read_split(folder: Path, split: str, channels: int = 3) -> Split:
+    """Return the 'train' or 'test' pictures of `folder`; those of images may be gray, with `channels` 1.
 
     Layouts: `cifar-10-batches-py` and `cifar-10-batches-bin` (or a folder that holds one of them), or folders `train`
     and `test` (or `val`) with one folder of images per class, all of one size. Anything else there is refused,
@@ -66,7 +66,7 @@ def read_split(folder: Path, split: str) -> Split:
         if (candidate / "data_batch_1.bin").is_file():
             return _cifar(candidate, ".bin", split, _text_names(candidate / "batches.meta.txt"))
     if (folder / "train").is_dir():
-        return _image_folder(folder, split)
+        return _image_folder(folder, split, channels)
     raise InputError(
         "the data folder must hold data_batch_1 (CIFAR-10 python), data_batch_1.bin (CIFAR-10 binary) "
         f"or a folder train (one folder of images per class), but none of them is in {folder}."
@@ -75,7 +75,8 @@ def read_split(folder: Path, split: str) -> Split:
 
 def read_labelled(graph: Graph, folder: Path, split: str = "test", limit: int | None = None) -> Split:
     """Return the first `limit` pictures of a split whose classes are those of `graph`. Raises InputError."""
-    found = read_split(folder, split)
+    channels = graph.input.shape[1] if len(graph.input.shape) == 4 else 3
+    found = read_split(folder, split, channels)
     if graph.class_names and graph.class_names != found.class_names:
         raise InputError(f"the classes of '{folder}' are {found.class_names}; the model's are {graph.class_names}.")
     return Split(found.images[:limit], found.labels[:limit], found.class_names, found.name)
@@ -204,13 +205,13 @@ def list_images(folder: Path, split: str) -> tuple[list[tuple[Path, int]], tuple
     return files, names
 
 
-def _image_folder(folder: Path, split: str) -> Split:
+def _image_folder(folder: Path, split: str, channels: int) -> Split:
     files, names = list_images(folder, split)
     first = files[0] if split == "train" else next(_image_files(folder / "train", names), files[0])
-    height, width = as_codes(open_picture(first[0])).shape[1:]
+    height, width = read_codes(first[0], channels).shape[1:]
     images, labels = [], []
     for path, label in files:
-        picture = as_codes(open_picture(path))
+        picture = read_codes(path, channels)
         if picture.shape[1:] != (height, width):
             raise InputError(
                 f"all pictures must have one size, {width}x{height} as the first, "

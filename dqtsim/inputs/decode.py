@@ -1,7 +1,8 @@
 """Picture files, single ones and those of data folders: one list of suffixes and one decoder, Pillow.
 
 A picture becomes RGB with 8 bits a channel: grey is repeated, transparency is dropped, and of a file with several
-pictures (.gif, .tif) the first is taken. Channels of more bits are refused: reducing them is no part of the law.
+pictures (.gif, .tif) the first is taken. Channels of more bits are refused: reducing them is no part of the law. A
+network of one channel takes gray pictures, however they are stored; a colour is refused there for the same reason.
 """
 
 import os
@@ -44,3 +45,16 @@ def open_picture(path: str | os.PathLike[str]) -> "Image.Image":
 def as_codes(image: "Image.Image") -> Pictures:
     """Return an RGB picture as uint8 (3, H, W)."""
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def read_codes(path: str | os.PathLike[str], channels: int = 3) -> Pictures:
+    """Return the picture of a file as uint8 (3, H, W), or (1, H, W) if `channels` is 1.
+
+    Raises InputError for a file that is no picture, and for a picture that is not gray where one channel is wanted.
+    """
+    codes = as_codes(open_picture(path))
+    if channels != 1:
+        return codes
+    if (codes != codes[:1]).any():
+        raise InputError(f"a network of one channel takes gray pictures; '{path}' has colours.")
+    return codes[:1]

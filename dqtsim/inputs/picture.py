@@ -10,7 +10,7 @@ import numpy as np
 from .. import limits
 from ..errors import InputError, cut, reason
 from ..graph.model import Array, Graph
-from .decode import PICTURE_SUFFIXES, open_picture
+from .decode import PICTURE_SUFFIXES, read_codes
 
 Shape = tuple[int, ...]
 
@@ -19,8 +19,8 @@ def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
     """Return the samples in the file `path` as codes for `graph`, uint8 (N, ...).
 
     A `.npy` file holds uint8 as (H, W, C), (C, H, W) or a batch of either, for a network without pictures (K) or
-    (N, K). A picture file (needs Pillow) must have the network's size: nothing is resized, because no resampling is
-    part of the law. Raises InputError.
+    (N, K). A picture file (needs Pillow) must have the network's size, and be gray if the network has one channel:
+    nothing is resized or mixed, because that is no part of the law. Raises InputError.
     """
     suffix = Path(path).suffix.lower()
     if not Path(path).is_file():
@@ -28,7 +28,8 @@ def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
     if suffix == ".npy":
         return _load_array(path, graph)
     if suffix in PICTURE_SUFFIXES:
-        pixels = np.asarray(open_picture(path), np.uint8)
+        wanted = graph.input.shape[1:]
+        pixels = read_codes(path, wanted[0] if len(wanted) == 3 else 3).transpose(1, 2, 0)
         return _arrange(pixels, *_layout(pixels.shape, graph, path, channels_last=True))
     raise InputError(f"the input is a .npy or a picture file ({', '.join(PICTURE_SUFFIXES)}); found '{path}'.")
 
