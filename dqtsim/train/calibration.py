@@ -1,11 +1,11 @@
 """`calibrate`: a usable nested network from pictures, without training."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 
 from dqtsim.errors import InputError
-from dqtsim.train import steps
+from dqtsim.train import given, steps
 from dqtsim.train.layers import Nested, NestedLayer, NestedLogits, Uniform
 from dqtsim.train.nested import nest_activation, nest_weight
 from dqtsim.train.network import NestedNetwork
@@ -16,13 +16,15 @@ _ENDS = torch.linspace(0.15, 1.0, 35)
 _VALUES = 65536
 
 
-def calibrate(network: NestedNetwork, batches: Iterable[torch.Tensor]) -> NestedNetwork:
+def calibrate(network: NestedNetwork, batches: object) -> NestedNetwork:
     """Fit `network` to batches of uint8 pictures [N, C, H, W], and return it, ready for export.
 
+    `batches` is a list, a DataLoader or one tensor; a batch is a tensor or an array, or (pictures, labels).
+
     Steps of weights and activations minimise the squared error over all widths of the rules; batch norm's statistics
-    are measured again for each row. Labels are not needed.
+    are measured again for each row. Labels are not needed. Raises InputError for anything else (see `given`).
     """
-    pictures = list(batches)
+    pictures = list(given.batches(batches, network.shape))
     if not pictures or not sum(len(batch) for batch in pictures):
         raise InputError("calibration needs at least one picture, but there is none.")
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from dqtsim.errors import InputError
 from dqtsim.graph import save
 from dqtsim.graph.model import Graph
 from dqtsim.outputs import check_apart, check_file, check_folder
+from dqtsim.train import given
 from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.controller import Controller
 from dqtsim.train.data import read_dataset
@@ -40,36 +42,35 @@ class ExportConfig:
 
 def export(
     network: NestedNetwork,
-    example: torch.Tensor,
-    path: Path,
+    example: object,
+    path: str | PathLike[str],
     *,
     controller: Controller | None = None,
-    golden: Path | None = None,
+    golden: str | PathLike[str] | None = None,
     class_names: tuple[str, ...] = (),
 ) -> Graph:
-    """Write `network` as an ONNX model, and golden vectors of the pictures `example` uint8 [N, C, H, W].
+    """Write `network` as an ONNX model, and golden vectors of the pictures `example` uint8 [N, C, H, W], or of one.
 
     Without `controller` the widths are static. Vectors go to the folder `golden`, else to the model's path without its
     suffix and with `-golden`; one per picture and policy. That folder must be empty or hold only older vectors, which
-    are replaced. Raises OutputError otherwise, or if anything cannot be written.
+    are replaced. Raises OutputError otherwise, or if anything cannot be written; InputError for other pictures.
     """
     network.eval()
-    # Refuses pictures of another shape before anything is written.
-    network.features(example[:1])
-    folder = golden or path.with_name(f"{path.stem}-golden")
+    pictures, path = given.pictures(example, network.shape), given.path(path)
+    folder = path.with_name(f"{path.stem}-golden") if golden is None else given.path(golden)
     _check_places(path, folder)
     producer = {"name": "dqtsim.train", "version": __version__, "torch": str(torch.__version__)}
     graph = fold(network, controller, name=path.stem, class_names=class_names, producer=producer)
     save(graph, path)
     write_golden(
         graph,
-        example.cpu(),
+        pictures.cpu(),
         None,
         folder,
         model=path,
         source="example",
         command="dqtsim.train.export",
-        count=len(example),
+        count=len(pictures),
     )
     return graph
 

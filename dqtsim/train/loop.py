@@ -20,6 +20,7 @@ from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.controller import Controller, decide, mix, sample
 from dqtsim.train.data import Dataset, read_dataset
 from dqtsim.train.device import autocast, settled, sound_convolutions
+from dqtsim.train.divergence import check_losses, check_parameters
 from dqtsim.train.evaluate import choice_summary, evaluate_dynamic, evaluate_float, evaluate_uniform, float_pictures
 from dqtsim.train.integer import set_exact
 from dqtsim.train.layers import Codes, Mixed, Uniform
@@ -386,12 +387,15 @@ class _Trainer:
             for batch, (images, labels) in enumerate(self._order()):
                 phase.zero()
                 values = step(images, labels, (epoch + batch / self.batches) / epochs)
+                place = f"step {batch + 1} of {self.batches} of epoch {epoch + 1} of {epochs} ({name})"
+                check_losses(name, values, place)
                 phase.step()
                 average.update()
                 for key, value in values.items():
                     sums[key] = sums.get(key, 0.0) + value
                 counts.update(values.keys())
                 _progress(f"{name} {epoch + 1}/{epochs}", batch + 1, self.batches, started)
+            check_parameters(name, modules, place)
             row: dict[str, object] = {"phase": name, "epoch": epoch + 1}
             row |= {f"loss_{key}": round(value / counts[key], 4) for key, value in sums.items()}
             if epoch + 1 == epochs or (epoch + 1) % self.config.evaluate_every == 0:

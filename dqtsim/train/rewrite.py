@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dqtsim.errors import InputError
+from dqtsim.train import given
 from dqtsim.train.device import of
 from dqtsim.train.guard import check, copied
 from dqtsim.train.network import NestedNetwork
@@ -43,12 +44,12 @@ def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwo
     """`model` with nested layers, on copies of its parameters and on its device; `model` itself is left as it is.
 
     It is read in eval mode. The steps as read are always evaluated and compared with it. Steps of activations need
-    `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError naming the module or operation that has no nested
-    counterpart, or the first step whose values differ from the model's.
+    `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError for what is no network of float32 (see `given`), naming
+    the module or operation that has no nested counterpart, or the first step whose values differ from the model's.
     """
     config = config or NestedConfig()
     config.check()
-    own = copied(model)
+    own = copied(given.network(model))
     device = of(model)
     # The model may draw random numbers; the caller's generator must not change.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

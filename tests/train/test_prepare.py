@@ -284,7 +284,7 @@ def test_pictures_of_another_shape_are_refused(everything: tuple[nn.Module, Nest
     _, network = everything
     with pytest.raises(InputError) as raised:
         export(network, torch.zeros((1, 3, 8, 8), dtype=torch.uint8), tmp_path / "no.onnx")
-    assert str(raised.value) == "Pictures must be uint8 of shape (3, 12, 12), but are torch.uint8 (3, 8, 8)."
+    assert str(raised.value) == "pictures must be [N, 3, 12, 12], but these are [1, 3, 8, 8]."
     assert not (tmp_path / "no.onnx").exists()
     with pytest.raises(InputError) as raised:
         calibrate(network, [])
