@@ -10,7 +10,15 @@ from llvmlite import ir
 from dqtsim.engines.native.compile import cache
 from dqtsim.engines.native.compile.build import choose, host, products
 from dqtsim.engines.native.compile.functions import Functions
-from dqtsim.engines.native.emit.libraries import DEPTHWISE, MAIN, REGISTERS, emit_library, libraries, library_of
+from dqtsim.engines.native.emit.libraries import (
+    DEPTHWISE,
+    MAIN,
+    MOVES,
+    REGISTERS,
+    emit_library,
+    libraries,
+    library_of,
+)
 from dqtsim.engines.native.isa import AND, ISAS, SMALL, XOR, Isa
 from dqtsim.engines.registry import run
 from dqtsim.planner import plan
@@ -33,6 +41,7 @@ NAMES = {
     "narrow": REGISTERS,
     "narrow_logits": REGISTERS,
     "each_depth": REGISTERS,
+    "move": MOVES,
     f"{SMALL}tile_6x1": SMALL,
     f"{SMALL}logits_1x1": SMALL,
     f"{AND}tile_6x1": AND,
@@ -49,7 +58,7 @@ def test_a_name_says_where_it_is(name: str) -> None:
 def test_libraries(isa: Isa) -> None:
     counts = (AND, XOR) if host()[1].get("avx512vpopcntdq") else ()
     assert products(isa) == {"avx2": (SMALL,), "vnni512": counts}.get(isa.name, ())
-    assert libraries(products(isa)) == (MAIN, DEPTHWISE, REGISTERS, *products(isa))
+    assert libraries(products(isa)) == (MAIN, DEPTHWISE, REGISTERS, MOVES, *products(isa))
 
 
 @pytest.mark.parametrize("name", kernels())
