@@ -187,14 +187,37 @@ def add(
     rounding: Rounding = Rounding.TIES_UP,
 ) -> Graph:
     """Return a graph of one NestedAdd 'y' of the first and the second half of the codes 'x' (2 * count)."""
-    arrays = constants(a_multiplier=factors[0], b_multiplier=factors[1], shift=shift)
-    arrays |= {f"{name}_zero_point": np.array(z, np.uint8) for name, z in (("a", z_a), ("b", z_b), ("y", z_y))}
+    numbers = constants(a_multiplier=factors[0], b_multiplier=factors[1], shift=shift)
+    return _of_halves("NestedAdd", count, (z_a, z_b, z_y), numbers, clip, rounding)
+
+
+def multiply(
+    count: int,
+    *,
+    z_a: int = 0,
+    z_b: int = 0,
+    z_y: int = 0,
+    multiplier: int = 1,
+    shift: int = 0,
+    clip: Widths = (0, 255),
+    rounding: Rounding = Rounding.TIES_UP,
+) -> Graph:
+    """Return a graph of one NestedMultiply 'y' of the first and the second half of the codes 'x' (2 * count)."""
+    numbers = constants(multiplier=multiplier, shift=shift)
+    return _of_halves("NestedMultiply", count, (z_a, z_b, z_y), numbers, clip, rounding)
+
+
+def _of_halves(
+    operator: str, count: int, zeros: tuple[int, int, int], numbers: dict[str, Array], clip: Widths, rounding: Rounding
+) -> Graph:
+    arrays = dict(numbers)
+    arrays |= {f"{name}_zero_point": np.array(z, np.uint8) for name, z in zip("aby", zeros, strict=True)}
     nodes = []
     for name, start in (("a", 0), ("b", count)):
         arrays |= constants(f"{name}.", starts=[start], ends=[start + count], axes=[1], steps=[1])
         nodes.append(node("Slice", ["x", *(f"{name}.{role}" for role in ("starts", "ends", "axes", "steps"))], name))
-    inputs = ["a", "b", "a_zero_point", "b_zero_point", "y_zero_point", "a_multiplier", "b_multiplier", "shift"]
-    nodes.append(replace(node("NestedAdd", inputs, "y", low=clip[0], high=clip[1]), domain="dqtsim"))
+    inputs = ["a", "b", "a_zero_point", "b_zero_point", "y_zero_point", *numbers]
+    nodes.append(replace(node(operator, inputs, "y", low=clip[0], high=clip[1]), domain="dqtsim"))
     graph = plain((2 * count,), nodes, (1, count), arrays=arrays)
     return replace(graph, arithmetic=Arithmetic(rounding=rounding))
 

@@ -15,7 +15,7 @@ from dqtsim.graph.model import Array
 from dqtsim.spec import Nesting, Rounding
 
 LARGEST_AREA = 81
-KINDS = ("add", "average_pool", "concat", "conv", "max_pool", "requantize", "table")
+KINDS = ("add", "average_pool", "concat", "conv", "max_pool", "multiply", "requantize", "squeeze", "table")
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,23 @@ class _Sketch:
             clip=self.clip(),
         )
 
+    def multiply(self, x: Tensor) -> Tensor:
+        """The product of two branches."""
+        return self.product(x, self.conv(x, keep=True, like=x))
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        """Squeeze and excite: every channel times a code of its own, from its mean."""
+        size, one = (x.shape[2], x.shape[3]), (1, 1)
+        m, s = self.scalar(size[0] * size[1])
+        how: dict[str, Any] = {"zero_point": self.zero_point(), "scale": 0.1, "clip": self.clip()}
+        mean = self.builder.average_pool(self.name("mean"), x, kernel=size, strides=one, multiplier=m, shift=s, **how)
+        return self.product(x, self.table(self.conv(mean, keep=True, like=x)))
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        m, s = self.scalar(1 << self.n)
+        how: dict[str, Any] = {"zero_point": self.zero_point(), "scale": 0.1, "clip": self.clip()}
+        return self.builder.multiply(self.name("multiply"), a, b, multiplier=m, shift=s, **how)
+
     def requantize(self, x: Tensor, zero_point: int) -> Tensor:
         m, s = self.scalar(1)
         return self.builder.requantize(
@@ -264,6 +281,7 @@ def samples(draw: Any, *, most: int = 4) -> Sample:
     for _ in range(layers - 1):
         x = sketch.conv(x, controlled=True)
         x = sketch.table(x) if draw(st.booleans(), label="table") else x
+        x = sketch.product(x, x) if draw(st.booleans(), label="square") else x
         if draw(st.booleans(), label="pool"):
             x = sketch.pool(x, average=draw(st.booleans(), label="average"))
     x = sketch.logits(sketch.flatten(x), draw(st.integers(1, 5)))

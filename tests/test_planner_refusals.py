@@ -10,7 +10,20 @@ import pytest
 from dqtsim.errors import ModelError, TargetError
 from dqtsim.graph import Graph, GraphBuilder, Node, check_graph
 from dqtsim.planner import plan
-from tests.builders import ONE, add, after_logits, constants, conv, dense, network, node, plain, pooled, target
+from tests.builders import (
+    ONE,
+    add,
+    after_logits,
+    constants,
+    conv,
+    dense,
+    multiply,
+    network,
+    node,
+    plain,
+    pooled,
+    target,
+)
 
 
 def changed(graph: Graph, name: str, **attributes: Any) -> Graph:
@@ -135,6 +148,12 @@ REFUSED: list[tuple[str, Callable[[], Graph], str]] = [
         "add shapes",
         lambda: replace(add(2), initializers={**add(2).initializers, "b.ends": np.array([3])}),
         "node 'y' (dqtsim.NestedAdd) adds tensors of one shape; found (1, 2) and (1, 1).",
+    ),
+    (
+        "multiply shapes",
+        lambda: replace(multiply(2), initializers={**multiply(2).initializers, "b.ends": np.array([3])}),
+        "node 'y' (dqtsim.NestedMultiply) multiplies tensors of one shape, or codes (1, C, H, W) by one code per "
+        "channel, (1, C, 1, 1); found (1, 2) and (1, 1).",
     ),
     (
         "pool rank",
@@ -317,6 +336,7 @@ def test_arg_max_is_of_the_last_axis_and_the_lowest_index(attributes: dict[str, 
         (lambda m: pooled((2,), "requantize", multiplier=m), "y.multiplier", "NestedRequantize"),
         (lambda m: add(1, factors=(m, 1)), "a_multiplier", "NestedAdd"),
         (lambda m: add(1, factors=(1, m)), "b_multiplier", "NestedAdd"),
+        (lambda m: multiply(1, multiplier=m), "multiplier", "NestedMultiply"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("width", [2, 8, 16, 17])

@@ -67,6 +67,14 @@ class Float(Form):
             parts.append(self._scaled(tensor, factor, f"{step.node.name}/{name}"))
         self._activated(step, int(constants["y_zero_point"]), "Add", parts)
 
+    def multiply(self, step: Step) -> None:
+        """Write a NestedMultiply; its factor goes to b, which is the smaller one."""
+        constants = self.plan.graph.constants(step.node)
+        a, b = (step.node.operand(role) for role in "ab")
+        factor = ratio(constants) * self.scale(step.node.outputs[0]) / (self.scale(a) * self.scale(b))
+        parts = [a, self._scaled(b, factor, f"{step.node.name}/b")]
+        self._activated(step, int(constants["y_zero_point"]), "Mul", parts)
+
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
         """Write a NestedAveragePool."""
         constants = self.plan.graph.constants(step.node)
@@ -136,6 +144,9 @@ def _scales(plan: Plan) -> _Scales:
             scales.tie(node.operand("x"), y, mean_ratio(step, constants))
         elif node.operator == "NestedRequantize":
             scales.tie(node.operand("x"), y, ratio(constants))
+        elif node.operator == "NestedMultiply":
+            # no scale of the result makes its factor 1 for all scales of its inputs
+            continue
         elif node.domain:
             raise InputError(f"{node.title} has no form in standard operators.")
         else:

@@ -99,6 +99,15 @@ class QLinear(_Int8):
         inputs += self.grid(1.0, int(constants["y_zero_point"]))
         self.codes_by(step, "QLinearAdd", inputs, MICROSOFT)
 
+    def multiply(self, step: Step) -> None:
+        """Write a NestedMultiply."""
+        constants = self.plan.graph.constants(step.node)
+        inputs = []
+        for name, scale in (("a", ratio(constants)), ("b", 1.0)):
+            inputs += [step.node.operand(name), *self.grid(scale, int(constants[f"{name}_zero_point"]))]
+        inputs += self.grid(1.0, int(constants["y_zero_point"]))
+        self.codes_by(step, "QLinearMul", inputs, MICROSOFT)
+
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
         """Write a NestedAveragePool."""
         constants = self.plan.graph.constants(step.node)
@@ -133,6 +142,15 @@ class Qdq(_Int8):
             scale = ratio(constants, f"{name}_multiplier")
             parts.append(self.dequantized(step, name, scale, int(constants[f"{name}_zero_point"])))
         self.quantized(step, self.node("Add", parts, f"{step.node.name}/y"), int(constants["y_zero_point"]))
+
+    def multiply(self, step: Step) -> None:
+        """Write a NestedMultiply."""
+        constants = self.plan.graph.constants(step.node)
+        parts = [
+            self.dequantized(step, name, scale, int(constants[f"{name}_zero_point"]))
+            for name, scale in (("a", ratio(constants)), ("b", 1.0))
+        ]
+        self.quantized(step, self.node("Mul", parts, f"{step.node.name}/y"), int(constants["y_zero_point"]))
 
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
         """Write a NestedAveragePool."""

@@ -143,6 +143,10 @@ class Form(ABC):
         """Write a NestedAdd."""
 
     @abstractmethod
+    def multiply(self, step: Step) -> None:
+        """Write a NestedMultiply."""
+
+    @abstractmethod
     def average_pool(self, step: Step, geometry: Mapping[str, Any]) -> None:
         """Write a NestedAveragePool; `geometry` is empty if its window is the whole picture."""
 
@@ -161,6 +165,8 @@ class Form(ABC):
                 self.gemm(step, layer_of(self.plan, step))
             case "NestedAdd":
                 self.add(step)
+            case "NestedMultiply":
+                self.multiply(step)
             case "NestedAveragePool":
                 keys = () if is_global(step) else ("kernel_shape", "strides", "pads")
                 # the area is that of the whole window, padding included (B6)

@@ -191,6 +191,22 @@ class GraphBuilder:
         given = {"a": a, "b": b}, constants, _clip(clip)
         return self.operator("NestedAdd", name, a.shape, *given, zero_point=zero_point, scale=scale)
 
+    def multiply(
+        self,
+        name: str,
+        a: Tensor,
+        b: Tensor,
+        *,
+        multiplier: int,
+        shift: int,
+        zero_point: int,
+        scale: float,
+        clip: tuple[int, int],
+    ) -> Tensor:
+        """Add a NestedMultiply (B10); `b` has the shape of `a`, or (1, C, 1, 1): one code per channel."""
+        given = {"a": a, "b": b}, {"multiplier": multiplier, "shift": shift}, _clip(clip)
+        return self.operator("NestedMultiply", name, a.shape, *given, zero_point=zero_point, scale=scale)
+
     def average_pool(
         self,
         name: str,

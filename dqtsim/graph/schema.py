@@ -181,6 +181,19 @@ _SCHEMAS = (
     ),
     Schema(DOMAIN, "NestedTable", (_X, Input("table", (CODES,), constant=True, shape=(CODE,))), since=2),
     Schema(
+        DOMAIN,
+        "NestedMultiply",
+        (
+            Input("a", (CODES,)),
+            Input("b", (CODES,)),
+            *(_zero_point(name) for name in "aby"),
+            _scalar("multiplier"),
+            _scalar("shift"),
+        ),
+        {"low": REQUIRED, "high": REQUIRED},
+        since=2,
+    ),
+    Schema(
         "",
         "MaxPool",
         (_X,),

@@ -245,6 +245,12 @@ def _table(_graph: Graph, _node: Node, inputs: Inputs) -> torch.Tensor:
     return inputs["table"][inputs["x"].to(torch.int64)]
 
 
+def _multiply(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
+    """B10: b of one code per channel is spread by broadcasting."""
+    a, b = (inputs[x].to(torch.int64) - inputs[f"{x}_zero_point"].to(torch.int64) for x in "ab")
+    return _requantize(graph, node, a * b * inputs["multiplier"], inputs["shift"], inputs["y_zero_point"])
+
+
 def _max_pool(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     """B6: padded taps are below every code."""
     top, left, bottom, right = node.integers("pads")
@@ -290,6 +296,7 @@ _OPERATORS: dict[str, Callable[[Graph, Node, Inputs], torch.Tensor]] = {
     "NestedAveragePool": _average_pool,
     "NestedRequantize": _rescale,
     "NestedTable": _table,
+    "NestedMultiply": _multiply,
     "MaxPool": _max_pool,
     "ArgMax": _argmax,
     "Concat": lambda _graph, node, inputs: torch.cat(list(inputs.values()), node.integer("axis")),

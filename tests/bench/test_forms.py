@@ -22,6 +22,7 @@ from dqtsim.widths import apply_bits
 from tests import builders
 from tests.builders import Array, compiled, network, picture
 from tests.counting.foreign import count_foreign
+from tests.ops.table_nested_multiply import gated
 
 UINT8_FORMS = [(name, False) for name in FORMS]
 ALL_FORMS = [(name, signed) for name in FORMS for signed in (True, False)]
@@ -110,9 +111,11 @@ def test_a_convolution_differs_by_one_rounding(form: str, signed: bool, how: str
         builders.pooled((4, 6, 6), "requantize", multiplier=40000, shift=16, z_x=128, zero_point=90, clip=(3, 250)),
         builders.pooled((4, 6, 6), "max_pool", kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)),
         builders.add(72, z_a=3, z_b=128, z_y=5, factors=(40000, 30000), shift=16),
+        builders.multiply(72, z_a=3, z_b=128, z_y=100, multiplier=40000, shift=23),
+        gated((4, 6, 6), z=9, z_gate=70, multiplier=40000, shift=23),
         builders.dense(small_weights((7, 9)), multiplier=1 << 15, shift=22, z_y=128, z_x=128),
     ],
-    ids=["global pool", "padded pool", "requantize", "max pool", "add", "dense"],
+    ids=["global pool", "padded pool", "requantize", "max pool", "add", "multiply", "gated", "dense"],
 )
 def test_every_other_operator_differs_by_one_rounding(form: str, graph: Graph) -> None:
     plan = compiled(graph)
@@ -148,6 +151,18 @@ def test_float_is_close_where_nothing_saturates() -> None:
     # residual additions add plainly: their scales are in the weights
     operators = {node.op_type for node in Float(plan).model().graph.node}
     assert operators == {"Add", "Conv", "Gemm", "GlobalAveragePool", "Relu", "Reshape"}
+
+
+def test_float_products_are_those_of_the_codes_less_zero_points() -> None:
+    plan = compiled(gated((4, 6, 6), z=9, z_gate=5, multiplier=40000, shift=24))
+    codes = np.random.default_rng(5).integers(9, 256, (1, 4, 6, 6), np.uint8)
+    ours = next(iter(run(plan, codes))).outputs["y"].astype(int)
+    form = Float(plan)
+    model = form.model()
+    theirs = execute(model, (codes.astype(np.float32) - 9) * form.scale("x"))[0]
+    assert np.abs(ours - theirs / form.scale("y")).max() <= 1
+    # one by the factor, and the product
+    assert [node.op_type for node in model.graph.node].count("Mul") == 2
 
 
 @pytest.mark.parametrize("name", ["resnet8", "small"])

@@ -138,6 +138,12 @@ class Reference:
         x, table = inputs
         return np.asarray(np.select([x == q for q in range(len(table))], list(table)), np.uint8)
 
+    def op_NestedMultiply(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
+        a, b, a_z, b_z, y_z, m, s = (np.asarray(array).astype(np.int64) for array in inputs)
+        pixels = a.size // b.size
+        factors = np.repeat((b - b_z).reshape(-1), pixels).reshape(a.shape)
+        return self.code(node, (a - a_z) * factors, m, s, y_z)
+
     def op_MaxPool(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         (sy, sx), (top, left, bottom, right) = node.pair("strides"), node.integers("pads")
         padded = np.pad(inputs[0], ((0, 0), (0, 0), (top, bottom), (left, right)))

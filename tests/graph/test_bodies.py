@@ -14,6 +14,7 @@ from onnx import helper
 from dqtsim.graph import Graph, GraphBuilder, to_onnx
 from dqtsim.spec import Nesting, Rounding
 from tests.builders import tables
+from tests.products import products
 
 from .networks import everything
 from .reference import Reference
@@ -141,6 +142,34 @@ def test_requantize_and_add_at_corners_of_multiplier_shift_and_zero_point(roundi
             np.testing.assert_array_equal(found, known[name], err_msg=f"{name} M={m} S={s} z={z}", strict=True)
 
 
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_products_at_corners_of_multiplier_shift_and_zero_points(rounding: str) -> None:
+    builder = GraphBuilder("products", rounding=rounding)
+    x = builder.input("x", (1, 1, 16, 16), zero_point=0, scale=1.0)
+    options: dict[str, Any] = {"multiplier": 1, "shift": 0, "zero_point": 0, "scale": 1.0, "clip": (0, 255)}
+    beside = builder.max_pool("beside", x, kernel=(2, 2), strides=(1, 1), pads=(1, 1, 0, 0))
+    builder.output(builder.multiply("y", x, beside, **options))
+    names = ("x.zero_point", "beside.zero_point", "y.zero_point", "y.multiplier", "y.shift")
+    runtime = session(graph := builder.build(), names)
+    codes = np.random.default_rng(0).permutation(256).astype(np.uint8).reshape(1, 1, 16, 16)
+    for m, s, zeros in product(CORNERS, (0, 1, 2, 8, 15, 31, 47, 61, 62), ((0, 0, 0), (128, 7, 128), (255, 255, 9))):
+        feeds: dict[str, Array] = dict(zip(names, (np.array(z, np.uint8) for z in zeros), strict=False))
+        feeds |= {"y.multiplier": np.array(m, np.int64), "y.shift": np.array(s, np.int64)}
+        known = Reference(replaced(graph, feeds)).run(codes)
+        (found,) = runtime.run(["y"], {"x": codes, **feeds})
+        np.testing.assert_array_equal(found, known["y"], err_msg=f"M={m} S={s} z={zeros}", strict=True)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize(("n", "channels"), [(8, 3), (5, 17), (2, 1)])
+def test_products_of_channels_and_of_branches(rounding: str, n: int, channels: int) -> None:
+    graph = products(channels=channels, n=n, seed=n, rounding=rounding)
+    runtime = session(graph, ["bits"])
+    for seed in range(3):
+        feeds = {"x": picture(graph, seed), "bits": np.array([(1, n), (n, 1), (n, n), (2, 2)], np.int64)}
+        assert_equal_outputs(graph, runtime, feeds)
+
+
 def replaced(graph: Graph, arrays: dict[str, Array]) -> Graph:
     from dataclasses import replace
 
@@ -182,12 +211,12 @@ def test_the_body_of_a_table(n: int) -> None:
 def test_every_operator_of_the_domain_is_executed() -> None:
     from dqtsim.graph.schema import SCHEMAS
 
-    used = {node.operator for graph in (everything(), tables()) for node in graph.nodes if node.domain}
+    used = {node.operator for graph in (everything(), tables(), products()) for node in graph.nodes if node.domain}
     assert used == {schema.operator for schema in SCHEMAS.values() if schema.domain}
 
 
 def test_the_bodies_use_no_floating_point() -> None:
-    functions = [function for graph in (everything(), tables()) for function in to_onnx(graph).functions]
+    functions = [function for graph in (everything(), tables(), products()) for function in to_onnx(graph).functions]
     floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     for function in functions:
         for node in function.node:

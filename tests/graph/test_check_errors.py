@@ -8,7 +8,7 @@ import pytest
 from dqtsim.errors import ModelError
 from dqtsim.graph import Graph, check_graph
 from dqtsim.spec import Nesting
-from tests.builders import tables
+from tests.builders import multiply, tables
 
 from .changes import (
     Change,
@@ -472,6 +472,10 @@ def test_the_greatest_add_fits_in_63_bits() -> None:
     check_graph(
         together(fill("sum.shift", 62), fill("sum.a_multiplier", greatest), fill("sum.b_multiplier", greatest))(STATIC)
     )
+
+
+def test_the_greatest_product_fits_in_63_bits() -> None:
+    check_graph(multiply(1, multiplier=(1 << 31) - 1, shift=62))
 
 
 def test_a_layer_may_fill_63_bits() -> None:

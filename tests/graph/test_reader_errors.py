@@ -200,7 +200,7 @@ def other_output(body: onnx.FunctionProto) -> None:
 SUPPORTED = (
     "ArgMax, Concat, Flatten, Gather, Identity, MaxPool, Reshape, Slice, Transpose, dqtsim.NestedAdd, "
     "dqtsim.NestedAveragePool, dqtsim.NestedConv, dqtsim.NestedGemm, dqtsim.NestedLogits, "
-    "dqtsim.NestedRequantize, dqtsim.NestedTable"
+    "dqtsim.NestedMultiply, dqtsim.NestedRequantize, dqtsim.NestedTable"
 )
 CASES: dict[str, tuple[Change, str]] = {
     "no format": (

@@ -1,4 +1,4 @@
-"""Residual add, pools, decisions, tables and window geometry: B5-B9 and the taps of B1."""
+"""Residual add, pools, decisions, tables, products and window geometry: B5-B10 and the taps of B1."""
 
 from fractions import Fraction
 from math import floor
@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dqtsim.spec import Rounding, TapOrder, Window, add, argmax, average_pool, choose_widths, gather, max_pool
+from dqtsim.spec.multiply import multiply
 from dqtsim.spec.table import look_up
 
 CODE = st.integers(0, 255)
@@ -66,6 +67,13 @@ def test_argmax(values: list[int]) -> None:
 @given(st.permutations(range(16)))
 def test_look_up(table: list[int]) -> None:
     assert [look_up(table, q) for q in range(16)] == table
+
+
+@given(CODE, CODE, CODE, CODE, MULTIPLIER, st.integers(1, 40), CODE)
+def test_multiply(q_a: int, z_a: int, q_b: int, z_b: int, m: int, s: int, z_y: int) -> None:
+    exact = (q_a - z_a) * (q_b - z_b) * Fraction(m, 1 << s)
+    code = max(10, min(250, z_y + ties_up(exact)))
+    assert multiply(q_a, z_a, q_b, z_b, m, s, z_y, 10, 250, Rounding.TIES_UP) == code
 
 
 def test_choose_widths_reads_the_logits_layer_by_layer() -> None:

@@ -15,7 +15,7 @@ SOURCES = sorted(FOLDER.glob("*.py"))
 README = FOLDER / "README.md"
 EQUATIONS = [
     *(f"A{i}" for i in range(1, 6)),
-    *(f"B{i}" for i in range(1, 10)),
+    *(f"B{i}" for i in range(1, 11)),
     "B3'",
     "B3''",
     *(f"C{i}" for i in range(1, 9)),

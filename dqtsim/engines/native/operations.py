@@ -9,6 +9,7 @@ from .emit.copy import COPY
 from .emit.decision import ARGMAX, GATHER_ROWS
 from .emit.max_pool import MAX_POOL
 from .emit.move import MOVE
+from .emit.multiply import MULTIPLY
 from .emit.nest import NEST
 from .emit.one_bit import BITS
 from .emit.overflow import NARROW
@@ -34,6 +35,7 @@ RECORDS: Mapping[str, Record] = {
     "gather_rows": GATHER_ROWS,
     "max_pool": MAX_POOL,
     "move": MOVE,
+    "multiply": MULTIPLY,
     "narrow": NARROW,
     "narrow_logits": NARROW,
     "nest": NEST,

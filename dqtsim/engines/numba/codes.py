@@ -1,4 +1,4 @@
-"""Operators on codes by the kernels: additions, pools, requantization, tables, decisions (B4-B9)."""
+"""Operators on codes by the kernels: additions, products, pools, requantization, tables, decisions (B4-B10)."""
 
 from collections.abc import Mapping
 
@@ -11,6 +11,7 @@ from ...ops.max_pool import max_pool_window
 from ...ops.nested_average_pool import pool_window
 from . import add as addition
 from . import decision, pool, requantize
+from . import multiply as multiplication
 
 
 def add(call: Call, inputs: Arrays) -> Outcome:
@@ -76,11 +77,26 @@ def look_up(_call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.take(inputs["table"], inputs["x"]))
 
 
+def multiply(call: Call, inputs: Arrays) -> Outcome:
+    """Return B10 of codes `a`, and `b` of the same shape or one code per channel."""
+    a, b = inputs["a"], inputs["b"]
+    z_a, z_b, z_y = scalars(inputs, "a_zero_point", "b_zero_point", "y_zero_point")
+    m, s = scalars(inputs, "multiplier", "shift")
+    low, high = call.node.integer("low"), call.node.integer("high")
+    # one row per channel, or all in one row
+    rows = a.shape[1] if b.shape != a.shape else 1
+    y = np.empty((rows, a.size // rows), np.uint8)
+    rounding = of_rounding(call.machine.rounding)
+    multiplication.multiply(a.reshape(y.shape), b.reshape(rows, -1), (z_a, z_b, z_y), m, s, low, high, rounding, y)
+    return Outcome(y.reshape(call.type.shape))
+
+
 KERNELS: Mapping[tuple[str, str], Execute] = {
     (DOMAIN, "NestedAdd"): add,
     (DOMAIN, "NestedAveragePool"): average_pool,
     (DOMAIN, "NestedRequantize"): requantize_codes,
     (DOMAIN, "NestedTable"): look_up,
+    (DOMAIN, "NestedMultiply"): multiply,
     ("", "MaxPool"): max_pool,
     ("", "ArgMax"): argmax,
 }

@@ -135,6 +135,21 @@ NestedTable (x, table) => (y)
   y = Gather <axis: int = 0> (table, q)
 }
 """
+# B10: a b of one code per channel is spread over the pixels by Mul itself
+_NESTED_MULTIPLY = """
+NestedMultiply <low, high>
+  (a, b, a_zero_point, b_zero_point, y_zero_point, multiplier, shift) => (y)
+{
+  q_a = Cast <to: int = 7> (a)
+  q_b = Cast <to: int = 7> (b)
+  z_a = Cast <to: int = 7> (a_zero_point)
+  z_b = Cast <to: int = 7> (b_zero_point)
+  s_a = Sub (q_a, z_a)
+  s_b = Sub (q_b, z_b)
+  total = Mul (s_a, s_b)
+  y = dqtsim.Requantize <low: int = @low, high: int = @high> (total, multiplier, shift, y_zero_point)
+}
+"""
 
 
 # the bodies by operator; a new operator is one entry here; functions of domain `dqtsim` that it calls are its helpers.
@@ -147,6 +162,7 @@ OPERATORS: dict[str, str] = {
     "NestedAveragePool": _NESTED_AVERAGE_POOL,
     "NestedRequantize": _NESTED_REQUANTIZE,
     "NestedTable": _NESTED_TABLE,
+    "NestedMultiply": _NESTED_MULTIPLY,
 }
 
 

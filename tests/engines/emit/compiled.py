@@ -17,6 +17,7 @@ from dqtsim.engines.native.emit import (
     copy,
     decision,
     max_pool,
+    multiply,
     nest,
     one_bit,
     overflow,
@@ -81,7 +82,7 @@ def library(isa: Isa, rounding: Rounding = Rounding.TIES_UP) -> Callable[[str], 
     names = []
     if rounding == Rounding.TIES_UP:
         names += [*(emit(module, isa) for emit in EMITTERS), one_bit.emit(module)]
-    names += [average_pool.emit(module, isa, rounding), add.emit(module, isa, rounding)]
+    names += [each.emit(module, isa, rounding) for each in (average_pool, add, multiply)]
     names += [overflow.emit(module, isa, rounding, logits=logits) for logits in (False, True)]
     names += [add.emit(module, isa, rounding, narrow=True), "shift", "shifts32", "shifts64"]
     _emit_scalar_shift(module, rounding)

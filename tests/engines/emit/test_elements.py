@@ -1,4 +1,4 @@
-"""Additions and tables, element by element, against plain integers."""
+"""Additions, products and tables, element by element, against plain integers."""
 
 from itertools import product
 
@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqtsim.engines.native.emit.add import ADD
+from dqtsim.engines.native.emit.multiply import MULTIPLY
 from dqtsim.engines.native.emit.table import TABLE
 from dqtsim.engines.native.isa import Isa
 from dqtsim.spec import Rounding
@@ -121,6 +122,92 @@ def test_add_drawn(isa: Isa, rounding: Rounding, data: st.DataObject) -> None:
         draw(seeds),
         narrow=narrow,
         in_place=draw(st.booleans()),
+    )
+
+
+def check_multiply(
+    isa: Isa,
+    chunks: int,
+    shape: tuple[int, int, int],
+    rounding: Rounding,
+    zeros: tuple[int, int, int],
+    multiplier: int,
+    shift: int,
+    limits: tuple[int, int],
+    seed: int = 0,
+    *,
+    shared: bool = False,
+) -> None:
+    """`shape`: rows, columns, bytes of a piece; with `shared` one piece of `b` meets all pieces of `a`."""
+    rows, columns, size = shape
+    z_a, z_b, z_y = zeros
+    a_step = size + seed % 3
+    a, a_row = strided(rows, columns * a_step, seed % 5, seed)
+    b, b_row = strided(1 if shared else rows, size if shared else columns * size, 3, seed + 1)
+    whole, target = arena(rows * a_row, seed + 2)
+    then = whole.copy()
+    view = then[GUARD:-GUARD]
+    for y, x, i in np.ndindex(shape):
+        at = y * a_row + x * a_step + i
+        factor = int(b[i if shared else y * b_row + x * size + i]) - z_b
+        view[at] = code_of((int(a[at]) - z_a) * factor * multiplier, shift, rounding, z_y, *limits)
+    run(
+        isa,
+        "multiply",
+        MULTIPLY,
+        chunks,
+        rounding,
+        a=address(a),
+        a_row=a_row,
+        a_step=a_step,
+        b=address(b),
+        b_row=0 if shared else b_row,
+        b_step=0 if shared else size,
+        target=address(target),
+        target_row=a_row,
+        target_step=a_step,
+        rows=rows,
+        columns=columns,
+        bytes=size,
+        z_a=z_a,
+        z_b=z_b,
+        z_y=z_y,
+        multiplier=multiplier,
+        shift=shift,
+        low=limits[0],
+        high=limits[1],
+    )
+    assert np.array_equal(whole, then)
+
+
+@every_isa
+@every_rounding
+def test_multiply(isa: Isa, rounding: Rounding) -> None:
+    greatest = 2**31 - 1
+    for multiplier, shift in ((1, 0), (1, 1), (1, 8), (3, 2), (40000, 24), (greatest, 31), (greatest, 61), (0, 5)):
+        for zeros, limits in (((0, 0, 0), (0, 255)), ((255, 0, 255), (0, 255)), ((128, 3, 77), (77, 200))):
+            check_multiply(isa, 2, (3, 1, 50), rounding, zeros, multiplier, shift, limits, shift)
+    for chunks, size, shared in product(CHUNKS, SIZES, (False, True)):
+        check_multiply(isa, chunks, (5, 3, size), rounding, (0, 128, 1), 5, 9, (0, 255), size, shared=shared)
+
+
+@every_isa
+@every_rounding
+@given(st.data())
+def test_multiply_drawn(isa: Isa, rounding: Rounding, data: st.DataObject) -> None:
+    draw, code = data.draw, st.integers(0, 255)
+    low, high = sorted(draw(st.tuples(code, code)))
+    check_multiply(
+        isa,
+        draw(st.sampled_from(CHUNKS)),
+        draw(st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40))),
+        rounding,
+        draw(st.tuples(code, code, code)),
+        draw(st.integers(0, 2**31 - 1)),
+        draw(st.integers(0, 61)),
+        (low, high),
+        draw(seeds),
+        shared=draw(st.booleans()),
     )
 
 

@@ -65,7 +65,10 @@ def elements() -> Graph:
     most = b.max_pool("most", total, kernel=(3, 2), strides=(2, 1), pads=(1, 0, 1, 1))
     mean = b.average_pool("mean", total, kernel=(3, 2), strides=(2, 1), pads=(1, 0, 1, 1), multiplier=9, shift=6, **one)
     far = b.add("far", most, mean, multiplier_a=40000, multiplier_b=30000, shift=31, **one)
-    b.output(b.concat("both", [most, far]))
+    product = b.multiply("product", most, far, multiplier=40000, shift=23, **one)
+    gate = b.max_pool("gate", product, kernel=(3, 7), strides=(1, 1))
+    gated = b.multiply("gated", far, gate, multiplier=1, shift=7, **one)
+    b.output(b.concat("both", [most, gated]))
     return b.build()
 
 

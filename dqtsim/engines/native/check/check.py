@@ -30,6 +30,7 @@ FOOTPRINTS: Mapping[str, Callable[[Words], Iterator[Access]]] = {
     "gather_rows": moves.gather_rows,
     "max_pool": moves.window,
     "move": moves.move,
+    "multiply": moves.multiply,
     "narrow": layers.narrow,
     "narrow_logits": layers.narrow,
     "nest": layers.nest,

@@ -76,6 +76,17 @@ def add(words: Words) -> Iterator[Access]:
     yield _rows(words, "target", rows, size)
 
 
+def multiply(words: Words) -> Iterator[Access]:
+    """Rows of pieces of both operands and of the target; those of `b` may be the same for all."""
+    rows, columns, size = words.numbers("rows", "columns", "bytes")
+    for name in ("a", "b", "target"):
+        row, step = words.numbers(f"{name}_row", f"{name}_step")
+        if name == "target":
+            apart(words, "target_step", columns, step, size)
+            apart(words, "target_row", rows, row, (columns - 1) * step + size)
+        yield Access(name, words.place(name), *hull(size, (rows, row), (columns, step)), writes=name == "target")
+
+
 def window(words: Words) -> Iterator[Access]:
     """Pools: taps inside the picture, however large the window, in pieces of 4 bytes and more."""
     height, width, rows, columns = words.numbers("height", "width", "rows", "columns")

@@ -107,6 +107,7 @@ def _emit_rest(module: Any, isa: Isa, rounding: Rounding, *, counts: bool, yield
         copy,
         decision,
         max_pool,
+        multiply,
         nest,
         one_bit,
         picture,
@@ -122,7 +123,7 @@ def _emit_rest(module: Any, isa: Isa, rounding: Rounding, *, counts: bool, yield
         one_bit.emit(module)
     for operation in (copy, max_pool, nest, picture, planes, table):
         operation.emit(module, isa)
-    for rounded in (add, average_pool):
+    for rounded in (add, average_pool, multiply):
         rounded.emit(module, isa, rounding)
     add.emit(module, isa, rounding, narrow=True)
     decision.emit_argmax(module, isa)

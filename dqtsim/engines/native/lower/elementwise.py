@@ -1,4 +1,4 @@
-"""Operators that take a code at a time: additions, requantization, tables (B4, B5, B9)."""
+"""Operators that take a code at a time: additions, products, requantization, tables (B4, B5, B9, B10)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,7 +7,7 @@ import numpy as np
 
 from ....graph.model import Array
 from ....planner import Step
-from ..memory import Planes
+from ..memory import Flat, Planes, Word
 from ..proofs import tables
 from .state import Emit, Handler, Known, Lowering, spread
 
@@ -50,6 +50,58 @@ def _add(state: Lowering, *, step: Step, a: Planes, b: Planes) -> None:
         low=step.node.integer("low"),
         high=step.node.integer("high"),
     )
+
+
+def multiply(known: Known, step: Step) -> Emit | None:
+    """Lower NestedMultiply (B10)."""
+    a, b = (known.places.get(step.node.operand(role)) for role in ("a", "b"))
+    m, shift = known.scalars(step, "multiplier", "shift")
+    if shift > 61 or 255 * 255 * m + (1 << shift) >= tables.I64_SAFE:
+        return None
+    if isinstance(a, Planes) and isinstance(b, Planes):
+        return partial(_multiply_planes, step=step, a=a, b=b)
+    if isinstance(a, Flat) and isinstance(b, Flat):
+        return partial(_multiply_flat, step=step, a=a, b=b)
+    return None
+
+
+def _multiply_planes(state: Lowering, *, step: Step, a: Planes, b: Planes) -> None:
+    """Emit products of pictures: whole rows, or pixels by one pixel that has a code per channel."""
+    target = state.new_planes(step.node.outputs[0])
+    shared = (b.height, b.width) == (1, 1)
+    state.add(
+        "multiply",
+        spread(target.size, at_most=min(MOST_CHUNKS, target.height), least=CHUNK_BYTES),
+        a=a.origin,
+        a_row=a.row,
+        a_step=a.step,
+        b=b.origin,
+        b_row=0 if shared else b.row,
+        b_step=0 if shared else b.step,
+        target=target.origin,
+        target_row=target.row,
+        target_step=target.step,
+        rows=target.height,
+        columns=target.width if shared else 1,
+        bytes=target.step if shared else target.width * target.step,
+        **_product(state, step),
+    )
+
+
+def _multiply_flat(state: Lowering, *, step: Step, a: Flat, b: Flat) -> None:
+    target = state.new_flat(step.node.outputs[0])
+    words: dict[str, Word] = {"a": a.start, "b": b.start, "target": target.start}
+    words |= {f"{name}_{part}": 0 for name in ("a", "b", "target") for part in ("row", "step")}
+    words |= {"rows": 1, "columns": 1, "bytes": target.size}
+    state.add("multiply", 1, **words, **_product(state, step))
+
+
+def _product(known: Known, step: Step) -> dict[str, Word]:
+    """Return the fields of the numbers of B10."""
+    z_a, z_b, z_y = known.scalars(step, "a_zero_point", "b_zero_point", "y_zero_point")
+    multiplier, shift = known.scalars(step, "multiplier", "shift")
+    low, high = step.node.integer("low"), step.node.integer("high")
+    return {"z_a": z_a, "z_b": z_b, "z_y": z_y, "multiplier": multiplier, "shift": shift, "low": low, "high": high}
 
 
 def requantize(known: Known, step: Step) -> Emit | None:
@@ -99,4 +151,9 @@ def _requantized(known: Known, step: Step) -> Array:
     return np.array([min(max(code, low), high) for code in codes], np.uint8)
 
 
-HANDLERS: Mapping[str, Handler] = {"NestedAdd": add, "NestedRequantize": requantize, "NestedTable": table}
+HANDLERS: Mapping[str, Handler] = {
+    "NestedAdd": add,
+    "NestedMultiply": multiply,
+    "NestedRequantize": requantize,
+    "NestedTable": table,
+}
