@@ -1,34 +1,24 @@
 """Building a nested network layer by layer. The trainer, the random networks and the tests all build graphs here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ModelError
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .checks import check_graph
+from .codes import CodesBuilder, Integers, Tensor, clipped
 from .decide import decide
-from .model import BITS, PINNED_BITS, Arithmetic, Array, Graph, Node, Quantization, Value, Widths, freeze
-from .schema import DOMAIN, SCHEMAS, Attribute, Form
+from .model import BITS, PINNED_BITS, Arithmetic, Array, Graph, Quantization, Value, Widths, freeze
+from .schema import DOMAIN, SCHEMAS, Attribute
 from .static import with_bits
 
-Integers = npt.ArrayLike
+__all__ = ["GraphBuilder", "Integers", "Tensor"]
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor under construction: its name, shape (N = 1 first) and, for codes, the quantization."""
-
-    name: str
-    shape: tuple[int, ...]
-    quantization: Quantization | None = None
-
-
-class GraphBuilder:
+class GraphBuilder(CodesBuilder):
     """Collects nodes and arrays; `build()` checks them and freezes them into a Graph.
 
     A layer's name is also the name of its output tensor. Layers are numbered in the order of their creation; that
@@ -50,6 +40,7 @@ class GraphBuilder:
         class_names: Sequence[str] = (),
         producer: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self.name = name
         self.arithmetic = Arithmetic(master_width, Nesting(weight_rule), Nesting(activation_rule), Rounding(rounding))
         self.candidates = tuple((int(w), int(a)) for w, a in candidates)
@@ -57,9 +48,6 @@ class GraphBuilder:
         self.producer = dict(producer or {})
         self._inputs: list[Value] = []
         self._outputs: list[Value] = []
-        self._nodes: list[Node] = []
-        self._arrays: dict[str, Array] = {}
-        self._quantization: dict[str, Quantization] = {}
         self._layers: list[str] = []
         self._pinned: dict[str, Widths] = {}
         self._picture: dict[str, str] = {}
@@ -114,7 +102,7 @@ class GraphBuilder:
             "pads": pads,
             "dilations": dilations,
             "group": group,
-            **_clip(clip),
+            **clipped(clip),
         }
         shape = (1, weight.shape[0], rows, columns)
         tables = {"bias": bias, "multiplier": multiplier, "shift": shift}
@@ -142,7 +130,7 @@ class GraphBuilder:
         controller: bool = False,
     ) -> Tensor:
         """Add a NestedGemm (B1-B4); with `controller` it runs at the master width and is no row of `bits` (B8)."""
-        attributes: dict[str, Attribute] = {**_clip(clip)}
+        attributes: dict[str, Attribute] = {**clipped(clip)}
         tables = {"bias": bias, "multiplier": multiplier, "shift": shift}
         self._rows(name, row_widths, row_pairs, attributes, tables)
         quantization = (zero_point, scale)
@@ -172,141 +160,6 @@ class GraphBuilder:
         return self._layer(
             "NestedLogits", name, x, weight, weight_scale, tables, attributes, shape, None, pinned, controller
         )
-
-    def add(
-        self,
-        name: str,
-        a: Tensor,
-        b: Tensor,
-        *,
-        multiplier_a: int,
-        multiplier_b: int,
-        shift: int,
-        zero_point: int,
-        scale: float,
-        clip: tuple[int, int],
-    ) -> Tensor:
-        """Add a NestedAdd (B5)."""
-        constants = {"a_multiplier": multiplier_a, "b_multiplier": multiplier_b, "shift": shift}
-        given = {"a": a, "b": b}, constants, _clip(clip)
-        return self.operator("NestedAdd", name, a.shape, *given, zero_point=zero_point, scale=scale)
-
-    def multiply(
-        self,
-        name: str,
-        a: Tensor,
-        b: Tensor,
-        *,
-        multiplier: int,
-        shift: int,
-        zero_point: int,
-        scale: float,
-        clip: tuple[int, int],
-    ) -> Tensor:
-        """Add a NestedMultiply (B10); `b` has the shape of `a`, or (1, C, 1, 1): one code per channel."""
-        given = {"a": a, "b": b}, {"multiplier": multiplier, "shift": shift}, _clip(clip)
-        return self.operator("NestedMultiply", name, a.shape, *given, zero_point=zero_point, scale=scale)
-
-    def average_pool(
-        self,
-        name: str,
-        x: Tensor,
-        *,
-        kernel: tuple[int, int],
-        strides: tuple[int, int],
-        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-        multiplier: int,
-        shift: int,
-        zero_point: int,
-        scale: float,
-        clip: tuple[int, int],
-    ) -> Tensor:
-        """Add a NestedAveragePool; the multiplier carries 1/area (B6)."""
-        rows, columns = Window(kernel, strides, pads=pads).output_size(x.shape[2], x.shape[3])
-        attributes: dict[str, Attribute] = {"kernel_shape": kernel, "strides": strides, "pads": pads, **_clip(clip)}
-        given = {"x": x}, {"multiplier": multiplier, "shift": shift}, attributes
-        shape = (*x.shape[:2], rows, columns)
-        return self.operator("NestedAveragePool", name, shape, *given, zero_point=zero_point, scale=scale)
-
-    def requantize(
-        self, name: str, x: Tensor, *, multiplier: int, shift: int, zero_point: int, scale: float, clip: tuple[int, int]
-    ) -> Tensor:
-        """Add a NestedRequantize: the same values on another grid (B4), as a Concat of unlike scales needs it."""
-        given = {"x": x}, {"multiplier": multiplier, "shift": shift}, _clip(clip)
-        return self.operator("NestedRequantize", name, x.shape, *given, zero_point=zero_point, scale=scale)
-
-    def operator(
-        self,
-        operator: str,
-        name: str,
-        shape: Sequence[int],
-        tensors: Mapping[str, Tensor],
-        constants: Mapping[str, Integers],
-        attributes: Mapping[str, Attribute] = MappingProxyType({}),
-        *,
-        zero_point: int,
-        scale: float,
-        form: Form = (),
-    ) -> Tensor:
-        """Add any operator of the domain that gives codes and has no widths; `tensors` and `constants` come by role.
-
-        The zero points in its schema are those of the tensors; `y_zero_point` is that of the result. `form` names the
-        parts of the schema that the node uses. Raises ModelError for a constant that the dtype of its role does not
-        hold.
-        """
-        y = self._codes(name, tuple(shape), zero_point, (scale,))
-        schema = SCHEMAS[DOMAIN, operator]
-        operands = {role: x.name for role, x in tensors.items()}
-        for role, x in {**tensors, "y": y}.items():
-            if f"{role}_zero_point" in schema.roles(0):
-                operands[f"{role}_zero_point"] = self._zero_point(x)
-        dtypes = {entry.name: entry.dtypes[0] for entry in schema.inputs_of(form)}
-        for role, value in constants.items():
-            array = np.asarray(value).astype(dtypes[role])
-            if not np.array_equal(array, value):
-                raise ModelError(f"'{role}' of '{name}' holds numbers that are no {dtypes[role]}.")
-            operands[role] = self._array(f"{name}.{role}", array)
-        self._node(name, DOMAIN, operator, operands, attributes, form)
-        return y
-
-    def max_pool(
-        self,
-        name: str,
-        x: Tensor,
-        *,
-        kernel: tuple[int, int],
-        strides: tuple[int, int],
-        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-    ) -> Tensor:
-        """Add a MaxPool on codes (B6)."""
-        rows, columns = Window(kernel, strides, pads=pads).output_size(x.shape[2], x.shape[3])
-        self._node(
-            name,
-            "",
-            "MaxPool",
-            {"x": x.name},
-            {
-                "kernel_shape": kernel,
-                "strides": strides,
-                "pads": pads,
-                "dilations": (1, 1),
-                "ceil_mode": 0,
-                "storage_order": 0,
-                "auto_pad": "NOTSET",
-            },
-        )
-        return self._same(name, x, (*x.shape[:2], rows, columns))
-
-    def flatten(self, name: str, x: Tensor) -> Tensor:
-        """Add a Flatten to (1, K), in C, H, W order."""
-        self._node(name, "", "Flatten", {"input": x.name}, {"axis": 1})
-        return self._same(name, x, (1, int(np.prod(x.shape[1:]))))
-
-    def concat(self, name: str, parts: Sequence[Tensor]) -> Tensor:
-        """Add a Concat along the channels; the parts must share one quantization."""
-        self._node(name, "", "Concat", {f"inputs.{i}": part.name for i, part in enumerate(parts)}, {"axis": 1})
-        channels = sum(part.shape[1] for part in parts)
-        return self._same(name, parts[0], (1, channels, *parts[0].shape[2:]))
 
     def control(self, logits: Tensor) -> None:
         """Let the argmax of `logits` (1, layers * K) choose the widths of every unpinned layer created from here on."""
@@ -418,37 +271,3 @@ class GraphBuilder:
         index = self._array(f"{name}.row", np.array(row, np.int64))
         self._node(f"{name}.widths", "", "Gather", {"data": source, "indices": index}, {"axis": 0})
         return f"{name}.widths"
-
-    def _codes(self, name: str, shape: tuple[int, ...], zero_point: int, scale: tuple[float, ...]) -> Tensor:
-        quantization = Quantization(tuple(float(s) for s in scale), int(zero_point))
-        self._quantization[name] = quantization
-        return Tensor(name, shape, quantization)
-
-    def _same(self, name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        assert x.quantization is not None
-        return self._codes(name, shape, x.quantization.zero_point, x.quantization.scale)
-
-    def _zero_point(self, x: Tensor) -> str:
-        assert x.quantization is not None
-        return self._array(f"{x.name}.zero_point", np.array(x.quantization.zero_point, np.uint8))
-
-    def _array(self, name: str, array: Array) -> str:
-        self._arrays[name] = freeze(array)
-        return name
-
-    def _node(
-        self,
-        name: str,
-        domain: str,
-        operator: str,
-        operands: Mapping[str, str],
-        attributes: Mapping[str, Attribute],
-        form: Form = (),
-    ) -> None:
-        """Add a node whose inputs are `operands`, tensor names by role."""
-        inputs = tuple(operands[role] for role in SCHEMAS[domain, operator].roles(len(operands), form))
-        self._nodes.append(Node(name, domain, operator, inputs, (name,), MappingProxyType(dict(attributes)), form))
-
-
-def _clip(clip: tuple[int, int]) -> dict[str, Attribute]:
-    return {"low": int(clip[0]), "high": int(clip[1])}
