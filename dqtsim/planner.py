@@ -129,7 +129,7 @@ def plan(graph: Graph, target: Target) -> Plan:
         out = operator.infer(node, inputs, constants)
         bounds: Mapping[Widths, Bound] = {}
         if node.operator in NESTED_LAYERS:
-            bounds = _bounds(constants, inputs["x"], planned[node.name], machine)
+            bounds = _bounds(node, constants, inputs["x"], planned[node.name], machine)
             saturated[node.name] = _count_saturated(constants["bias"], machine)
         if node.operator == "Concat":
             _check_concat(graph, node)
@@ -177,9 +177,10 @@ def planned_widths(graph: Graph) -> dict[str, tuple[Widths, ...]]:
     return planned
 
 
-def _bounds(constants: Mapping[str, Array], x: TensorType, pairs: Sequence[Widths], machine: Machine) -> Bounds:
-    w, z_x = constants["w"], int(constants["x_zero_point"])
-    return Bounds(pairs, partial(layer_bound, w, z_x, x.low, x.high, machine))
+def _bounds(
+    node: Node, constants: Mapping[str, Array], x: TensorType, pairs: Sequence[Widths], machine: Machine
+) -> Bounds:
+    return Bounds(pairs, partial(layer_bound, node, constants, x.low, x.high, machine))
 
 
 def _constant_type(array: Array) -> TensorType:

@@ -99,6 +99,7 @@ def dense(
     weight: npt.ArrayLike,
     *,
     logits: bool = False,
+    windows: Sequence[int] | None = None,
     bits: Widths | None = None,
     row_widths: Sequence[int] | None = None,
     row_pairs: Sequence[Widths] | None = None,
@@ -115,6 +116,7 @@ def dense(
     n = b.arithmetic.master_width
     rows = _rows(n, row_widths, row_pairs)
     count = sum(map(len, rows.values()))
+    rows["windows"] = windows
     codes = codes_of(weight, n)
     x = b.input("x", (1, codes.shape[1]), zero_point=z_x, scale=1.0)
     if logits:

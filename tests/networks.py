@@ -83,6 +83,12 @@ class _Sketch:
             return {"row_pairs": [pairs[place] for place in order]}
         return {"row_widths": self.pick(self.row_widths, (self.n,))}
 
+    def windows(self) -> list[int] | None:
+        """In some layers, by how many bits lower each width is taken: at random, by none, or by all there are."""
+        most = np.array([0, *range(self.n - 1, -1, -1)])
+        chosen = self.pick(None, None, self.rng.integers(0, most, endpoint=True), most)
+        return None if chosen is None else [int(j) for j in chosen]
+
     def tables(self, outputs: int, taps: int, rows: int) -> dict[str, Any]:
         """Multipliers and shifts that mostly spread the sums over the output codes, and corners."""
         spread = (taps.bit_length() + 1) // 2 + 2 * self.n - 4
@@ -133,6 +139,8 @@ class _Sketch:
             pads=pads,
             dilations=dilations,
             group=group,
+            windows=self.windows(),
+            padding=self.codes(channels) if self.pick(False, False, True) else None,
             pinned=None if controlled or self.pick(True, True, True, False) else self.candidates[0],
         )
 
@@ -218,6 +226,7 @@ class _Sketch:
             zero_point=self.zero_point(),
             scale=0.1,
             clip=self.clip(),
+            windows=None if controller else self.windows(),
             controller=controller,
         )
 
@@ -229,6 +238,7 @@ class _Sketch:
             weight=self.codes(outputs, x.shape[1]),
             bias=self.rng.integers(-2000, 2000, (count(rows), outputs), endpoint=True),
             **rows,
+            windows=None if controller else self.windows(),
             controller=controller,
         )
 

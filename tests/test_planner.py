@@ -9,7 +9,7 @@ import pytest
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.ops import Bound, TensorType
 from dqtsim.planner import planned_widths
-from dqtsim.spec import Nesting, operand
+from dqtsim.spec import Nesting, operand, window_operand
 from tests.builders import compiled, dense, network
 
 PAIRS = list(product(range(1, 9), repeat=2))
@@ -59,6 +59,42 @@ def test_bounds_are_reached_by_a_prefix_of_a_sum_in_some_order(rules: dict[str, 
             )
         }
         assert bound_of(graph) == ([min(reached | {0})], [max(reached | {0})])
+
+
+@pytest.mark.parametrize("activation_rule", ["TIES_UP", "FLOOR"])
+def test_bounds_with_windows_are_what_a_tap_by_tap_search_finds(activation_rule: str) -> None:
+    weights = [[-128, 127, 5], [64, 31, -97]]
+    for z, b in product((0, 7, 128, 255), range(1, 9)):
+        for lower in range(9 - b):
+            windows = [0, *(lower if width == b else 0 for width in range(1, 9))]
+            rules = {"activation_rule": activation_rule}
+            graph = dense(weights, bits=(8, b), z_x=z, windows=windows, rules=rules)
+            s_a = [window_operand(q, z, b, lower, 8, Nesting(activation_rule)) for q in range(256)]
+            least = [sum(min(0, *(w * a for a in s_a)) for w in row) for row in weights]
+            most = [sum(max(0, *(w * a for a in s_a)) for w in row) for row in weights]
+            assert bound_of(graph) == (least, most)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_bounds_include_the_padding_codes_of_each_channel(group: int) -> None:
+    """The input stays between 100 and 110, so that only padding codes reach further."""
+    b = GraphBuilder("padded")
+    x = b.input("x", (1, 1, 2, 2), zero_point=105, scale=1.0)
+    one: dict[str, Any] = {
+        "row_widths": (8,),
+        "scale": 1.0,
+        "bias": [[0] * 2],
+        "multiplier": [[1] * 2],
+        "shift": [[0] * 2],
+    }
+    first: Any = {"weight": np.full((2, 1, 1, 1), 129, np.uint8), "zero_point": 105, "clip": (100, 110)}
+    x = b.conv("first", x, **first, **one)
+    weight = np.array([[130, 127], [120, 129]], np.uint8)[:, : 2 // group].reshape(2, 2 // group, 1, 1)
+    second: Any = {"weight": weight, "zero_point": 0, "clip": (0, 255), "pads": (1, 0, 0, 0), "padding": [0, 200]}
+    b.output(b.conv("y", x, **second, **one, group=group))
+    # operands -5 to 5, or of padding -105 and 95; weights 2, -1, -8, 1
+    expected = {1: ([-210 - 95, -40 - 5], [10 + 5, 840 + 95]), 2: ([-210, -8 * 95], [10, 8 * 5])}
+    assert bound_of(b.build()) == expected[group]
 
 
 @pytest.mark.parametrize(("clip", "expected"), [((0, 255), 127), ((128, 140), 12), ((0, 5), 0), ((120, 130), 2)])

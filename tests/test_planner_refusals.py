@@ -129,6 +129,11 @@ REFUSED: list[tuple[str, Callable[[], Graph], str]] = [
         "node 'y' (dqtsim.NestedConv) has a window larger than its padded input of shape (1, 1, 3, 3).",
     ),
     (
+        "conv padding codes",
+        lambda: conv((2, 3, 3), [[[[1, 1]]] * 2], padding=[1, 2, 3]),
+        "node 'y' (dqtsim.NestedConv) takes 'padding' with one code a channel of its input, 2; found 3.",
+    ),
+    (
         "gemm rank",
         lambda: fed(dense([[1, 1]]), "Reshape", shape=[1, 2, 1], allowzero=0),
         "node 'y' (dqtsim.NestedGemm) takes an input of shape (1, K); found (1, 2, 1).",

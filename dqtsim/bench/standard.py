@@ -42,8 +42,11 @@ class StandardLayer:
 
 
 def layer_of(plan: Plan, step: Step) -> StandardLayer:
-    """Return the constants of the nested layer `step`."""
+    """Return the constants of the nested layer `step`. Raises InputError for a form without a counterpart."""
     machine, node = plan.machine, step.node
+    lacking = [part for part in node.form if part in ("windows", "padding")]
+    if lacking:
+        raise InputError(f"{node.title} has no form in standard operators with {' and '.join(lacking)}.")
     n, rule = machine.n, machine.weight_rule
     constants = plan.graph.constants(node)
     pairs = list(step.call.bounds)

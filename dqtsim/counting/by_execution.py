@@ -18,7 +18,7 @@ from ..engines.registry import engine
 from ..engines.result import Result
 from ..graph.model import Array
 from ..ops import operators
-from ..ops.nested import spec_operands
+from ..ops.nested import spec_weights
 from ..ops.operator import Outcome, Watch
 from ..ops.primitives import (
     ACTIVATION_CLIP,
@@ -45,6 +45,7 @@ _LAW = str(Path(spec.__file__).parent)
 # addresses, control and status, and the functions that counted functions consist of
 _PART_OF_OTHERS = {
     "nest",
+    "nest_window",
     "nest_zero_point",
     "exponent",
     "master_zero_point_of_weights",
@@ -100,6 +101,7 @@ class _Counter:
             function.__code__: hook
             for function, hook in (
                 (spec.operand, self._operand),
+                (spec.window_operand, self._window_operand),
                 (spec.select_row, self._select_row),
                 (spec.select_pair_row, self._select_row),
                 (spec.dot, self._dot),
@@ -153,6 +155,21 @@ class _Counter:
             case _:
                 assert_never(rule)
 
+    def _window_operand(self, frame: FrameType) -> None:
+        values = frame.f_locals
+        if values["b"] == values["n"]:
+            return
+        self._count(ACTIVATION_SHIFT)
+        self._count(ACTIVATION_CLIP)  # of the window, which includes that of A1
+        rule: Nesting = values["rule"]
+        match rule:
+            case Nesting.TIES_UP:
+                self._count(ACTIVATION_INCREMENT)
+            case Nesting.FLOOR | Nesting.MIDPOINT:
+                pass
+            case _:
+                assert_never(rule)
+
     def _dot(self, frame: FrameType) -> None:
         self._cost.macs[self._widths] += len(frame.f_locals["taps"])
 
@@ -186,8 +203,8 @@ class _Counter:
 
 
 def _weights_are_nested(frame: FrameType) -> bool:
-    """Return whether the caller nests weights: the nearest `spec_operands` above says so."""
+    """Return whether the law nests weights: `spec_weights` is among the callers."""
     caller = frame.f_back
-    while caller is not None and caller.f_code is not spec_operands.__code__:
+    while caller is not None and caller.f_code is not spec_weights.__code__:
         caller = caller.f_back
-    return caller is not None and bool(caller.f_locals["weights"])
+    return caller is not None

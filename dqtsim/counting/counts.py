@@ -69,7 +69,8 @@ def count(plan: Plan, bits: Mapping[str, Widths], energy: EnergyTable) -> list[N
     for step in plan.steps:
         node = step.node
         pair = _widths(plan, step, bits)
-        cost = step.operator.cost(node, step.input_types, step.call.type, plan.machine, pair or (0, 0))
+        constants = plan.graph.constants(node)
+        cost = step.operator.cost(node, step.input_types, constants, step.call.type, plan.machine, pair or (0, 0))
         kind = CONTROLLER if node.name in belongs else LAYER if node.name in plan.graph.layers else OTHER
         traffic = _traffic(plan, step, pair, cost)
         is_layer = bool(step.call.bounds)
@@ -176,6 +177,7 @@ def storage(plan: Plan) -> dict[str, int]:
     for step in plan.layer_steps():
         weights += prod(step.input_types["w"].shape) * plan.machine.n
         tables += len(rows_of(step.node, plan.graph.constants(step.node))) * _row_bits(plan, step)
+        tables += _padding_bits(plan, step)
     return {"weights": weights, "tables": tables + storage_of_codes(plan)}
 
 
@@ -206,6 +208,11 @@ def _row_bits(plan: Plan, step: Step) -> int:
     return step.input_types["w"].shape[0] * per_channel
 
 
+def _padding_bits(plan: Plan, step: Step) -> int:
+    """Return the bits of the padding codes of a layer, if it has any (B1')."""
+    return prod(step.input_types["padding"].shape) * plan.machine.n if "padding" in step.node.form else 0
+
+
 def _bits_of(plan: Plan, dtype: str) -> int:
     return {"uint8": plan.machine.n, "int32": 32, "int64": 64}[dtype]
 
@@ -222,7 +229,7 @@ def _traffic(plan: Plan, step: Step, pair: Widths | None, cost: Cost) -> Traffic
         traffic.weights[n] += weights * n
         traffic.weights_kept[pair[0]] += weights * pair[0]
         traffic.activations_in[n] += prod(step.input_types["x"].shape) * n
-        traffic.tables += _row_bits(plan, step)
+        traffic.tables += _row_bits(plan, step) + _padding_bits(plan, step)
     else:
         for entry in SCHEMAS[step.node.domain, step.node.operator].inputs_of(step.node.form):
             if not entry.constant:

@@ -24,8 +24,9 @@ class GraphBuilder(CodesBuilder):
     A layer's name is also the name of its output tensor. Layers are numbered in the order of their creation; that
     order is the order of the rows of `bits`. Arrays: weights uint8 master codes (O, I/group, kh, kw) or (O, I); bias,
     multiplier, shift int64 (R, O), one row per entry of `row_widths` (B3') or, in its place, of `row_pairs`, pairs of a
-    weight width and an activation width (B3''). `clip` is (low, high) of B4. A layer with both or neither of them is
-    refused with a ModelError.
+    weight width and an activation width (B3''). `windows` has one entry a width from 0 to n (A6), `padding` one master
+    code a channel of the input (B1'). `clip` is (low, high) of B4. A layer with both or neither kind of rows is refused
+    with a ModelError.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class GraphBuilder(CodesBuilder):
         shift: Integers,
         row_widths: Sequence[int] | None = None,
         row_pairs: Sequence[Widths] | None = None,
+        windows: Sequence[int] | None = None,
+        padding: Sequence[int] | Array | None = None,
         zero_point: int,
         scale: float,
         clip: tuple[int, int],
@@ -106,7 +109,7 @@ class GraphBuilder(CodesBuilder):
         }
         shape = (1, weight.shape[0], rows, columns)
         tables = {"bias": bias, "multiplier": multiplier, "shift": shift}
-        self._rows(name, row_widths, row_pairs, attributes, tables)
+        tables |= _tables(name, row_widths, attributes, row_pairs=row_pairs, windows=windows, padding=padding)
         return self._layer(
             "NestedConv", name, x, weight, weight_scale, tables, attributes, shape, (zero_point, scale), pinned
         )
@@ -122,6 +125,7 @@ class GraphBuilder(CodesBuilder):
         shift: Integers,
         row_widths: Sequence[int] | None = None,
         row_pairs: Sequence[Widths] | None = None,
+        windows: Sequence[int] | None = None,
         zero_point: int,
         scale: float,
         clip: tuple[int, int],
@@ -132,7 +136,7 @@ class GraphBuilder(CodesBuilder):
         """Add a NestedGemm (B1-B4); with `controller` it runs at the master width and is no row of `bits` (B8)."""
         attributes: dict[str, Attribute] = {**clipped(clip)}
         tables = {"bias": bias, "multiplier": multiplier, "shift": shift}
-        self._rows(name, row_widths, row_pairs, attributes, tables)
+        tables |= _tables(name, row_widths, attributes, row_pairs=row_pairs, windows=windows)
         quantization = (zero_point, scale)
         shape = (1, weight.shape[0])
         return self._layer(
@@ -148,14 +152,15 @@ class GraphBuilder(CodesBuilder):
         bias: Integers,
         row_widths: Sequence[int] | None = None,
         row_pairs: Sequence[Widths] | None = None,
+        windows: Sequence[int] | None = None,
         weight_scale: Sequence[float] | Array = (1.0,),
         pinned: Widths | None = None,
         controller: bool = False,
     ) -> Tensor:
         """Add a NestedLogits: A + B as int32, never requantized (B7)."""
         attributes: dict[str, Attribute] = {}
-        tables = {"bias": bias}
-        self._rows(name, row_widths, row_pairs, attributes, tables)
+        tables: dict[str, Integers] = {"bias": bias}
+        tables |= _tables(name, row_widths, attributes, row_pairs=row_pairs, windows=windows)
         shape = (1, weight.shape[0])
         return self._layer(
             "NestedLogits", name, x, weight, weight_scale, tables, attributes, shape, None, pinned, controller
@@ -236,27 +241,12 @@ class GraphBuilder(CodesBuilder):
         if quantization is not None:
             y = self._codes(name, shape, quantization[0], (quantization[1],))
             operands["y_zero_point"] = self._zero_point(y)
-        operands |= {role: self._array(f"{name}.{role}", np.asarray(t, np.int64)) for role, t in tables.items()}
+        for role, table in tables.items():
+            dtype = np.uint8 if role == "padding" else np.int64
+            operands[role] = self._array(f"{name}.{role}", np.asarray(table, dtype))
         form = tuple(part.name for part in SCHEMAS[DOMAIN, operator].parts if part.name in operands)
         self._node(name, DOMAIN, operator, operands, attributes, form)
         return y
-
-    def _rows(
-        self,
-        name: str,
-        row_widths: Sequence[int] | None,
-        row_pairs: Sequence[Widths] | None,
-        attributes: dict[str, Attribute],
-        tables: dict[str, Integers],
-    ) -> None:
-        """Put what selects the rows of layer `name` among its attributes or among its tables."""
-        if (row_widths is None) == (row_pairs is None):
-            found = "neither" if row_widths is None else "both"
-            raise ModelError(f"layer '{name}' takes either row_widths or row_pairs; found {found}.")
-        if row_widths is not None:
-            attributes["row_widths"] = tuple(row_widths)
-        if row_pairs is not None:
-            tables["row_pairs"] = np.asarray(row_pairs, np.int64).reshape(-1, 2)
 
     def _widths(self, name: str, pinned: Widths | None, controller: bool) -> str:
         """Return the tensor of the two widths of layer `name`, gathered from its row of `bits`."""
@@ -271,3 +261,15 @@ class GraphBuilder(CodesBuilder):
         index = self._array(f"{name}.row", np.array(row, np.int64))
         self._node(f"{name}.widths", "", "Gather", {"data": source, "indices": index}, {"axis": 0})
         return f"{name}.widths"
+
+
+def _tables(
+    name: str, row_widths: Sequence[int] | None, attributes: dict[str, Attribute], **tables: Integers | None
+) -> dict[str, Integers]:
+    """Return those tables of layer `name` that are given; ascending row widths become an attribute."""
+    if (row_widths is None) == (tables["row_pairs"] is None):
+        found = "neither" if row_widths is None else "both"
+        raise ModelError(f"layer '{name}' takes either row_widths or row_pairs; found {found}.")
+    if row_widths is not None:
+        attributes["row_widths"] = tuple(row_widths)
+    return {role: table for role, table in tables.items() if table is not None}

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ModelError, cut, listed
 from ..spec.rules import Nesting
 from .model import Array, Graph, Node
-from .schema import CHANNEL, CODE, NESTED_LAYERS, PAIR, ROW, SCHEMAS, Input, Schema, overload_of, schema_of
+from .schema import CHANNEL, CODE, NESTED_LAYERS, PAIR, ROW, SCHEMAS, WIDTH, Input, Schema, overload_of, schema_of
 from .widths import reachable_widths
 
 LARGEST = (1 << 63) - 1
@@ -245,8 +245,15 @@ def _check_row_pairs(node: Node, row_pairs: Array, n: int) -> None:
             raise ModelError(f"{node.title} takes each pair of 'row_pairs' once; {pair} occurs {times} times.")
 
 
+def _check_windows(node: Node, windows: Sequence[int], n: int) -> None:
+    for b, j in enumerate(windows):
+        if not 0 <= j <= (n - b if b else 0):
+            most = f"0 to {n - b}" if b else "0"
+            raise ModelError(f"{node.title} takes 'windows' with {most} for width {b}; found {j}.")
+
+
 def _check_shapes(node: Node, constants: Mapping[str, Array], n: int) -> None:
-    sizes = {CODE: 1 << n, PAIR: 2}
+    sizes = {CODE: 1 << n, PAIR: 2, WIDTH: n + 1}
     if node.operator in NESTED_LAYERS:
         if "row_pairs" not in node.form:
             _check_row_widths(node, n)
@@ -264,6 +271,8 @@ def _check_shapes(node: Node, constants: Mapping[str, Array], n: int) -> None:
             )
     if "row_pairs" in constants:
         _check_row_pairs(node, constants["row_pairs"], n)
+    if "windows" in constants:
+        _check_windows(node, constants["windows"].tolist(), n)
 
 
 def _check_sums(node: Node, constants: Mapping[str, Array], n: int) -> None:

@@ -1,4 +1,4 @@
-"""What selects the row of (B, M, S) of a nested layer: ascending widths (B3') or pairs of widths (B3'')."""
+"""What the widths of a nested layer select: its row of (B, M, S) (B3', B3'') and its window (A6)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,3 +23,8 @@ def rows_of(node: Node, constants: Mapping[str, Array]) -> Rows:
     if "row_pairs" not in node.form:
         return Rows(widths=node.integers("row_widths"))
     return Rows(pairs=tuple((int(b_w), int(b_a)) for b_w, b_a in constants["row_pairs"].tolist()))
+
+
+def window_of(node: Node, constants: Mapping[str, Array], b_a: int) -> int:
+    """Return by how many bits lower a nested layer takes its activations at width `b_a` (A6); 0 without windows."""
+    return int(constants["windows"][b_a]) if "windows" in node.form else 0

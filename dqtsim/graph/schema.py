@@ -95,7 +95,7 @@ class Schema:
 
 REQUIRED = None
 
-ROW, CHANNEL, CODE, PAIR = "row", "output channel", "code", "width of a pair"
+ROW, CHANNEL, CODE, PAIR, WIDTH = "row", "output channel", "code", "width of a pair", "width from 0 up"
 
 _X = Input("x", (CODES,))
 _CONV_WEIGHT = Input("w", (CODES,), constant=True, shape=(CHANNEL, "input channel", "kernel row", "kernel column"))
@@ -104,6 +104,10 @@ _ROWS = tuple(Input(name, (WIDE,), constant=True, shape=(ROW, CHANNEL)) for name
 _WIDTHS = Input("widths", (WIDE,))
 _ROW_PAIRS = Part("row_pairs", Input("row_pairs", (WIDE,), constant=True, shape=(ROW, PAIR)), replaces="row_widths")
 _ANY = (CODES, LOGITS, WIDE)
+
+
+_WINDOWS = Part("windows", Input("windows", (WIDE,), constant=True, shape=(WIDTH,)))
+_PADDING = Part("padding", Input("padding", (CODES,), constant=True, shape=("input channel",)))
 
 
 def _zero_point(name: str) -> Input:
@@ -132,21 +136,21 @@ _SCHEMAS = (
             "low": REQUIRED,
             "high": REQUIRED,
         },
-        parts=(_ROW_PAIRS,),
+        parts=(_ROW_PAIRS, _WINDOWS, _PADDING),
     ),
     Schema(
         DOMAIN,
         "NestedGemm",
         (_X, _GEMM_WEIGHT, _zero_point("x"), _zero_point("y"), *_ROWS, _WIDTHS),
         {"row_widths": REQUIRED, "low": REQUIRED, "high": REQUIRED},
-        parts=(_ROW_PAIRS,),
+        parts=(_ROW_PAIRS, _WINDOWS),
     ),
     Schema(
         DOMAIN,
         "NestedLogits",
         (_X, _GEMM_WEIGHT, _zero_point("x"), _ROWS[0], _WIDTHS),
         {"row_widths": REQUIRED},
-        parts=(_ROW_PAIRS,),
+        parts=(_ROW_PAIRS, _WINDOWS),
     ),
     Schema(
         DOMAIN,

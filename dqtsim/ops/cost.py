@@ -10,9 +10,10 @@ from math import prod
 from typing import assert_never
 
 from ..graph.model import Node, Widths
+from ..graph.rows import window_of
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
-from .operator import Machine, TensorType, Types
+from .operator import Arrays, Machine, TensorType, Types
 from .primitives import (
     ACTIVATION_CLIP,
     ACTIVATION_INCREMENT,
@@ -36,19 +37,25 @@ from .primitives import (
 )
 
 
-def nested_layer(_node: Node, inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
+def nested_layer(
+    node: Node, inputs: Types, constants: Arrays, output: TensorType, machine: Machine, widths: Widths
+) -> Cost:
     """Return the cost of a requantized convolution or fully connected layer."""
-    cost = _until_bias(inputs, output, machine, widths)
+    cost = _until_bias(node, inputs, constants, output, machine, widths)
     cost.primitives.update(_requantized(prod(output.shape), machine))
     return cost
 
 
-def nested_logits(_node: Node, inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
+def nested_logits(
+    node: Node, inputs: Types, constants: Arrays, output: TensorType, machine: Machine, widths: Widths
+) -> Cost:
     """Return the cost of a layer that ends with its bias (B7)."""
-    return _until_bias(inputs, output, machine, widths)
+    return _until_bias(node, inputs, constants, output, machine, widths)
 
 
-def nested_add(_node: Node, _inputs: Types, output: TensorType, machine: Machine, _widths: Widths) -> Cost:
+def nested_add(
+    _node: Node, _inputs: Types, _constants: Arrays, output: TensorType, machine: Machine, _widths: Widths
+) -> Cost:
     """Return the cost of B5: two multiplications and one addition, then the shift of B4 without its multiplication."""
     elements = prod(output.shape)
     cost = Cost(primitives=_requantized(elements, machine))
@@ -58,30 +65,40 @@ def nested_add(_node: Node, _inputs: Types, output: TensorType, machine: Machine
     return cost
 
 
-def nested_requantize(_node: Node, _inputs: Types, output: TensorType, machine: Machine, _widths: Widths) -> Cost:
+def nested_requantize(
+    _node: Node, _inputs: Types, _constants: Arrays, output: TensorType, machine: Machine, _widths: Widths
+) -> Cost:
     """Return the cost of B4 on codes."""
     return Cost(primitives=_requantized(prod(output.shape), machine))
 
 
-def average_pool(node: Node, inputs: Types, output: TensorType, machine: Machine, _widths: Widths) -> Cost:
+def average_pool(
+    node: Node, inputs: Types, _constants: Arrays, output: TensorType, machine: Machine, _widths: Widths
+) -> Cost:
     """Return the cost of B6: one addition for each tap inside the picture, then B4."""
     cost = Cost(primitives=_requantized(prod(output.shape), machine))
     cost.primitives[POOL_ADD] = _taps_inside(node, (1, 1), inputs["x"].shape, output.shape)
     return cost
 
 
-def max_pool(node: Node, inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+def max_pool(
+    node: Node, inputs: Types, _constants: Arrays, output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
     """Return the cost of a maximum: one comparison fewer than there are taps inside the picture."""
     taps = _taps_inside(node, node.pair("dilations"), inputs["x"].shape, output.shape)
     return Cost(primitives=Counter({COMPARE: taps - prod(output.shape)}))
 
 
-def argmax(_node: Node, inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+def argmax(
+    _node: Node, inputs: Types, _constants: Arrays, output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
     """Return the cost of a decision: one comparison fewer than there are candidates."""
     return Cost(primitives=Counter({COMPARE: prod(inputs["data"].shape) - prod(output.shape)}))
 
 
-def movement(_node: Node, _inputs: Types, _output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+def movement(
+    _node: Node, _inputs: Types, _constants: Arrays, _output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
     """Return no cost: the operator only moves data."""
     return Cost()
 
@@ -116,15 +133,21 @@ def _exponent(b: int, n: int, rule: Nesting) -> int:
             assert_never(rule)
 
 
-def _until_bias(inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
+def _until_bias(
+    node: Node, inputs: Types, constants: Arrays, output: TensorType, machine: Machine, widths: Widths
+) -> Cost:
     """Return the cost of B1-B3."""
     b_w, b_a = widths
     w, outputs = inputs["w"].shape, prod(output.shape)
     cost = Cost(Counter({widths: outputs * prod(w[1:])}))
     cost.primitives.update(nesting(prod(w), b_w, machine.n, machine.weight_rule, weights=True))
-    cost.primitives.update(nesting(prod(inputs["x"].shape), b_a, machine.n, machine.activation_rule, weights=False))
-    n = machine.n
-    if _exponent(b_w, n, machine.weight_rule) + _exponent(b_a, n, machine.activation_rule) > 0:
+    read = prod(inputs["x"].shape) + (len(constants["padding"]) if "padding" in node.form else 0)
+    cost.primitives.update(nesting(read, b_a, machine.n, machine.activation_rule, weights=False))
+    if "windows" in node.form and b_a < machine.n:
+        # the clip of a window includes that of A1
+        cost.primitives[ACTIVATION_CLIP] = read
+    n, lower = machine.n, window_of(node, constants, b_a)
+    if _exponent(b_w, n, machine.weight_rule) + _exponent(b_a + lower, n, machine.activation_rule) > 0:
         cost.primitives[ALIGN_SHIFT] = outputs
     cost.primitives[BIAS_ADD] = outputs
     return cost

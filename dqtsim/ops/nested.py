@@ -10,7 +10,7 @@ import numpy as np
 from .. import spec
 from ..errors import ModelError
 from ..graph.model import Array, Node
-from ..graph.rows import rows_of
+from ..graph.rows import rows_of, window_of
 from ..graph.schema import DOMAIN
 from ..spec.rules import Nesting, Overflow
 from .operator import Arrays, Bound, Call, Machine, Types, overflow_error, refuse_widths
@@ -42,18 +42,29 @@ def spec_row(call: Call, inputs: Arrays) -> Row:
     return Row(b_w, b_a, spec.select_row(b_w, b_a, rows.widths))
 
 
-def spec_exponents(machine: Machine, row: Row) -> tuple[int, int]:
-    """Return (e_w, e_a), by the law (A5)."""
+def spec_exponents(call: Call, inputs: Arrays, row: Row) -> tuple[int, int]:
+    """Return (e_w, e_a), by the law (A5, A6)."""
+    machine = call.machine
+    lower = window_of(call.node, inputs, row.b_a)
     return (
         spec.exponent(row.b_w, machine.n, machine.weight_rule),
-        spec.exponent(row.b_a, machine.n, machine.activation_rule),
+        spec.exponent(row.b_a + lower, machine.n, machine.activation_rule),
     )
 
 
-def spec_operands(codes: Sequence[int], z: int, b: int, machine: Machine, *, weights: bool) -> list[int]:
-    """Return the operands of flat master codes, by the law."""
-    rule = machine.weight_rule if weights else machine.activation_rule
-    return [spec.operand(q, z, b, machine.n, rule) for q in codes]
+def spec_weights(codes: Sequence[int], b: int, machine: Machine) -> list[int]:
+    """Return the operands of flat master codes of weights, by the law (A5)."""
+    z = spec.master_zero_point_of_weights(machine.n)
+    return [spec.operand(q, z, b, machine.n, machine.weight_rule) for q in codes]
+
+
+def spec_activations(call: Call, inputs: Arrays, row: Row, codes: Sequence[int]) -> list[int]:
+    """Return the operands of flat master codes that a layer reads, or of its padding codes, by the law (A5, A6)."""
+    machine, z = call.machine, int(inputs["x_zero_point"])
+    if "windows" not in call.node.form:
+        return [spec.operand(q, z, row.b_a, machine.n, machine.activation_rule) for q in codes]
+    lower = window_of(call.node, inputs, row.b_a)
+    return [spec.window_operand(q, z, row.b_a, lower, machine.n, machine.activation_rule) for q in codes]
 
 
 def spec_dot(call: Call, weights: Sequence[int], taps: Sequence[int], flags: spec.Flags, at: tuple[int, ...]) -> int:
@@ -86,21 +97,35 @@ def check_rows(node: Node, inputs: Types, channels: int) -> None:
         )
 
 
-def layer_bound(w: Array, z_x: int, low: int, high: int, machine: Machine, pair: tuple[int, int]) -> Bound:
+def layer_bound(node: Node, constants: Arrays, low: int, high: int, machine: Machine, pair: tuple[int, int]) -> Bound:
     """Return the extremes that sums of a layer can reach at the widths `pair`.
 
-    `w` uint8 (O, ...): master codes; `low`, `high`: range of the input's master codes. For the upper bound every
-    product is replaced by its greatest value or by 0, whichever is larger; for the lower bound by its least value or by
-    0. This also covers padded taps, and every prefix of a sum in any order. The proof uses the operands of the law.
+    `constants`: its inputs by role, among them `w` uint8 (O, ...): master codes; `low`, `high`: range of the input's
+    master codes. For the upper bound every product is replaced by its greatest value or by 0, whichever is larger; for
+    the lower bound by its least value or by 0. This also covers padded taps, with their codes if they have any (B1'),
+    and every prefix of a sum in any order. The proof uses the operands of the law, which rise with the code.
     """
-    n = machine.n
-    b_w, b_a = pair
+    n, (b_w, b_a) = machine.n, pair
+    z_x, lower = int(constants["x_zero_point"]), window_of(node, constants, b_a)
+    padding = constants["padding"].tolist() if "padding" in node.form else [low]
     operands = np.array(_weight_operands(b_w, n, machine.weight_rule), np.int64)
-    ends = [spec.operand(q, z_x, b_a, n, machine.activation_rule) for q in (low, high)]
-    products = np.outer([*ends, 0], operands)
-    # one look-up a weight: the extremes of its products depend on its code alone
-    codes = w.reshape(w.shape[0], -1)
-    return Bound(*(extreme[codes].sum(1, dtype=np.int64) for extreme in (products.min(0), products.max(0))))
+    codes = constants["w"].reshape(constants["w"].shape[0], -1)
+    # one look-up a weight: the extremes of its products depend on its code, and on its channel where that has padding
+    kinds, kind = np.unique(padding, return_inverse=True)
+    ends = [
+        [*(spec.window_operand(q, z_x, b_a, lower, n, machine.activation_rule) for q in (low, high, p)), 0]
+        for p in kinds.tolist()
+    ]
+    products = np.array(ends)[:, :, None] * operands
+    which = _kind_of_each_weight(node, constants["w"], kind) if "padding" in node.form else 0
+    return Bound(*(extreme[which, codes].sum(1, dtype=np.int64) for extreme in (products.min(1), products.max(1))))
+
+
+def _kind_of_each_weight(node: Node, w: Array, kind: Array) -> Array:
+    """Return for each weight of a convolution, int64 (O, taps), the entry of `kind` (C) of its input channel."""
+    group = node.integer("group")
+    by_group = np.repeat(kind.reshape(group, 1, -1), np.prod(w.shape[2:]), axis=2)
+    return np.repeat(by_group, w.shape[0] // group, axis=1).reshape(w.shape[0], -1)
 
 
 @cache
@@ -117,8 +142,9 @@ __all__ = [
     "clamps_each_product",
     "layer_bound",
     "planned",
+    "spec_activations",
     "spec_dot",
     "spec_exponents",
-    "spec_operands",
     "spec_row",
+    "spec_weights",
 ]

@@ -15,10 +15,11 @@ from .nested import (
     DOMAIN,
     Row,
     check_rows,
+    spec_activations,
     spec_dot,
     spec_exponents,
-    spec_operands,
     spec_row,
+    spec_weights,
 )
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
 
@@ -40,6 +41,11 @@ def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
     if min(*node.integers("strides"), *node.integers("dilations")) < 1 or min(node.integers("pads")) < 0:
         raise ModelError(f"{node.title} needs strides and dilations of at least 1 and pads of at least 0.")
     check_rows(node, inputs, group)
+    if "padding" in node.form and inputs["padding"].shape != (x.shape[1],):
+        raise ModelError(
+            f"{node.title} takes 'padding' with one code a channel of its input, {x.shape[1]}; found "
+            f"{inputs['padding'].shape[0]}."
+        )
     rows, columns = _window(node, w.shape).output_size(x.shape[2], x.shape[3])
     if min(rows, columns) < 1:
         raise ModelError(f"{node.title} has a window larger than its padded input of shape {x.shape}.")
@@ -52,11 +58,12 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     window = _window(node, w.shape)
     _, outputs, rows, columns = call.type.shape
     channels, height, width = x.shape[1:]
-    flat = spec_operands(integers(x.reshape(-1)), int(inputs["x_zero_point"]), row.b_a, machine, weights=False)
+    flat = spec_activations(call, inputs, row, integers(x.reshape(-1)))
+    padding = spec_activations(call, inputs, row, integers(inputs["padding"])) if "padding" in node.form else []
     area = height * width
     planes = [[flat[c * area + y * width : c * area + (y + 1) * width] for y in range(height)] for c in range(channels)]
     weights = _spec_weights(call, w, row)
-    e_w, e_a = spec_exponents(machine, row)
+    e_w, e_a = spec_exponents(call, inputs, row)
     b, m, s = (integers(inputs[role][row.index]) for role in ("bias", "multiplier", "shift"))
     low, high, zero = node.integer("low"), node.integer("high"), int(inputs["y_zero_point"])
     flags = spec.Flags()
@@ -66,7 +73,8 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     for oy, ox in product(range(rows), range(columns)):
         for first in range(0, outputs, per_group_out):
             start = first // per_group_out * per_group_in
-            taps = spec.gather(planes[start : start + per_group_in], window, oy, ox, machine.tap_order)
+            group = slice(start, start + per_group_in)
+            taps = spec.gather(planes[group], window, oy, ox, machine.tap_order, padding[group])
             for o in range(first, first + per_group_out):
                 total = spec_dot(call, weights[o], taps, flags, (o, oy, ox))
                 p[0, o, oy, ox] = total
@@ -85,9 +93,7 @@ def _spec_weights(call: Call, w: Array, row: Row) -> list[list[int]]:
             ordered = w.transpose(0, 2, 3, 1)
         case _:
             assert_never(machine.tap_order)
-    z_w = spec.master_zero_point_of_weights(machine.n)
-    channels = integers(ordered.reshape(w.shape[0], -1))
-    return [spec_operands(channel, z_w, row.b_w, machine, weights=True) for channel in channels]
+    return [spec_weights(channel, row.b_w, machine) for channel in integers(ordered.reshape(w.shape[0], -1))]
 
 
 def _macs(_node: Node, inputs: Types, output: TensorType) -> int:

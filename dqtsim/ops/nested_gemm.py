@@ -12,10 +12,11 @@ from .nested import (
     DOMAIN,
     Row,
     check_rows,
+    spec_activations,
     spec_dot,
     spec_exponents,
-    spec_operands,
     spec_row,
+    spec_weights,
 )
 from .operator import Arrays, Call, Operator, Outcome, TensorType, Types, integers
 
@@ -40,19 +41,17 @@ def _infer_logits(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
 def _spec_sums(call: Call, inputs: Arrays, row: Row) -> tuple[list[int], spec.Flags]:
     """Return P of every output and the flags (B1)."""
     machine, flags = call.machine, spec.Flags()
-    taps = spec_operands(integers(inputs["x"][0]), int(inputs["x_zero_point"]), row.b_a, machine, weights=False)
-    z_w = spec.master_zero_point_of_weights(machine.n)
+    taps = spec_activations(call, inputs, row, integers(inputs["x"][0]))
     sums = []
     for o, codes in enumerate(integers(inputs["w"])):
-        weights = spec_operands(codes, z_w, row.b_w, machine, weights=True)
-        sums.append(spec_dot(call, weights, taps, flags, (o,)))
+        sums.append(spec_dot(call, spec_weights(codes, row.b_w, machine), taps, flags, (o,)))
     return sums, flags
 
 
 def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
     node, machine, row = call.node, call.machine, spec_row(call, inputs)
     sums, flags = _spec_sums(call, inputs, row)
-    e_w, e_a = spec_exponents(machine, row)
+    e_w, e_a = spec_exponents(call, inputs, row)
     z_y, low, high = int(inputs["y_zero_point"]), node.integer("low"), node.integer("high")
     rows = (integers(inputs[role][row.index]) for role in ("bias", "multiplier", "shift"))
     y = []
@@ -65,7 +64,7 @@ def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
 def _spec_logits(call: Call, inputs: Arrays) -> Outcome:
     machine, row = call.machine, spec_row(call, inputs)
     sums, flags = _spec_sums(call, inputs, row)
-    e_w, e_a = spec_exponents(machine, row)
+    e_w, e_a = spec_exponents(call, inputs, row)
     biases = integers(inputs["bias"][row.index])
     y = [spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)]
     return Outcome(np.array([y], np.int32), np.array([sums], np.int64), flags)

@@ -28,7 +28,9 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array(y, np.uint8).reshape(call.type.shape))
 
 
-def _cost(_node: Node, _inputs: Types, output: TensorType, _machine: Machine, _widths: Widths) -> Cost:
+def _cost(
+    _node: Node, _inputs: Types, _constants: Arrays, output: TensorType, _machine: Machine, _widths: Widths
+) -> Cost:
     cost = Cost()
     cost.primitives[LOOK_UP] = prod(output.shape)
     return cost

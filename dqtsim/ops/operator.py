@@ -123,7 +123,7 @@ Execute = Callable[[Call, Arrays], Outcome]
 Macs = Callable[[Node, Types, TensorType], int]
 # from the arguments of a function of the law to what its execution counts
 Watch = Callable[[Mapping[str, Any]], Mapping[Primitive, int]]
-CostOf = Callable[[Node, Types, TensorType, Machine, tuple[int, int]], Cost]
+CostOf = Callable[[Node, Types, Arrays, TensorType, Machine, tuple[int, int]], Cost]
 
 
 def no_macs(_node: Node, _inputs: Types, _output: TensorType) -> int:
@@ -138,7 +138,7 @@ class Operator:
     infer: output type from input types (and constants where the shape depends on them).
     law: the meaning, by the law in `spec/`.
         The function of an operator that only moves data serves every engine.
-    cost: what one execution costs at given widths; an operator without it cannot be counted.
+    cost: what one execution costs at given widths, from types and constants; without it an operator cannot be counted.
     macs: multiply-accumulates of one execution, padded taps included.
     watched: the functions of the law that this operator alone calls, and what each call counts, not from shapes.
     """

@@ -118,6 +118,9 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
     x, w = inputs["x"], inputs["w"]
     b_w, b_a = inputs["widths"].tolist()
     pair = b_w, b_a
+    lacking = [part for part in node.form if part in ("windows", "padding")]
+    if lacking:
+        raise TargetError(f"the circuit has no {' and no '.join(lacking)}; {node.title} has them.")
     rows = rows_of(node, inputs)
     row = spec.select_pair_row(*pair, rows.pairs) if rows.pairs else spec.select_row(*pair, rows.widths)
     logits = node.operator == "NestedLogits"
@@ -216,12 +219,12 @@ def corner(
             rng.integers(0, 12, (channels,)),
             rng.integers(-512, 512, (channels,)),
         )
-    bounds = {vector.widths: layer_bound(w, z_x, 0, top, machine, vector.widths)}
+    constants = {**plan.graph.constants(step.node), "w": w, "x_zero_point": np.array(z_x, np.uint8)}
+    bounds = {vector.widths: layer_bound(step.node, constants, 0, top, machine, vector.widths)}
     call = Call(step.node, machine, step.call.type, bounds)
-    constants = plan.graph.constants(step.node)
     # below, the law computes everything after the accumulators; the kernel's own outputs are not used
     table = np.zeros((len(rows_of(step.node, constants)), channels), np.int64)
-    inputs = {**constants, "x": x[None], "w": w, "x_zero_point": np.array(z_x, np.uint8), "bias": table}
+    inputs = {**constants, "x": x[None], "bias": table}
     inputs["widths"] = np.array(vector.widths, np.int64)
     if not logits:
         inputs |= {"y_zero_point": np.array(z_y, np.uint8), "multiplier": table, "shift": table}

@@ -7,7 +7,15 @@ given to a hardware team on its own.
 from .add import add
 from .decision import argmax, choose_widths
 from .mac import AccumulatorOverflow, Flags, add_bias, align, dot, limits, narrow, saturate, wrap
-from .nest import exponent, master_zero_point_of_weights, nest, nest_zero_point, operand
+from .nest import (
+    exponent,
+    master_zero_point_of_weights,
+    nest,
+    nest_window,
+    nest_zero_point,
+    operand,
+    window_operand,
+)
 from .pool import average_pool, max_pool
 from .requantize import clip, requantize, select_pair_row, select_row, shift_right
 from .rules import Nesting, Overflow, Rounding, TapOrder
@@ -36,6 +44,7 @@ __all__ = [
     "max_pool",
     "narrow",
     "nest",
+    "nest_window",
     "nest_zero_point",
     "operand",
     "requantize",
@@ -43,5 +52,6 @@ __all__ = [
     "select_pair_row",
     "select_row",
     "shift_right",
+    "window_operand",
     "wrap",
 ]

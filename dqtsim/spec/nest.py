@@ -1,4 +1,4 @@
-"""Codes and widths: equations A1 to A5 of spec/README.md."""
+"""Codes and widths: equations A1 to A6 of spec/README.md."""
 
 from typing import assert_never
 
@@ -57,6 +57,23 @@ def exponent(b: int, n: int, rule: Nesting) -> int:
             return max(k - 1, 0)
         case _:
             assert_never(rule)
+
+
+def nest_window(q: int, z: int, b: int, j: int, n: int, rule: Nesting) -> int:
+    """Return the code u of width `b` that is taken `j` bits lower, 0 <= j <= n - b, and saturates (A6).
+
+    `z` is the master zero point, which `u` has at its usual place, nest(z, b). j = 0 is the code of A1 or A2.
+    """
+    moved = nest_zero_point(z, b + j, n, rule) - nest_zero_point(z, b, n, rule)
+    return min(max(nest(q, b + j, n, rule) - moved, 0), (1 << b) - 1)
+
+
+def window_operand(q: int, z: int, b: int, j: int, n: int, rule: Nesting) -> int:
+    """Return the signed operand of a master code of activations taken `j` bits lower (A6).
+
+    Its exponent is that of width b + j.
+    """
+    return nest_window(q, z, b, j, n, rule) - nest_zero_point(z, b, n, rule)
 
 
 def master_zero_point_of_weights(n: int) -> int:

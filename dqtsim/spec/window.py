@@ -1,4 +1,4 @@
-"""Which taps an output reads: the geometry of convolutions and pools (B1, B6)."""
+"""Which taps an output reads: the geometry of convolutions and pools (B1, B1', B6)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,17 +33,25 @@ class Window:
                 )
 
 
-def gather(planes: Sequence[Sequence[Sequence[int]]], window: Window, oy: int, ox: int, order: TapOrder) -> list[int]:
+def gather(
+    planes: Sequence[Sequence[Sequence[int]]],
+    window: Window,
+    oy: int,
+    ox: int,
+    order: TapOrder,
+    padding: Sequence[int] = (),
+) -> list[int]:
     """Return the operands under one window of `planes` [channel][row][column], in tap order.
 
-    Padded taps hold the nested zero point, whose operand is exactly 0.
+    Padded taps hold the nested zero point, whose operand is exactly 0, or, of each channel, the operand in `padding`.
     """
+    outside = padding or [0] * len(planes)
     height, width = len(planes[0]), len(planes[0][0])
     inside = [(y, x) if 0 <= y < height and 0 <= x < width else None for y, x in window.positions(oy, ox)]
     match order:
         case TapOrder.CHANNEL_ROW_COLUMN:
-            return [plane[at[0]][at[1]] if at else 0 for plane in planes for at in inside]
+            return [plane[at[0]][at[1]] if at else p for plane, p in zip(planes, outside, strict=True) for at in inside]
         case TapOrder.ROW_COLUMN_CHANNEL:
-            return [plane[at[0]][at[1]] if at else 0 for at in inside for plane in planes]
+            return [plane[at[0]][at[1]] if at else p for at in inside for plane, p in zip(planes, outside, strict=True)]
         case _:
             assert_never(order)

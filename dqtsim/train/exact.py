@@ -132,32 +132,54 @@ def classify(
 LAYERS = ("NestedConv", "NestedGemm", "NestedLogits")
 
 
-def _operand(codes: torch.Tensor, zero_point: int, width: int, n: int, rule: Nesting) -> tuple[torch.Tensor, int]:
-    """A1-A5: int64 operands and their exponent. The code is divided, where the law shifts."""
-    step = 2 ** (n - width)
-    both = torch.cat([codes.to(torch.int64).flatten(), torch.tensor([zero_point])])
-    odd = False
+def _nested(codes: torch.Tensor, width: int, n: int, rule: Nesting) -> torch.Tensor:
+    """A1-A3: int64 codes of `width` bits. The code is divided, where the law shifts."""
+    step, master = 2 ** (n - width), codes.to(torch.int64)
     match rule:
         case Nesting.TIES_UP:
-            if step > 1:
-                both = torch.div(2 * both + step, 2 * step, rounding_mode="floor").clamp(max=2**width - 1)
-        case Nesting.FLOOR:
-            both = torch.div(both, step, rounding_mode="floor")
-        case Nesting.MIDPOINT:
-            both = torch.div(both, step, rounding_mode="floor")
-            odd = step > 1
+            if step == 1:
+                return master
+            return torch.div(2 * master + step, 2 * step, rounding_mode="floor").clamp(max=2**width - 1)
+        case Nesting.FLOOR | Nesting.MIDPOINT:
+            return torch.div(master, step, rounding_mode="floor")
         case _:
             assert_never(rule)
-    operand = (both[:-1] - both[-1]).reshape(codes.shape)
-    return (operand * 2 + 1, n - width - 1) if odd else (operand, n - width)
+
+
+def _weights(w: torch.Tensor, width: int, n: int, rule: Nesting) -> tuple[torch.Tensor, int]:
+    """A5: int64 operands of weights and their exponent."""
+    operand = _nested(w, width, n, rule) - 2 ** (width - 1)
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            return operand, n - width
+        case Nesting.MIDPOINT:
+            return (operand * 2 + 1, n - width - 1) if width < n else (operand, 0)
+        case _:
+            assert_never(rule)
+
+
+def _activations(graph: Graph, node: Node, inputs: Inputs, width: int) -> tuple[torch.Tensor, int]:
+    """A5, A6, B1, B1': int64 operands of the input with its border, and their exponent."""
+    n, rule = graph.arithmetic.master_width, graph.arithmetic.activation_rule
+    lower = int(inputs["windows"][width]) if "windows" in node.form else 0
+    codes, z = inputs["x"], inputs["x_zero_point"].reshape(1)
+    if node.operator == "NestedConv":
+        top, left, bottom, right = node.integers("pads")
+        codes = functional.pad(codes, (left, right, top, bottom), value=int(z))
+        if "padding" in node.form:
+            inside = functional.pad(torch.ones_like(inputs["x"][:1, :1]), (left, right, top, bottom)) > 0
+            codes = torch.where(inside, codes, inputs["padding"].reshape(1, -1, 1, 1))
+    zero = _nested(z, width, n, rule)
+    moved = _nested(codes, width + lower, n, rule) - _nested(z, width + lower, n, rule) + zero
+    return moved.clamp(0, 2**width - 1) - zero, n - width - lower
 
 
 def _layer(graph: Graph, node: Node, inputs: Inputs, widths: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """B1-B4 and B7 at `widths`: the accumulator P int64 and the layer's output, of any number of samples."""
     rules, n = graph.arithmetic, graph.arithmetic.master_width
     w, (b_w, b_a) = inputs["w"], widths
-    s_w, e_w = _operand(w, 2 ** (n - 1), b_w, n, rules.weight_rule)
-    s_a, e_a = _operand(inputs["x"], int(inputs["x_zero_point"]), b_a, n, rules.activation_rule)
+    s_w, e_w = _weights(w, b_w, n, rules.weight_rule)
+    s_a, e_a = _activations(graph, node, inputs, b_a)
     largest = int(s_w.abs().flatten(1).sum(1).max()) * int(s_a.abs().max()) if s_a.numel() else 0
     exact = torch.float32 if largest < 2**24 else torch.float64
     a, w = s_a.to(exact), s_w.to(exact)
@@ -183,9 +205,7 @@ def _row(node: Node, inputs: Inputs, widths: tuple[int, int]) -> int:
 
 
 def _convolve(node: Node, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    top, left, bottom, right = node.integers("pads")
-    padded = functional.pad(a, (left, right, top, bottom))
-    return functional.conv2d(padded, w, None, node.pair("strides"), 0, node.pair("dilations"), node.integer("group"))
+    return functional.conv2d(a, w, None, node.pair("strides"), 0, node.pair("dilations"), node.integer("group"))
 
 
 def _requantize(graph: Graph, node: Node, x: torch.Tensor, shift: torch.Tensor, z_y: torch.Tensor) -> torch.Tensor:

@@ -102,6 +102,30 @@ def test_a_convolution_differs_by_one_rounding(form: str, signed: bool, how: str
 
 @pytest.mark.parametrize("form", [*FORMS])
 @pytest.mark.parametrize(
+    ("options", "lacking"),
+    [
+        ({"windows": [0] * 9}, "windows"),
+        ({"padding": [3] * 3}, "padding"),
+        ({"windows": [0] * 9, "padding": [3] * 3}, "windows and padding"),
+    ],
+)
+def test_a_layer_without_a_standard_form_is_refused(form: str, options: dict[str, Any], lacking: str) -> None:
+    plan = compiled(builders.conv((3, 4, 4), small_weights((2, 3, 3, 3)), **options))
+    with pytest.raises(InputError) as caught:
+        FORMS[form](plan).model()
+    assert str(caught.value) == f"node 'y' (dqtsim.NestedConv) has no form in standard operators with {lacking}."
+
+
+def test_the_row_of_a_pair_of_widths_is_that_of_the_constants() -> None:
+    pairs = ((2, 8), (8, 8), (8, 2))
+    rows: dict[str, Any] = {"multiplier": [[1], [2], [4]], "shift": [[0], [0], [0]], "row_pairs": pairs}
+    for bits, gain in (((8, 8), 2), ((2, 8), 1), ((8, 2), 4)):
+        plan = compiled(builders.conv((1, 1, 1), [[[[64]]]], bits=bits, z_y=0, **rows))
+        assert layer_of(plan, plan.layer_steps()[0]).factor.tolist() == [gain]
+
+
+@pytest.mark.parametrize("form", [*FORMS])
+@pytest.mark.parametrize(
     "graph",
     [
         builders.pooled((4, 6, 6), "average_pool", kernel=(6, 6), strides=(1, 1), multiplier=36409, shift=20, z_x=9),

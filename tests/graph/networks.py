@@ -16,12 +16,23 @@ class Drawer:
     """Draws the arrays of layers; multipliers are normalised to 16 bits, zero points and clips are awkward."""
 
     def __init__(
-        self, builder: GraphBuilder, seed: int, row_widths: tuple[int, ...], row_pairs: tuple[Widths, ...] = ()
+        self,
+        builder: GraphBuilder,
+        seed: int,
+        row_widths: tuple[int, ...],
+        row_pairs: tuple[Widths, ...] = (),
+        lowered: bool = False,
     ) -> None:
         self.builder = builder
         self.random = np.random.default_rng(seed)
         self.rows: dict[str, Any] = {"row_pairs": row_pairs} if row_pairs else {"row_widths": row_widths}
         self.n = builder.arithmetic.master_width
+        self.lowered = lowered
+
+    def windows(self) -> dict[str, Any]:
+        """Return windows that lower each width by some bits, if this network has any."""
+        most = [0, *range(self.n - 1, -1, -1)]
+        return {"windows": self.random.integers(0, most, endpoint=True)} if self.lowered else {}
 
     def weight(self, *shape: int) -> Array:
         return self.random.integers(0, 1 << self.n, shape, np.uint8)
@@ -40,6 +51,8 @@ class Drawer:
         inner = x.shape[1] // int(geometry.get("group", 1))
         weight = self.weight(channels, inner, *kernel)
         tables = self.tables(channels, inner * kernel[0] * kernel[1])
+        if self.lowered and "pads" in geometry:
+            geometry["padding"] = self.random.integers(0, 1 << self.n, x.shape[1])
         top = (1 << self.n) - 1
         clip = (z, top) if z < top // 2 else (0, top)
         return self.builder.conv(
@@ -52,6 +65,7 @@ class Drawer:
             clip=clip,
             **tables,
             **geometry,
+            **self.windows(),
         )
 
     def gemm(self, name: str, x: Tensor, channels: int, z: int, **options: Any) -> Tensor:
@@ -59,13 +73,22 @@ class Drawer:
         tables = self.tables(channels, x.shape[1])
         clip = (0, (1 << self.n) - 1)
         return self.builder.gemm(
-            name, x, weight=weight, **self.rows, zero_point=z, scale=0.5, clip=clip, **tables, **options
+            name,
+            x,
+            weight=weight,
+            **self.rows,
+            zero_point=z,
+            scale=0.5,
+            clip=clip,
+            **tables,
+            **self.windows(),
+            **options,
         )
 
     def logits(self, name: str, x: Tensor, channels: int, **options: Any) -> Tensor:
         weight = self.weight(channels, x.shape[1])
         bias = self.tables(channels, x.shape[1])["bias"]
-        return self.builder.logits(name, x, weight=weight, bias=bias, **self.rows, **options)
+        return self.builder.logits(name, x, weight=weight, bias=bias, **self.rows, **self.windows(), **options)
 
 
 def everything(
@@ -78,8 +101,11 @@ def everything(
     seed: int = 1,
     controlled: bool = False,
     row_pairs: tuple[Widths, ...] = (),
+    lowered: bool = False,
 ) -> Graph:
     """Return a network with every operator of format 1; all results are outputs. Zero points are 2^(n-1), 0 and 7.
+
+    With `lowered` all layers have windows, and those with a border padding codes.
 
     With `controlled` a controller reads the stem, which is pinned, and chooses the widths of all later layers.
     """
@@ -95,7 +121,7 @@ def everything(
         class_names=("cat", "dog", "fish"),
         producer={"name": "tests", "seed": str(seed)},
     )
-    draw = Drawer(builder, seed, row_widths, row_pairs)
+    draw = Drawer(builder, seed, row_widths, row_pairs, lowered)
     x = builder.input("x", (1, 2, 7, 6), zero_point=half, scale=0.1)
     pinned = (n, max(2, n - 2)) if controlled else None
     stem = draw.conv("stem", x, 4, (3, 3), odd, pads=(1, 0, 2, 1), pinned=pinned)

@@ -26,9 +26,12 @@ def weight_operands(w: Array, b: int, n: int, rule: str) -> Table:
     return (nested(w, b, n, rule) << (n - b)) - (1 << (n - 1))
 
 
-def activation_operands(x: Array, z: int, b: int, n: int, rule: str) -> Table:
-    """Return activations in master steps."""
-    return (nested(x, b, n, rule) - nested(np.array(z), b, n, rule)) << (n - b)
+def activation_operands(x: Array, z: int, b: int, n: int, rule: str, lower: int = 0) -> Table:
+    """Return activations in master steps, taken `lower` bits lower than at width b and saturated."""
+    step = 1 << (n - b - lower)
+    least = -int(nested(np.array(z), b, n, rule)) * step
+    steps = (nested(x, b + lower, n, rule) - nested(np.array(z), b + lower, n, rule)) * step
+    return np.asarray(np.minimum(np.maximum(steps, least), least + ((1 << b) - 1) * step), np.int64)
 
 
 def shifted(x: Table, s: Table, rounding: str) -> Table:
@@ -43,11 +46,14 @@ def shifted(x: Table, s: Table, rounding: str) -> Table:
     return np.asarray(floor + up, np.int64)
 
 
-def convolve(x: Table, w: Table, node: Node, group: int) -> Table:
-    """Return the sums of a convolution over (1, C, H, W) with zero padding."""
+def convolve(x: Table, w: Table, node: Node, group: int, border: Table | None = None) -> Table:
+    """Return the sums of a convolution over (1, C, H, W), with a border of zeros or of one number a channel."""
     (sy, sx), (top, left, bottom, right) = node.pair("strides"), node.integers("pads")
     dy, dx = node.pair("dilations") if "dilations" in node.attributes else (1, 1)
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    around = ((top, bottom), (left, right))
+    ends = [0] * x.shape[1] if border is None else border.tolist()
+    planes = [np.pad(plane, around, constant_values=end) for plane, end in zip(x[0], ends, strict=True)]
+    padded = np.array(planes)[None]
     o, inner, kh, kw = w.shape
     rows = (padded.shape[2] - dy * (kh - 1) - 1) // sy + 1
     columns = (padded.shape[3] - dx * (kw - 1) - 1) // sx + 1
@@ -88,11 +94,13 @@ class Reference:
         return np.clip(y, node.integer("low"), node.integer("high")).astype(np.uint8)
 
     def aligned(self, given: Mapping[str, Array]) -> tuple[Table, Table]:
-        b_w, b_a = (int(width) for width in given["widths"])
-        return (
-            activation_operands(given["x"], int(given["x_zero_point"]), b_a, self.n, self.activation_rule),
-            weight_operands(given["w"], b_w, self.n, self.weight_rule),
-        )
+        b_w = int(given["widths"][0])
+        return self.activations(given, given["x"]), weight_operands(given["w"], b_w, self.n, self.weight_rule)
+
+    def activations(self, given: Mapping[str, Array], codes: Array) -> Table:
+        b_a = int(given["widths"][1])
+        lower = int(given["windows"][b_a]) if "windows" in given else 0
+        return activation_operands(codes, int(given["x_zero_point"]), b_a, self.n, self.activation_rule, lower)
 
     def row(self, node: Node, given: Mapping[str, Array]) -> int:
         widths = given["widths"]
@@ -107,7 +115,9 @@ class Reference:
         given = dict(zip(node.operands, inputs, strict=True))
         s_a, s_w = self.aligned(given)
         b, m, s = (given[role][self.row(node, given)].reshape(-1, 1, 1) for role in ("bias", "multiplier", "shift"))
-        return self.code(node, convolve(s_a, s_w, node, node.integer("group")) + b, m, s, given["y_zero_point"])
+        border = self.activations(given, given["padding"]) if "padding" in given else None
+        total = convolve(s_a, s_w, node, node.integer("group"), border) + b
+        return self.code(node, total, m, s, given["y_zero_point"])
 
     def op_NestedGemm(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         given = dict(zip(node.operands, inputs, strict=True))

@@ -83,6 +83,27 @@ def test_bodies_with_row_pairs_at_all_64_width_pairs(row_pairs: tuple[tuple[int,
         assert_equal_outputs(graph, runtime, {"x": x, "bits": np.array([pair] * len(graph.layers), np.int64)})
 
 
+@pytest.mark.parametrize(("weight_rule", "activation_rule"), [("TIES_UP", "TIES_UP"), ("MIDPOINT", "FLOOR")])
+@pytest.mark.parametrize("row_pairs", [(), ((2, 8), (4, 4), (8, 2))])
+def test_bodies_with_windows_and_padding_codes_at_all_64_width_pairs(
+    weight_rule: str, activation_rule: str, row_pairs: tuple[tuple[int, int], ...]
+) -> None:
+    graph = everything(weight_rule=weight_rule, activation_rule=activation_rule, row_pairs=row_pairs, lowered=True)
+    runtime = session(graph, ["bits"])
+    x = picture(graph, 5)
+    for pair in product(range(1, 9), repeat=2):
+        assert_equal_outputs(graph, runtime, {"x": x, "bits": np.array([pair] * len(graph.layers), np.int64)})
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_bodies_with_windows_and_padding_codes_at_other_master_widths(n: int) -> None:
+    graph = everything(n=n, row_widths=(n,), seed=n, lowered=True)
+    runtime = session(graph, ["bits"])
+    x = picture(graph, n)
+    for pair in product(range(1, n + 1), repeat=2):
+        assert_equal_outputs(graph, runtime, {"x": x, "bits": np.array([pair] * len(graph.layers), np.int64)})
+
+
 @pytest.mark.parametrize("weight_rule", ["TIES_UP", "MIDPOINT"])
 def test_bodies_at_mixed_widths_and_extreme_pictures(weight_rule: str) -> None:
     graph = everything(weight_rule=weight_rule, seed=9)

@@ -35,6 +35,7 @@ STATIC = everything()
 DYNAMIC = everything(controlled=True)
 TABLES = tables(n=5)
 PAIRS = everything(row_pairs=((2, 8), (4, 4), (8, 2)))
+LOWERED = everything(lowered=True)
 
 
 CASES: dict[str, tuple[Graph, Change, str]] = {
@@ -321,16 +322,53 @@ CASES: dict[str, tuple[Graph, Change, str]] = {
         change_node("stem", fewer_inputs),
         "node 'stem' (dqtsim.NestedConv) with overload 'row_pairs' takes 9 inputs; found 8.",
     ),
+    "windows of other widths": (
+        LOWERED,
+        put("dense.windows", np.zeros(8, np.int64)),
+        "node 'dense' (dqtsim.NestedGemm) takes 'windows' with one entry a width from 0 up, shape (9,); found (8,).",
+    ),
+    "window past the master width": (
+        LOWERED,
+        put("dense.windows", np.array([0, 7, 6, 6, 4, 3, 2, 1, 0])),
+        "node 'dense' (dqtsim.NestedGemm) takes 'windows' with 0 to 5 for width 3; found 6.",
+    ),
+    "window of the master width": (
+        LOWERED,
+        put("class.windows", np.array([0, 0, 0, 0, 0, 0, 0, 0, 1])),
+        "node 'class' (dqtsim.NestedLogits) takes 'windows' with 0 to 0 for width 8; found 1.",
+    ),
+    "window upwards": (
+        LOWERED,
+        put("stem.windows", np.array([0, 0, -1, 0, 0, 0, 0, 0, 0])),
+        "node 'stem' (dqtsim.NestedConv) takes 'windows' with 0 to 6 for width 2; found -1.",
+    ),
+    "window of no width": (
+        LOWERED,
+        put("stem.windows", np.array([1, 0, 0, 0, 0, 0, 0, 0, 0])),
+        "node 'stem' (dqtsim.NestedConv) takes 'windows' with 0 for width 0; found 1.",
+    ),
+    "padding code past the master width": (
+        everything(n=5, row_widths=(5,), lowered=True),
+        put("stem.padding", np.array([31, 32], np.uint8)),
+        "node 'stem' (dqtsim.NestedConv) holds codes of 5 bits in 'padding'; the largest is 32, above 31.",
+    ),
+    "padding that is not codes": (
+        LOWERED,
+        put("stem.padding", np.array([1, 2])),
+        "node 'stem' (dqtsim.NestedConv) takes 'padding' as uint8; tensor 'stem.padding' is int64.",
+    ),
     "unknown form": (
         STATIC,
         change_node("stem", lambda node: replace(node, form=("row_pairs", "more"))),
-        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs by '+', in this order; found "
+        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs, windows, padding by '+', in this "
+        "order; found "
         "'row_pairs+more'.",
     ),
     "form twice": (
         STATIC,
         change_node("stem", lambda node: replace(node, form=("row_pairs", "row_pairs"))),
-        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs by '+', in this order; found "
+        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs, windows, padding by '+', in this "
+        "order; found "
         "'row_pairs+row_pairs'.",
     ),
     "form of an operator without forms": (

@@ -247,7 +247,8 @@ FORMS_REFUSED: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     ),
     "unknown overload": (
         with_overload("stem", "pairs"),
-        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs by '+', in this order; found 'pairs'.",
+        "the overload of node 'stem' (dqtsim.NestedConv) joins some of row_pairs, windows, padding by '+', in this "
+        "order; found 'pairs'.",
     ),
     "overload of a standard operator": (
         with_overload("flat", "row_pairs"),

@@ -219,6 +219,122 @@ def rows() -> list[Case]:
     return [*cases, Case("past the last row", last, [[[128]]], [20])]
 
 
+def lowered(q: int, z: int, b: int, j: int, rule: str) -> int:
+    """Return by how many master steps a code is above z where width b is taken j bits lower (A6)."""
+    step: int = 2 ** (8 - b - j)
+    below = nested(z, b, rule) // 2 ** (8 - b)
+    steps = (nested(q, b + j, rule) - nested(z, b + j, rule)) // step
+    return int(min(max(steps, -below), (1 << b) - 1 - below) * step)
+
+
+def windows_of(b: int, j: int) -> list[int]:
+    """Return windows that lower width b by j bits, and all others by as many as there are."""
+    return [0, *(j if width == b else 8 - width for width in range(1, 9))]
+
+
+# literal: codes at width 2 (zero point 0) and 4 (zero point 128), 1 and 2 bits lower
+LOWERED = {
+    ("TIES_UP", 2, 1, 0): (0, 0, 64, 64, 96, 96, 96, 96, 96, 96, 96),
+    ("TIES_UP", 2, 2, 0): (0, 0, 48, 48, 48, 48, 48, 48, 48, 48, 48),
+    ("FLOOR", 2, 1, 0): (0, 0, 32, 64, 96, 96, 96, 96, 96, 96, 96),
+    ("FLOOR", 4, 2, 128): (96, 96, 96, 96, 124, 128, 128, 156, 156, 156, 156),
+}
+
+
+def windows() -> list[Case]:
+    """Return every width and four of its windows, read back on the master grid around z_y."""
+    cases = []
+    for rule in ("TIES_UP", "FLOOR"):
+        for b in range(1, 9):
+            for j in sorted({0, 1, (8 - b) // 2, 8 - b} & {*range(9 - b)}):
+                for z, z_y in ((128, 128), (0, 0), (7, 100), (200, 50)):
+                    graph = partial(
+                        conv,
+                        LINE,
+                        UNIT,
+                        bits=(8, b),
+                        z_x=z,
+                        z_y=z_y,
+                        windows=windows_of(b, j),
+                        rules={"activation_rule": rule, "weight_rule": rule},
+                    )
+                    expect = [clipped(z_y + lowered(q, z, b, j, rule)) for q in CODES]
+                    if (rule, b, j, z) in LOWERED:
+                        expect = list(LOWERED[rule, b, j, z])
+                    cases.append(Case(f"window {rule} {b} bits {j} lower z {z}", graph, [[list(CODES)]], expect))
+    return cases
+
+
+def padding() -> list[Case]:
+    ones: list[Any] = [[[[1] * 3] * 3]]
+    two = [[[[1] * 3] * 3, [[-1] * 3] * 3]]
+    border: dict[str, Any] = {"pads": (1, 1, 1, 1), "z_x": 10, "z_y": 100}
+    outer: dict[str, Any] = {"row_pairs": ((8, 8), (2, 2)), "bias": [[0], [7]]}
+    fives = [[[10] * 2] * 2]
+    return [
+        Case("padding code", partial(conv, (1, 2, 2), ones, padding=[13], **border), fives, [115] * 4, [15] * 4),
+        Case("padding code below z", partial(conv, (1, 2, 2), ones, padding=[8], **border), fives, [90] * 4, [-10] * 4),
+        Case("padding code z", partial(conv, (1, 2, 2), ones, padding=[10], **border), fives, [100] * 4, [0] * 4),
+        Case(
+            "padding codes of channels",
+            partial(conv, (2, 2, 2), two, padding=[13, 11], **border),
+            [*fives, *fives],
+            [110] * 4,
+            [5 * 3 - 5 * 1] * 4,
+        ),
+        Case(
+            "padding codes of groups",
+            partial(conv, (2, 2, 2), [ones[0], ones[0]], group=2, padding=[13, 11], **border),
+            [*fives, *fives],
+            [115] * 4 + [105] * 4,
+        ),
+        Case(
+            "padding code on one side",
+            partial(conv, (1, 2, 2), CORNER, pads=(1, 0, 0, 2), z_x=0, z_y=0, padding=[9]),
+            [[[1, 2], [3, 4]]],
+            [27 + 20, 27 + 72 + 8, 135, 49, 2 + 18 + 16 + 72, 135],
+        ),
+        Case(
+            "padding code that nothing reads",
+            partial(conv, (1, 2, 2), CORNER, z_x=0, z_y=0, padding=[9]),
+            [[[1, 2], [3, 4]]],
+            [1 + 4 + 12 + 32],
+        ),
+        Case(
+            "padding code at 3 bits",
+            partial(conv, (1, 1, 1), ones, pads=(1, 1, 1, 1), z_x=0, z_y=0, bits=(8, 3), padding=[48], shift=20),
+            [[[0]]],
+            [16],  # 8 taps of 64
+            [8 * 2],
+        ),
+        Case(
+            "padding code at 3 bits, 2 lower",
+            partial(
+                conv,
+                (1, 1, 1),
+                ones,
+                pads=(1, 1, 1, 1),
+                z_x=0,
+                z_y=0,
+                bits=(8, 3),
+                padding=[48],
+                windows=windows_of(3, 2),
+                shift=20,
+            ),
+            [[[0]]],
+            [12],  # 8 taps of 48
+            [8 * 6],
+        ),
+        Case(
+            "padding, windows and row pairs",
+            partial(conv, (1, 1, 1), ones, bits=(2, 2), padding=[255], windows=windows_of(2, 1), **outer, **border),
+            [[[10]]],
+            [107],  # weights of 1 are 0 at 2 bits
+            [0],
+        ),
+    ]
+
+
 def requantization() -> list[Case]:
     halves, quarters = around(128, (-5, -3, -1, 1, 3, 5)), around(128, (-7, -3, -1, 1, 3, 7))
     line = (1, 1, 6)
@@ -295,4 +411,14 @@ def master_widths() -> list[Case]:
 
 
 OPERATOR = ("dqtsim", "NestedConv")
-CASES = [*activations(), *weights(), *both(), *geometry(), *rows(), *requantization(), *master_widths()]
+CASES = [
+    *activations(),
+    *weights(),
+    *both(),
+    *geometry(),
+    *rows(),
+    *windows(),
+    *padding(),
+    *requantization(),
+    *master_widths(),
+]

@@ -42,6 +42,23 @@ CASES = [
         )
         for pair, y in (((2, 8), -7), ((8, 2), 7), ((4, 4), 0), ((8, 8), 7), ((1, 8), -7))
     ),
+    *(
+        Case(
+            f"window at {b} bits, {j} lower",
+            partial(logits, [[1, 1]], z_x=0, bits=(8, b), windows=[0, *(j if k == b else 0 for k in range(1, 9))]),
+            [20, 100],
+            [y],
+        )
+        for b, j, y in (
+            (2, 0, 128),
+            (2, 1, 32 + 96),
+            (2, 2, 16 + 48),
+            (2, 6, 6),
+            (4, 2, 20 + 60),
+            (7, 1, 120),
+            (8, 0, 120),
+        )
+    ),
     Case(
         "bias past its limits",
         partial(logits, [[1], [1]], bias=[128, -129]),

@@ -1,6 +1,6 @@
-"""Codes and widths: A1-A5. The domain has at most 16 bits, so almost everything here is exhaustive."""
+"""Codes and widths: A1-A6. The domain has at most 16 bits, so almost everything here is exhaustive."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from math import floor
 
@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqtsim.spec import Nesting, exponent, master_zero_point_of_weights, max_pool, nest, nest_zero_point, operand
+from dqtsim.spec import (
+    Nesting,
+    exponent,
+    master_zero_point_of_weights,
+    max_pool,
+    nest,
+    nest_window,
+    nest_zero_point,
+    operand,
+    window_operand,
+)
 
 RULES = list(Nesting)
 MASTERS = range(1, 9)
@@ -187,3 +197,80 @@ def test_residual_planes_refine_a_floor_result(pairs: list[tuple[int, int]], k: 
     coarse = sum(a * nest(q, 8 - k, 8, Nesting.FLOOR) for a, q in pairs)
     residual = sum(a * (q % (1 << k)) for a, q in pairs)
     assert (coarse << k) + residual == sum(a * q for a, q in pairs)
+
+
+# ---- windows (A6) ----
+
+ACTIVATION_RULES = [Nesting.TIES_UP, Nesting.FLOOR]
+
+
+def windows(rule: Nesting, n: int, zero_points: Iterable[int]) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (q, z, b, j, s) for all master codes, widths and windows; s is the operand."""
+    for z in zero_points:
+        for b in range(1, n + 1):
+            for j in range(n - b + 1):
+                for q in range(1 << n):
+                    yield q, z, b, j, window_operand(q, z, b, j, n, rule)
+
+
+@pytest.mark.parametrize("rule", ACTIVATION_RULES)
+def test_no_window_is_nesting_as_ever(rule: Nesting) -> None:
+    for n in (2, 5, 8):
+        for z in range(0, 1 << n, 3):
+            for b in range(1, n + 1):
+                assert all(nest_window(q, z, b, 0, n, rule) == nest(q, b, n, rule) for q in range(1 << n))
+                assert all(window_operand(q, z, b, 0, n, rule) == operand(q, z, b, n, rule) for q in range(1 << n))
+
+
+@pytest.mark.parametrize("rule", ACTIVATION_RULES)
+def test_a_window_gives_codes_of_its_width_and_keeps_the_zero_point(rule: Nesting) -> None:
+    for n in (3, 6):
+        for z in range(1 << n):
+            for b in range(1, n + 1):
+                for j in range(n - b + 1):
+                    codes = [nest_window(q, z, b, j, n, rule) for q in range(1 << n)]
+                    assert codes == sorted(codes)
+                    assert 0 <= codes[0] <= codes[-1] < 1 << b
+                    assert codes[z] == nest_zero_point(z, b, n, rule)
+
+
+@pytest.mark.parametrize("rule", ACTIVATION_RULES)
+def test_a_window_is_a_finer_operand_that_saturates(rule: Nesting) -> None:
+    for n in (4, 6):
+        for q, z, b, j, s in windows(rule, n, range(1 << n)):
+            below = nest_zero_point(z, b, n, rule)
+            assert s == min(max(operand(q, z, b + j, n, rule), -below), (1 << b) - 1 - below)
+
+
+@pytest.mark.parametrize("rule", ACTIVATION_RULES)
+@pytest.mark.parametrize("z", [0, 128])
+def test_inside_a_window_the_error_is_that_of_the_finer_width(rule: Nesting, z: int) -> None:
+    for q, _, b, j, s in windows(rule, 8, [z]):
+        step = 1 << (8 - b - j)
+        lowest = -nest_zero_point(z, b, 8, rule)
+        if lowest < s < lowest + (1 << b) - 1:
+            error = (q - z) - s * step
+            assert 0 <= error < step if rule == Nesting.FLOOR else -step <= 2 * error < max(step, 1)
+
+
+@pytest.mark.parametrize("rule", ACTIVATION_RULES)
+@pytest.mark.parametrize("z", [0, 128])
+def test_a_window_saturates_at_its_ends_and_only_beyond_them(rule: Nesting, z: int) -> None:
+    for q, _, b, j, s in windows(rule, 8, [z]):
+        step = 1 << (8 - b - j)
+        least = -nest_zero_point(z, b, 8, rule)
+        most = least + (1 << b) - 1
+        if q - z >= (most + 1) * step:
+            assert s == most
+        if q - z <= (least - 1) * step:
+            assert s == least
+        if least * step < q - z < most * step:
+            assert abs((q - z) - s * step) <= step
+
+
+def test_at_the_end_of_its_window_a_code_keeps_all_its_bits() -> None:
+    """At b + j = n nothing is rounded: small values are exact, large ones saturate."""
+    assert [window_operand(q, 0, 4, 4, 8, Nesting.TIES_UP) for q in (0, 1, 14, 15, 16, 255)] == [0, 1, 14, 15, 15, 15]
+    assert [window_operand(q, 128, 4, 4, 8, Nesting.FLOOR) for q in (0, 119, 120, 127, 128, 135, 136)] == [
+        *(-8, -8, -8, -1, 0, 7, 7),
+    ]

@@ -130,6 +130,24 @@ def test_gather_reads_the_padded_picture_in_tap_order(window: Window, channels: 
             assert gather(planes, window, oy, ox, TapOrder.ROW_COLUMN_CHANNEL) == by_tap
 
 
+@given(WINDOWS, st.lists(st.integers(-9, 9), min_size=1, max_size=3), st.integers(1, 5), st.integers(1, 5))
+def test_padded_taps_hold_the_operand_of_their_channel(
+    window: Window, padding: list[int], height: int, width: int
+) -> None:
+    planes = [[[100 * c + 10 * y + x for x in range(width)] for y in range(height)] for c in range(len(padding))]
+    rows, columns = window.output_size(height, width)
+    for oy in range(rows):
+        for ox in range(columns):
+            taps = list(window.positions(oy, ox))
+            inside = [0 <= y < height and 0 <= x < width for y, x in taps]
+            found = gather(planes, window, oy, ox, TapOrder.CHANNEL_ROW_COLUMN, padding)
+            by_tap = gather(planes, window, oy, ox, TapOrder.ROW_COLUMN_CHANNEL, padding)
+            for c, operand in enumerate(padding):
+                expected = [planes[c][y][x] if i else operand for (y, x), i in zip(taps, inside, strict=True)]
+                assert found[c * len(taps) : (c + 1) * len(taps)] == expected
+                assert by_tap[c :: len(padding)] == expected
+
+
 def test_positions_run_row_by_row() -> None:
     window = Window((2, 2), strides=(2, 1), dilations=(1, 3), pads=(1, 0, 0, 0))
     assert list(window.positions(1, 2)) == [(1, 2), (1, 5), (2, 2), (2, 5)]

@@ -14,10 +14,9 @@ FOLDER = Path(dqtsim.spec.__file__).parent
 SOURCES = sorted(FOLDER.glob("*.py"))
 README = FOLDER / "README.md"
 EQUATIONS = [
-    *(f"A{i}" for i in range(1, 6)),
+    *(f"A{i}" for i in range(1, 7)),
     *(f"B{i}" for i in range(1, 11)),
-    "B3'",
-    "B3''",
+    *("B1'", "B3'", "B3''"),
     *(f"C{i}" for i in range(1, 9)),
 ]
 

@@ -6,7 +6,7 @@ from typing import assert_never
 import numpy as np
 
 from ...graph.model import Array
-from ...graph.rows import rows_of
+from ...graph.rows import rows_of, window_of
 from ...graph.schema import DOMAIN
 from ...numbers import CHANNEL_ROW_COLUMN, of_overflow, of_rounding, of_tap_order
 from ...ops import Arrays, Bound, Call, Execute, Machine, Outcome, overflow_error
@@ -25,10 +25,19 @@ def row_of(call: Call, inputs: Arrays) -> Row:
     return Row(b_w, b_a, requantize.select_row(b_w, b_a, rows.widths))
 
 
-def alignment(machine: Machine, row: Row) -> int:
-    """Return e_w + e_a as the kernels do (A5, B2)."""
-    rules = machine.weight_rule, machine.activation_rule
-    return sum(nest.exponent(b, machine.n, rule) for b, rule in zip((row.b_w, row.b_a), rules, strict=True))
+def alignment(call: Call, inputs: Arrays, row: Row) -> int:
+    """Return e_w + e_a as the kernels do (A5, A6, B2)."""
+    machine, lower = call.machine, window_of(call.node, inputs, row.b_a)
+    e_w = nest.exponent(row.b_w, machine.n, machine.weight_rule)
+    return e_w + nest.exponent(row.b_a, machine.n, machine.activation_rule) - lower
+
+
+def activation_table(call: Call, inputs: Arrays, row: Row) -> Array:
+    """Return the operand int32 [2^n] of every master code that the layer reads (A5, A6)."""
+    machine, z, lower = call.machine, int(inputs["x_zero_point"]), window_of(call.node, inputs, row.b_a)
+    if lower:
+        return nest.window_table(z, row.b_a, lower, machine.n, machine.activation_rule)
+    return nest.operand_table(z, row.b_a, machine.n, machine.activation_rule)
 
 
 def register(call: Call, p: Array, row: Row, shape: tuple[int, ...]) -> tuple[Array, Flags]:
@@ -88,7 +97,9 @@ def conv(call: Call, inputs: Arrays) -> Outcome:
     top, left, bottom, right = node.integers("pads")
     channels, height, width = x.shape[1:]
     operands = np.zeros((channels, height + top + bottom, width + left + right), np.int32)
-    table = nest.operand_table(int(inputs["x_zero_point"]), row.b_a, machine.n, machine.activation_rule)
+    table = activation_table(call, inputs, row)
+    if "padding" in node.form:
+        operands[:] = table[inputs["padding"]].reshape(-1, 1, 1)
     nest.nest_planes(x[0], table, top, left, operands)
     weights = weight_operands(w, row, machine)
     bound = call.bounds[row.b_w, row.b_a]
@@ -107,7 +118,7 @@ def conv(call: Call, inputs: Arrays) -> Outcome:
     y = np.empty((1, outputs, rows, columns), np.uint8)
     requantize.requantize(
         sums,
-        alignment(machine, row),
+        alignment(call, inputs, row),
         saturated(inputs["bias"][row.index], machine),
         inputs["multiplier"][row.index],
         inputs["shift"][row.index],
@@ -124,7 +135,7 @@ def _sums(call: Call, inputs: Arrays, row: Row) -> tuple[Array, Flags]:
     """Return P (O, 1) and the flags (B1)."""
     machine, x, w = call.machine, inputs["x"], inputs["w"]
     operands = np.empty(x.size, np.int32)
-    table = nest.operand_table(int(inputs["x_zero_point"]), row.b_a, machine.n, machine.activation_rule)
+    table = activation_table(call, inputs, row)
     nest.nest_flat(x.reshape(-1), table, operands)
     weights = weight_operands(w, row, machine)
     bound = call.bounds[row.b_w, row.b_a]
@@ -159,7 +170,7 @@ def gemm(call: Call, inputs: Arrays) -> Outcome:
     y = np.empty(sums.shape, np.uint8)
     requantize.requantize(
         sums,
-        alignment(machine, row),
+        alignment(call, inputs, row),
         saturated(inputs["bias"][row.index], machine),
         inputs["multiplier"][row.index],
         inputs["shift"][row.index],
@@ -177,7 +188,7 @@ def logits(call: Call, inputs: Arrays) -> Outcome:
     machine, row = call.machine, row_of(call, inputs)
     sums, flags = _sums(call, inputs, row)
     y = np.empty(sums.shape, np.int32)
-    requantize.add_bias(sums, alignment(machine, row), saturated(inputs["bias"][row.index], machine), y)
+    requantize.add_bias(sums, alignment(call, inputs, row), saturated(inputs["bias"][row.index], machine), y)
     return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
 
 

@@ -1,4 +1,4 @@
-"""Operands of activations and weights (A1-A5), one table look-up a code."""
+"""Operands of activations and weights (A1-A6), one table look-up a code."""
 
 from typing import assert_never
 
@@ -9,23 +9,40 @@ from ...spec.rules import Nesting
 from .compile import kernel
 
 
-def operand_table(z: int, b: int, n: int, rule: Nesting) -> Array:
-    """Return int32 [2^n]: the operand of every master code at width `b` for zero point `z` (A5)."""
-    codes = np.arange(1 << n, dtype=np.int32)
-    both = np.append(codes, np.int32(z))
+def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
+    """Return the codes of width `b` of master codes int32 (A1-A3)."""
     k = n - b
-    odd = 0
     match rule:
         case Nesting.TIES_UP:
-            both = np.minimum((both + ((1 << k) >> 1)) >> k, (1 << b) - 1).astype(np.int32)
-        case Nesting.FLOOR:
-            both = both >> k
+            kept: Array = np.minimum((codes + ((1 << k) >> 1)) >> k, (1 << b) - 1)
+        case Nesting.FLOOR | Nesting.MIDPOINT:
+            kept = codes >> k
+        case _:
+            assert_never(rule)
+    return kept.astype(np.int32)
+
+
+def operand_table(z: int, b: int, n: int, rule: Nesting) -> Array:
+    """Return int32 [2^n]: the operand of every master code at width `b` for zero point `z` (A5)."""
+    both = nested(np.append(np.arange(1 << n, dtype=np.int32), np.int32(z)), b, n, rule)
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR:
+            odd = 0
         case Nesting.MIDPOINT:
-            both, odd = both >> k, int(k > 0)
+            odd = int(b < n)
         case _:
             assert_never(rule)
     operands: Array = ((both[:-1] - both[-1]) << odd) + odd
     return operands
+
+
+def window_table(z: int, b: int, j: int, n: int, rule: Nesting) -> Array:
+    """Return int32 [2^n]: the operand of every master code at width `b`, taken `j` bits lower (A6).
+
+    It saturates where the codes of `b` bits end, seen from the zero point.
+    """
+    below = int(nested(np.array([z], np.int32), b, n, rule)[0])
+    return np.clip(operand_table(z, b + j, n, rule), -below, (1 << b) - 1 - below)
 
 
 def exponent(b: int, n: int, rule: Nesting) -> int:
@@ -43,7 +60,7 @@ def exponent(b: int, n: int, rule: Nesting) -> int:
 def nest_planes(codes: Array, table: Array, top: int, left: int, out: Array) -> None:
     """Write the operands of `codes` uint8 (C, H, W) into `out` int32 (C, H + pads, W + pads), but no border.
 
-    `out` contains zeros before, which is the operand of a padded tap (B1).
+    `out` contains the operands of padded taps before: zeros (B1), or those of each channel's padding code (B1').
     """
     channels, height, width = codes.shape
     for c in range(channels):

@@ -30,9 +30,9 @@ $signature
   one = Constant <value = int64 {1}> ()
   b_w = Gather <axis: int = 0> (widths, zero)
   b_a = Gather <axis: int = 0> (widths, one)
-  x_b, z_x, e_a = dqtsim.NestActivation (x, x_zero_point, b_a)
+$border  x_b, z_x, e_a = $nest_x ($x, x_zero_point, b_a$windows)
   w_b, z_w, e_w = dqtsim.NestWeight (w, b_w)
-  p = ConvInteger <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
+  p = ConvInteger <strides: ints = @strides, ${pads}dilations: ints = @dilations, group: int = @group>
     (x_b, w_b, z_x, z_w)
   a = dqtsim.Align (p, e_w, e_a)
   bias_row = $select_row (bias$row_pairs, b_w, b_a)
@@ -53,7 +53,7 @@ $signature
   one = Constant <value = int64 {1}> ()
   b_w = Gather <axis: int = 0> (widths, zero)
   b_a = Gather <axis: int = 0> (widths, one)
-  x_b, z_x, e_a = dqtsim.NestActivation (x, x_zero_point, b_a)
+  x_b, z_x, e_a = $nest_x (x, x_zero_point, b_a$windows)
   w_b, z_w, e_w = dqtsim.NestWeight (w, b_w)
   w_t = Transpose <perm: ints = [1, 0]> (w_b)
   p = MatMulInteger (x_b, w_t, z_x, z_w)
@@ -73,7 +73,7 @@ $signature
   one = Constant <value = int64 {1}> ()
   b_w = Gather <axis: int = 0> (widths, zero)
   b_a = Gather <axis: int = 0> (widths, one)
-  x_b, z_x, e_a = dqtsim.NestActivation (x, x_zero_point, b_a)
+  x_b, z_x, e_a = $nest_x (x, x_zero_point, b_a$windows)
   w_b, z_w, e_w = dqtsim.NestWeight (w, b_w)
   w_t = Transpose <perm: ints = [1, 0]> (w_b)
   p = MatMulInteger (x_b, w_t, z_x, z_w)
@@ -167,9 +167,23 @@ OPERATORS: dict[str, str] = {
 
 
 # the pieces of the plain form, and what each part of a form puts in their place
-_PLAIN: Mapping[str, str] = {"select_row": "dqtsim.SelectRow <row_widths: ints = @row_widths>", "row_pairs": ""}
+_PLAIN: Mapping[str, str] = {
+    "select_row": "dqtsim.SelectRow <row_widths: ints = @row_widths>",
+    "row_pairs": "",
+    "nest_x": "dqtsim.NestActivation",
+    "windows": "",
+    "x": "x",
+    "border": "",
+    "pads": "pads: ints = @pads, ",
+}
 _PIECES: Mapping[str, Mapping[str, str]] = {
     "row_pairs": {"select_row": "dqtsim.SelectPairRow", "row_pairs": ", row_pairs"},
+    "windows": {"nest_x": "dqtsim.NestWindow", "windows": ", windows"},
+    "padding": {
+        "x": "bordered",
+        "border": "  bordered = dqtsim.Border <pads: ints = @pads> (x, padding)\n",
+        "pads": "",
+    },
 }
 
 

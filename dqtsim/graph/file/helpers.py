@@ -44,6 +44,58 @@ NestCodes (q, step, width) => (q_b)
   q_b = Cast <to: int = 2> (nested)
 }
 """
+# A6: codes and zero point at width b + j are moved so that the zero point is where it is at width b; what leaves the b
+# bits is clipped.
+_NEST_WINDOW = """
+NestWindow (q, z, width, windows) => (q_b, z_b, exponent)
+{
+  zero = Constant <value = int64 {0}> ()
+  one = Constant <value = int64 {1}> ()
+  two = Constant <value = int64 {2}> ()
+  n = Constant <value = int64 {@n}> ()
+  lower = Gather <axis: int = 0> (windows, width)
+  fine_width = Add (width, lower)
+  exponent = Sub (n, fine_width)
+  fine_step = Pow (two, exponent)
+  dropped = Sub (n, width)
+  step = Pow (two, dropped)
+  fine = dqtsim.NestCodes (q, fine_step, fine_width)
+  z_fine = dqtsim.NestCodes (z, fine_step, fine_width)
+  z_b = dqtsim.NestCodes (z, step, width)
+  wide = Cast <to: int = 7> (fine)
+  z_wide = Cast <to: int = 7> (z_fine)
+  z_narrow = Cast <to: int = 7> (z_b)
+  centred = Sub (wide, z_wide)
+  code = Add (centred, z_narrow)
+  range = Pow (two, width)
+  top = Sub (range, one)
+  raised = Max (code, zero)
+  clipped = Min (raised, top)
+  q_b = Cast <to: int = 2> (clipped)
+}
+"""
+# B1': the codes, with a border of each channel's padding code around them.
+_BORDER = """
+Border <pads> (x, padding) => (y)
+{
+  ends = Constant <value_ints: ints = @pads> ()
+  at_begin = Constant <value = int64[2] {0, 1}> ()
+  at_end = Constant <value = int64[2] {2, 3}> ()
+  none = Constant <value = int64[2] {0, 0}> ()
+  begins = Gather <axis: int = 0> (ends, at_begin)
+  stops = Gather <axis: int = 0> (ends, at_end)
+  all = Concat <axis: int = 0> (none, begins, none, stops)
+  shape = Shape (x)
+  ones = ConstantOfShape <value = uint8[1] {1}> (shape)
+  nothing = Constant <value = uint8 {0}> ()
+  marked = Pad (ones, all, nothing)
+  inside = Cast <to: int = 9> (marked)
+  wide = Pad (x, all, nothing)
+  per_channel = Constant <value = int64[4] {1, -1, 1, 1}> ()
+  outside = Reshape (padding, per_channel)
+  y = Where (inside, wide, outside)
+}
+"""
 # A1-A5 for weights: operands as codes minus a zero point, and the exponent.
 _NEST_WEIGHT = """
 NestWeight (q, width) => (q_b, z_b, exponent)
@@ -200,6 +252,8 @@ def helpers(arithmetic: Arithmetic) -> dict[str, str]:
     return {
         "NestCodes": _NEST_CODES.replace("@nest", _nesting(arithmetic.activation_rule).strip("\n")),
         "NestActivation": _NEST_ACTIVATION,
+        "NestWindow": _NEST_WINDOW,
+        "Border": _BORDER,
         **_nest_weight(arithmetic.weight_rule),
         "Align": _ALIGN,
         "SelectRow": _SELECT_ROW,

@@ -57,6 +57,24 @@ def test_nest_operand_table(n: int) -> None:
             assert table.tolist() == [spec.operand(q, z, b, n, rule) for q in range(1 << n)]
 
 
+def test_nest_nested() -> None:
+    codes = array(range(256), I32)
+    for b, rule in product(range(1, 9), Nesting):
+        found = nest.nested(codes, b, 8, rule)
+        assert found.dtype == I32
+        assert found.tolist() == [spec.nest(q, b, 8, rule) for q in range(256)]
+
+
+def test_nest_window_table() -> None:
+    assert nest.window_table(0, 2, 2, 8, Nesting.FLOOR)[[0, 15, 16, 47, 48, 255]].tolist() == [0, 0, 1, 2, 3, 3]
+    for n, rule in product((2, 5, 8), (Nesting.TIES_UP, Nesting.FLOOR)):
+        for b, z in product(range(1, n + 1), (0, 1, 1 << (n - 1), (1 << n) - 1)):
+            for j in range(n - b + 1):
+                table = nest.window_table(z, b, j, n, rule)
+                assert table.dtype == I32
+                assert table.tolist() == [spec.window_operand(q, z, b, j, n, rule) for q in range(1 << n)]
+
+
 def test_nest_exponent() -> None:
     for n, rule in product(range(2, 9), Nesting):
         assert [nest.exponent(b, n, rule) for b in range(1, n + 1)] == [

@@ -36,8 +36,9 @@ def can_overflow(step: Step) -> bool:
 
 
 def is_native(step: Step) -> bool:
-    """Return whether 32 bits hold all exact sums of a layer."""
-    return all(bound.bits <= 32 for bound in step.call.bounds.values())
+    """Return whether 32 bits hold all exact sums of a layer, and operations know its form."""
+    known = "windows" not in step.node.form and "padding" not in step.node.form
+    return known and all(bound.bits <= 32 for bound in step.call.bounds.values())
 
 
 def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
