@@ -39,8 +39,8 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(np.array(y, np.uint8).reshape(call.type.shape))
 
 
-def _cost(node: Node, inputs: Types, output: TensorType, machine: Machine, widths: Widths) -> Cost:
-    found = cost.nested_requantize(node, inputs, output, machine, widths)
+def _cost(node: Node, inputs: Types, constants: Arrays, output: TensorType, machine: Machine, widths: Widths) -> Cost:
+    found = cost.nested_requantize(node, inputs, constants, output, machine, widths)
     found.primitives[CODE_MULTIPLY] = prod(output.shape)
     return found
 
