@@ -18,6 +18,7 @@ from .emit.planes import PLANES
 from .emit.saturate_each import DEPTH, EACH, LOGITS, PLAIN
 from .emit.table import TABLE
 from .emit.tile import CONV
+from .emit.window_nest import WINDOW_NEST
 from .ir import Record
 
 RECORDS: Mapping[str, Record] = {
@@ -43,6 +44,7 @@ RECORDS: Mapping[str, Record] = {
     "picture": PICTURE,
     "planes": PLANES,
     "table": TABLE,
+    "window_nest": WINDOW_NEST,
 }
 # the first two fields of every record, which are filled in when a program is loaded
 GIVEN = ("function", "chunks")

@@ -24,6 +24,7 @@ from dqtsim.engines.native.emit import (
     picture,
     planes,
     table,
+    window_nest,
 )
 from dqtsim.engines.native.emit.choice import NONE, WIDTHS
 from dqtsim.engines.native.emit.requantize import rounded_shift
@@ -37,6 +38,7 @@ GUARD = 67
 SHIFTS = Record("values", "shifts", "target")
 EMITTERS: tuple[Callable[[Any, Isa], str], ...] = (
     nest.emit,
+    window_nest.emit,
     picture.emit,
     planes.emit,
     max_pool.emit,

@@ -16,6 +16,7 @@ from dqtsim.engines.native.emit.nest import NEST
 from dqtsim.engines.native.emit.one_bit import BITS
 from dqtsim.engines.native.emit.overflow import NARROW
 from dqtsim.engines.native.emit.tile import CONV
+from dqtsim.engines.native.emit.window_nest import WINDOW_NEST
 from dqtsim.engines.native.ir import Record
 from dqtsim.engines.native.isa import ISAS
 from dqtsim.spec import Rounding
@@ -25,6 +26,7 @@ from .compiled import HERE, Chosen, address, library
 
 RECORDS = {
     "nest": NEST,
+    "window_nest": WINDOW_NEST,
     "conv": CONV,
     "narrow": NARROW,
     "narrow_logits": NARROW,

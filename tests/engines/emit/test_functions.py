@@ -15,6 +15,7 @@ from dqtsim.engines.native.emit.libraries import (
     MAIN,
     MOVES,
     REGISTERS,
+    WINDOWS,
     emit_library,
     libraries,
     library_of,
@@ -42,6 +43,7 @@ NAMES = {
     "narrow_logits": REGISTERS,
     "each_depth": REGISTERS,
     "move": MOVES,
+    "window_nest": WINDOWS,
     f"{SMALL}tile_6x1": SMALL,
     f"{SMALL}logits_1x1": SMALL,
     f"{AND}tile_6x1": AND,
@@ -58,7 +60,7 @@ def test_a_name_says_where_it_is(name: str) -> None:
 def test_libraries(isa: Isa) -> None:
     counts = (AND, XOR) if host()[1].get("avx512vpopcntdq") else ()
     assert products(isa) == {"avx2": (SMALL,), "vnni512": counts}.get(isa.name, ())
-    assert libraries(products(isa)) == (MAIN, DEPTHWISE, REGISTERS, MOVES, *products(isa))
+    assert libraries(products(isa)) == (MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS, *products(isa))
 
 
 @pytest.mark.parametrize("name", kernels())

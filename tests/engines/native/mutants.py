@@ -85,6 +85,20 @@ def moved() -> Graph:
     return builders.plain((6, 5, 4), nodes, (1, 6, 8, 4), arrays=arrays)
 
 
+def windows() -> Graph:
+    """Return a convolution with windows and padding codes, and one with windows alone."""
+    random = np.random.default_rng(5)
+    b = GraphBuilder("windows", candidates=((4, 4), (8, 8)))
+    ways: dict[str, Any] = {"bias": [[0] * 6], "multiplier": [[1 << 15] * 6], "shift": [[23] * 6], "row_widths": (8,)}
+    ways |= {"zero_point": 128, "scale": 1.0, "clip": (0, 255), "windows": [0, 3, 6, 0, 2, 1, 0, 1, 0]}
+    x = b.input("x", (1, 3, 5, 6), zero_point=77, scale=1.0)
+    weight = random.integers(0, 256, (6, 3, 3, 3), np.uint8)
+    first = b.conv("first", x, weight=weight, pads=(1, 0, 2, 1), padding=np.array([9, 70, 255]), **ways)
+    second = b.conv("second", first, weight=random.integers(0, 256, (6, 6, 1, 1), np.uint8), **ways)
+    b.output(second)
+    return b.build([(4, 4), (4, 4)])
+
+
 @cache
 def plans() -> dict[str, Plan]:
     """Return small networks with every kind of operation between them."""
@@ -101,6 +115,7 @@ def plans() -> dict[str, Plan]:
         "few channels": compiled(builders.conv((5, 9, 9), few, bits=(4, 4), pads=(1, 1, 1, 1))),
         "elements": compiled(elements()),
         "moved": compiled(moved()),
+        "windows": compiled(windows()),
         "vector": compiled(builders.dense(np.arange(-30, 30).reshape(4, 15), logits=True)),
     }
     apart = builders.conv((8, 6, 5), random.integers(-128, 128, (8, 1, 3, 3)), group=8, pads=(1, 1, 1, 1))

@@ -21,8 +21,8 @@ from dqtsim.engines.native.isa import AND, ISAS, XOR
 from dqtsim.engines.native.lower import one_bit
 from dqtsim.engines.native.memory import NOWHERE, Planes
 from dqtsim.engines.native.program import Operation
+from dqtsim.engines.native.proofs.activations import Activations
 from dqtsim.engines.registry import run
-from dqtsim.ops import Machine
 from dqtsim.planner import Plan
 from dqtsim.spec import Nesting, Overflow, Rounding
 from tests import builders
@@ -64,12 +64,11 @@ def assert_counted(plan: Plan, codes: Array, expected: bool = True, **options: A
 @pytest.mark.parametrize("n", range(2, 9))
 @pytest.mark.parametrize("rule", [Nesting.TIES_UP, Nesting.FLOOR])
 def test_a_code_is_1_from_the_threshold_on(n: int, rule: Nesting) -> None:
-    machine = builders.compiled(
-        builders.conv((1, 1, 1), [[[[1]]]], z_x=0, z_y=0, rules={"master_width": n, "activation_rule": rule.name})
-    ).machine
-    assert isinstance(machine, Machine)
-    least = one_bit.threshold(machine)
-    assert [spec.nest(q, 1, n, rule) for q in range(1 << n)] == [int(q >= least) for q in range(1 << n)]
+    for z in (0, 1, (1 << n) // 2 - 1, (1 << n) // 2, (1 << n) - 1):
+        for j in range(n):
+            least = one_bit.threshold(Activations(n, rule, z, (0, j, *[0] * (n - 1)), None))
+            codes = [spec.nest_window(q, z, 1, j, n, rule) for q in range(1 << n)]
+            assert codes == [int(q >= least) for q in range(1 << n)]
 
 
 @only_counting

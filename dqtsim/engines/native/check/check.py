@@ -38,6 +38,7 @@ FOOTPRINTS: Mapping[str, Callable[[Words], Iterator[Access]]] = {
     "picture": moves.picture,
     "planes": moves.planes,
     "table": moves.table,
+    "window_nest": layers.window_nest,
 }
 
 

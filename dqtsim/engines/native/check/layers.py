@@ -72,6 +72,21 @@ def nest(words: Words) -> Iterator[Access]:
     yield Access("target", target, 0, (top + height + bottom) * full, writes=True)
 
 
+def window_nest(words: Words) -> Iterator[Access]:
+    """The memory that `nest` accesses; the window and a pixel of the border of every width."""
+    yield from nest(words)
+    n = words.number_of("n", 1, WIDTHS - 1)
+    windows = words.integers("windows", WIDTHS)
+    # other shifts have no meaning
+    if windows.min() < 0 or (windows + np.arange(WIDTHS))[: n + 1].max() > n:
+        words.refuse(f"takes codes of {n} bits through windows of {windows.tolist()}")
+    border = words.optional("border")
+    if border is not None:
+        yield Access("border", border, 0, WIDTHS * words.number_of("step", 1))
+    elif any(words.numbers("top", "left", "bottom", "right")):
+        words.refuse("has no pixel for its border")
+
+
 def bits(words: Words) -> Iterator[Access]:
     """Words of 32 channels for every pixel and the border."""
     yield from _chosen(words)

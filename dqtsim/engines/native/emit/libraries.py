@@ -7,7 +7,7 @@ from ....spec.rules import Rounding
 from ..isa.base import AND, PACKED, SMALL, XOR, Isa
 
 # libraries; besides these, every dot product with a name has one
-MAIN, DEPTHWISE, REGISTERS, MOVES = "main", "depthwise", "registers", "moves"
+MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS = "main", "depthwise", "registers", "moves", "windows"
 # by what the names of their functions begin with
 _LIBRARIES = {
     "quads_": DEPTHWISE,
@@ -15,13 +15,14 @@ _LIBRARIES = {
     "narrow": REGISTERS,
     "each": REGISTERS,
     "move": MOVES,
+    "window_nest": WINDOWS,
     **{product: product for product in (SMALL, AND, XOR)},
 }
 
 
 def libraries(products: Collection[str]) -> tuple[str, ...]:
     """Return the libraries of an instruction set; `products` are those of its named dot products that the CPU has."""
-    return (MAIN, DEPTHWISE, REGISTERS, MOVES, *products)
+    return (MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS, *products)
 
 
 def library_of(name: str) -> str:
@@ -41,7 +42,7 @@ def emit_library(
 
     products: see `libraries`. yields: whether the C library has sched_yield.
     """
-    from . import move
+    from . import move, window_nest
 
     if library == MAIN:
         _emit_tiles(module, isa, rounding)
@@ -52,6 +53,8 @@ def emit_library(
         _emit_registers(module, isa, rounding)
     elif library == MOVES:
         move.emit(module, isa)
+    elif library == WINDOWS:
+        window_nest.emit(module, isa)
     elif library in isa.dots:
         _emit_tiles(module, isa, rounding, library)
     else:

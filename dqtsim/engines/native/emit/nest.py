@@ -46,7 +46,7 @@ def emit(module: Any, isa: Isa) -> str:
     words, chunk = e.arguments
     _, width = number_of(e, NEST, words)
     r = fields(e, NEST, words)
-    nesting = _Nesting(e, width, r.n, r.rule)
+    nesting = Nester(e, width, r.n, r.rule)
     zeta = b.trunc(nesting.zeta(r.zero), I8)
     in_place = b.and_(b.icmp_signed("!=", r.direct, constant(I64, 0)), nesting.exact)
 
@@ -67,14 +67,14 @@ def emit(module: Any, isa: Isa) -> str:
                 fill(e, b.sub(to, before), zeta, before)
                 fill(e, b.add(to, inner), zeta, after)
                 with b.if_then(b.not_(in_place)):
-                    _row(e, isa, nesting, r, b.add(r.source, b.mul(y, r.source_row)), to)
+                    nest_row(e, isa, nesting, r, b.add(r.source, b.mul(y, r.source_row)), to)
             with outside:
                 fill(e, b.sub(to, before), zeta, full)
     e.done()
     return "nest"
 
 
-def _row(e: Emitter, isa: Isa, nesting: "_Nesting", r: Any, source: Any, target: Any) -> None:
+def nest_row(e: Emitter, isa: Isa, nesting: "Nester", r: Any, source: Any, target: Any) -> None:
     """Nest the pixels of one row."""
     b = e.builder
     with b.if_else(b.icmp_signed("==", r.source_step, r.step)) as (equal, unequal):
@@ -86,7 +86,7 @@ def _row(e: Emitter, isa: Isa, nesting: "_Nesting", r: Any, source: Any, target:
             nesting.move(b.add(source, b.mul(x, r.source_step)), b.add(target, b.mul(x, r.step)), 4)
 
 
-class _Nesting:
+class Nester:
     """The four numbers of a width and a rule, and their application to codes."""
 
     def __init__(self, e: Emitter, width: Any, n: Any, rule: Any) -> None:
@@ -114,7 +114,11 @@ class _Nesting:
         return b.shl(self.e.least(b.ashr(b.add(z, self.add), self.k), self.cap), self.t)
 
     def move(self, source: Any, target: Any, size: int) -> None:
-        """Nest `size` bytes.
+        """Nest `size` bytes."""
+        self.e.store(self.of(source, size), target)
+
+    def of(self, source: Any, size: int) -> Any:
+        """Return `size` bytes at an address, nested.
 
         Bytes are enough: if a sum of TIES_UP overflows a byte, it saturates, and 255 >> k is at least the cap.
         """
@@ -123,4 +127,4 @@ class _Nesting:
         add, k, cap, t = (e.splat(b.trunc(x, I8), size) for x in (self.add, self.k, self.cap, self.t))
         raised = e.call(f"llvm.uadd.sat.v{size}i8", kind, e.load(source, kind), add)
         code = e.least(b.lshr(raised, k), cap, signed=False)
-        e.store(b.or_(b.shl(code, t), t), target)
+        return b.or_(b.shl(code, t), t)

@@ -12,6 +12,7 @@ from ..emit import matrix
 from ..emit.tile import DEPTH, LOGITS, QUADS, VARIANT
 from ..memory import Constant, Flat, Spot, Word
 from ..proofs import tables
+from ..proofs.activations import activations_of
 from ..proofs.variants import Variants, bias_register, can_overflow, clamps_products, row_index
 from .geometry import Part, Tiling, tiling_of
 from .matrices import words_of_matrices
@@ -140,19 +141,18 @@ def _part(state: Lowering, made: Layer, tiling: Tiling, part: Part, sums: Spot |
 
 def _records(state: Lowering, made: Layer, tiling: Tiling, part: Part, packed: Mapping[int, Packed]) -> list[Word]:
     """Return the fields of the VARIANT records of a part."""
-    machine = made.step.call.machine
-    z_x = state.scalar(made.step, "x_zero_point")
+    activations = activations_of(made.step, state.operands(made.step))
     records: list[Word] = []
     for pair, variant in part.variants.items():
         own = packed[pair[0]]
-        correction = own.begin - tables.zeta(z_x, pair[1], machine.n, machine.activation_rule) * own.totals
+        correction = own.begin - activations.zeta(pair[1]) * own.totals
         if isinstance(variant, int):
             parameters = tables.packed_logits(correction, variant, _bias(state, made, pair), tiling.blocks)
         else:
             parameters = tables.packed_parameters(correction, variant, tiling.blocks)
-        code = tables.greatest(z_x, pair[1], machine.n, machine.activation_rule)
+        code = activations.greatest(pair[1])
         table = block_table(state, tiling.blocks, own, code, depthwise=made.depthwise)
-        records += [int(pair[1] == machine.n), own.address, state.memory.add(parameters), table]
+        records += [int(pair[1] == activations.n), own.address, state.memory.add(parameters), table]
     return records
 
 

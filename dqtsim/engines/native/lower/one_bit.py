@@ -7,7 +7,6 @@ from typing import assert_never
 import numpy as np
 
 from ....graph.model import Array
-from ....ops import Machine
 from ....planner import Step
 from ....spec.rules import Nesting
 from ..compile.functions import can_count
@@ -15,6 +14,7 @@ from ..emit.one_bit import CHANNELS
 from ..isa.base import AND, XOR
 from ..memory import Address, Planes
 from ..proofs import tables
+from ..proofs.activations import Activations, activations_of
 from ..proofs.variants import Variants, clamps_products
 from .nest import choose
 from .state import Known, Lowering, spread
@@ -29,13 +29,13 @@ LEAST_TAPS = 32
 def counts_bits(known: Known, step: Step, place: Planes) -> bool:
     """Return whether a convolution over all channels counts bits where both its widths are 1.
 
-    Registers that clamp after each product need codes as bytes. MIDPOINT has no operand 0 for lanes whose channels do
-    not exist, and the sums of these lanes must not be among the extremes.
+    Registers that clamp after each product need codes as bytes; the border has one bit for all channels. MIDPOINT has
+    no operand 0 for lanes whose channels do not exist, and the sums of these lanes must not be among the extremes.
     """
     machine, outputs = step.call.machine, step.call.type.shape[1]
     if not can_count(known.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
         return False
-    if _is_odd(machine.weight_rule) and outputs % known.isa.lanes:
+    if "padding" in step.node.form or (_is_odd(machine.weight_rule) and outputs % known.isa.lanes):
         return False
     taps = math.prod(known.operand(step, "w").shape[1:])
     return not clamps_products(step) and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS
@@ -62,9 +62,11 @@ def bits_row(place: Planes, pads: Sequence[int]) -> int:
     return (pads[1] + place.width + pads[3]) * pixel_bytes(place.channels)
 
 
-def threshold(machine: Machine) -> int:
+def threshold(activations: Activations) -> int:
     """Return the least master code whose nested code of width 1 is 1; nesting is monotone."""
-    codes = tables.nested(np.arange(1 << machine.n), 1, machine.n, machine.activation_rule)
+    codes = activations.codes(1)
+    # the zero point keeps its place in a window, and there are codes above it, or it is 1 itself
+    assert codes.max() == 1
     return int(np.argmax(codes))
 
 
@@ -73,15 +75,15 @@ def bits(state: Lowering, step: Step, place: Planes, variants: Variants) -> Addr
 
     The first word belongs to the border.
     """
-    machine, node = step.call.machine, step.node
+    activations, node = activations_of(step, state.operands(step)), step.node
     top, left, bottom, right = pads = node.integers("pads")
     target = state.room((top + place.height + bottom) * bits_row(place, pads))
     state.add(
         "bits",
         spread(place.height * place.width * place.channels, at_most=8, least=1 << 16),
         **choose(state, step, variants),
-        threshold=threshold(machine),
-        zero=tables.zeta(state.scalar(step, "x_zero_point"), 1, machine.n, machine.activation_rule),
+        threshold=threshold(activations),
+        zero=activations.zeta(1),
         **place.words(),
         target=target,
         words=pixel_bytes(place.channels) // WORD_BYTES,

@@ -13,6 +13,7 @@ from ..emit.tile import DEPTH as DEPTH_KIND
 from ..emit.tile import QUADS
 from ..memory import Spot, Word
 from ..proofs import tables
+from ..proofs.activations import activations_of
 from ..proofs.variants import Variants
 from .geometry import Shape, Source
 from .nest import choose
@@ -45,7 +46,7 @@ def each(
     logits, depthwise = node.operator == "NestedLogits", kind in (DEPTH_KIND, QUADS)
     codes = state.operand(step, "w")
     taps, order = _taps(shape, codes, machine.tap_order, depthwise=depthwise)
-    z_x = state.scalar(step, "x_zero_point")
+    activations = activations_of(step, state.operands(step))
     pixels = len(places)
     records: list[Word] = []
     most = 0
@@ -53,9 +54,8 @@ def each(
         which, parameters = finishing(state, step, pair, variant)
         operands = tables.weight_operands(codes, pair[0], machine)
         rows = operands.reshape(len(operands), -1) if depthwise else shape.dense.spread(operands)
-        zeta = tables.zeta(z_x, pair[1], machine.n, machine.activation_rule)
         packed = tables.packed_taps(rows[:, order], which, lanes)
-        records += [int(pair[1] == machine.n), zeta, memory.add(packed)]
+        records += [int(pair[1] == machine.n), activations.zeta(pair[1]), memory.add(packed)]
         records += [len(which), memory.add(which * lanes), memory.add(parameters)]
         most = max(most, len(which))
     state.add(

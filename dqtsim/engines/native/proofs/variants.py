@@ -12,6 +12,7 @@ from ....planner import Step
 from ....spec.rules import Overflow
 from ..emit.choice import ELSEWHERE, NONE, WIDTHS
 from . import tables
+from .activations import activations_of
 
 Variants = Mapping[Widths, "tables.Scaling | int"]
 
@@ -36,9 +37,8 @@ def can_overflow(step: Step) -> bool:
 
 
 def is_native(step: Step) -> bool:
-    """Return whether 32 bits hold all exact sums of a layer, and operations know its form."""
-    known = "windows" not in step.node.form and "padding" not in step.node.form
-    return known and all(bound.bits <= 32 for bound in step.call.bounds.values())
+    """Return whether 32 bits hold all exact sums of a layer."""
+    return all(bound.bits <= 32 for bound in step.call.bounds.values())
 
 
 def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
@@ -49,10 +49,11 @@ def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
     node, machine = step.node, step.call.machine
     if not is_native(step):
         return None
+    activations = activations_of(step, constants)
     found: dict[Widths, tables.Scaling | int] = {}
     for pair, bound in step.call.bounds.items():
         exponent = tables.dropped(pair[0], machine.n, machine.weight_rule)
-        exponent += tables.dropped(pair[1], machine.n, machine.activation_rule)
+        exponent += activations.exponent(pair[1])
         if "multiplier" not in node.operands:
             found[pair] = exponent
             continue
