@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dqtsim import spec
 from dqtsim.engines.native.check import ProgramError, check
-from dqtsim.engines.native.isa import ISAS
+from dqtsim.engines.native.isa import AND, ISAS
+from dqtsim.engines.native.lower import one_bit
 from dqtsim.engines.native.lower.lower import lower
 from dqtsim.engines.native.memory import Constant
 from dqtsim.engines.native.program import Operation
@@ -67,7 +68,7 @@ def functions(plan: Plan) -> list[str]:
 @pytest.mark.parametrize("bits", [(4, 4), (8, 1), (1, 1), (7, 2), (8, 7), (8, 8)])
 @pytest.mark.parametrize("padded", [False, True])
 def test_windows_are_native(kind: str, rule: Nesting, bits: tuple[int, int], padded: bool) -> None:
-    codes = {"padding": padding(kind)} if padded else {}
+    codes: dict[str, Any] = {"padding": padding(kind)} if padded else {}
     plan = compiled(conv(kind, bits, windows=WINDOWS, rules={"activation_rule": rule.name}, **codes))
     assert functions(plan)[0] == "window_nest"
     assert_native(plan, picture(plan), reference="spec", threads=(1, 2))
@@ -85,7 +86,7 @@ def test_padding_without_windows_is_native(kind: str, bits: tuple[int, int]) -> 
 @pytest.mark.parametrize("b_a", [1, 3, 5, 8])
 def test_windows_of_dense_layers_are_native(logits: bool, b_a: int) -> None:
     weight = np.random.default_rng(3).integers(-128, 128, (11, 37))
-    ways = {} if logits else {"shift": 20, "z_y": 99}
+    ways: dict[str, Any] = {} if logits else {"shift": 20, "z_y": 99}
     plan = compiled(dense(weight, bits=(8, b_a), logits=logits, windows=WINDOWS, **ways))
     assert_native(plan, picture(plan), reference="spec")
 
@@ -117,6 +118,19 @@ def test_padding_codes_of_two_readers_of_a_tensor() -> None:
     b.output(b.concat("all", parts))
     plan = compiled(b.build([(8, 8)] * 3))
     assert_native(plan, picture(plan), reference="spec")
+
+
+def test_layers_with_padding_codes_do_not_count_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The border of counted bits has one bit for all channels; windows move the threshold only."""
+    monkeypatch.setattr(one_bit, "can_count", lambda _isa: True)
+    counting = next(isa for isa in ISAS if AND in isa.dots)
+    rules = {"weight_rule": "TIES_UP"}
+    found = []
+    ways: dict[str, Any]
+    for ways in ({"windows": WINDOWS}, {"windows": WINDOWS, "padding": padding("wide")}):
+        program = lower(compiled(conv("wide", (1, 1), rules=rules, **ways)), counting)
+        found.append([op.function for op in program.operations if isinstance(op, Operation)])
+    assert ["bits" in functions_ for functions_ in found] == [True, False]
 
 
 # ---- the codes of an input ----

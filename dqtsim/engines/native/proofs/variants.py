@@ -17,7 +17,7 @@ from .activations import activations_of
 Variants = Mapping[Widths, "tables.Scaling | int"]
 
 
-def choices(planned: Iterable[Widths], variants: Variants) -> Array:
+def choices(planned: Iterable[Widths], variants: Iterable[Widths]) -> Array:
     """Return uint8 (9, 9): the number of the variant for each pair of widths, the table of the kernels.
 
     planned: all pairs of the layer; another operation of the layer serves those that `variants` lacks.
