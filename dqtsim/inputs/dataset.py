@@ -179,9 +179,13 @@ def _text_names(path: Path) -> tuple[str, ...]:
 
 def is_image_folder(folder: Path) -> bool:
     """Whether `folder` has the layout of image folders, and not one of CIFAR-10's."""
+    return not is_cifar(folder) and (folder / "train").is_dir()
+
+
+def is_cifar(folder: Path) -> bool:
+    """Whether `folder` has one of the layouts of CIFAR-10."""
     homes = (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin")
-    cifar = any((home / name).is_file() for home in homes for name in ("data_batch_1", "data_batch_1.bin"))
-    return not cifar and (folder / "train").is_dir()
+    return any((home / name).is_file() for home in homes for name in ("data_batch_1", "data_batch_1.bin"))
 
 
 def list_images(folder: Path, split: str) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:

@@ -53,8 +53,11 @@ def read_codes(path: str | os.PathLike[str], channels: int = 3) -> Pictures:
     Raises InputError for a file that is no picture, and for a picture that is not gray where one channel is wanted.
     """
     codes = as_codes(open_picture(path))
-    if channels != 1:
-        return codes
+    return gray(codes, path) if channels == 1 else codes
+
+
+def gray(codes: Pictures, path: str | os.PathLike[str]) -> Pictures:
+    """Return a picture (3, H, W) whose channels are equal as (1, H, W). Raises InputError for colours."""
     if (codes != codes[:1]).any():
         raise InputError(f"a network of one channel takes gray pictures; '{path}' has colours.")
     return codes[:1]

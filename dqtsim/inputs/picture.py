@@ -16,7 +16,12 @@ Shape = tuple[int, ...]
 
 
 def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
-    """Return the samples in the file `path` as codes for `graph`, uint8 (N, ...).
+    """Return the samples in the file `path` as codes for `graph`, uint8 (N, ...); see `read_samples`."""
+    return read_samples(path, graph.input.shape[1:], graph.name)
+
+
+def read_samples(path: str | os.PathLike[str], wanted: Shape, name: str) -> Array:
+    """Return the samples in the file `path` as codes uint8 (N, *wanted) for the model called `name`.
 
     A `.npy` file holds uint8 as (H, W, C), (C, H, W) or a batch of either, for a network without pictures (K) or
     (N, K). A picture file (needs Pillow) must have the network's size, and be gray if the network has one channel:
@@ -26,22 +31,21 @@ def read_input(path: str | os.PathLike[str], graph: Graph) -> Array:
     if not Path(path).is_file():
         raise InputError(f"the input is a .npy or a picture file; '{path}' is no file.")
     if suffix == ".npy":
-        return _load_array(path, graph)
+        return _load_array(path, wanted, name)
     if suffix in PICTURE_SUFFIXES:
-        wanted = graph.input.shape[1:]
         pixels = read_codes(path, wanted[0] if len(wanted) == 3 else 3).transpose(1, 2, 0)
-        return _arrange(pixels, *_layout(pixels.shape, graph, path, channels_last=True))
+        return _arrange(pixels, *_layout(pixels.shape, wanted, name, path, channels_last=True))
     raise InputError(f"the input is a .npy or a picture file ({', '.join(PICTURE_SUFFIXES)}); found '{path}'.")
 
 
-def _load_array(path: str | os.PathLike[str], graph: Graph) -> Array:
+def _load_array(path: str | os.PathLike[str], wanted: Shape, name: str) -> Array:
     """Return the samples of a .npy file; its data are read only if its header fits the model."""
     try:
         with limits.open_file(path, limits.ARRAY_BYTES) as file:
             shape, fortran, dtype = _read_header(file)
             if dtype != np.uint8:
                 raise InputError(f"the input is uint8, 0 to 255; '{path}' holds {cut(dtype)}.")
-            layout = _layout(shape, graph, path)
+            layout = _layout(shape, wanted, name, path)
             array = np.fromfile(file, np.uint8, prod(shape))
             if array.size < prod(shape):
                 raise EOFError
@@ -71,10 +75,9 @@ def _read_header(file: BinaryIO) -> "tuple[Shape, bool, np.dtype[np.generic]]":
 
 
 def _layout(
-    shape: Shape, graph: Graph, path: str | os.PathLike[str], *, channels_last: bool = False
+    shape: Shape, wanted: Shape, name: str, path: str | os.PathLike[str], *, channels_last: bool = False
 ) -> tuple[Shape, bool]:
     """Return the stored shape of one sample, and whether its channels come last. Raises InputError."""
-    wanted = graph.input.shape[1:]
     if len(wanted) == 3:
         channels, height, width = wanted
         layouts: list[Shape] = [(channels, height, width), (height, width, channels)]
@@ -86,9 +89,7 @@ def _layout(
         if shape == layout or (len(shape) == len(layout) + 1 and shape[1:] == layout and shape[0]):
             return layout, bool(position)
     shapes = " or ".join(str(layout) for layout in reversed(layouts))
-    raise InputError(
-        f"model '{graph.name}' takes uint8 of shape {shapes}, or a batch of these; '{path}' holds {cut(shape)}."
-    )
+    raise InputError(f"model '{name}' takes uint8 of shape {shapes}, or a batch of these; '{path}' holds {cut(shape)}.")
 
 
 def _arrange(array: Array, layout: Shape, channels_last: bool) -> Array:

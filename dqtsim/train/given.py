@@ -58,7 +58,7 @@ def path(given: str | PathLike[str]) -> Path:
     return Path(given)
 
 
-def batches(given: object, shape: tuple[int, int, int]) -> Iterator[torch.Tensor]:
+def batches(given: object, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
     """The batches uint8 [N, C, H, W] of pictures of `shape` (C, H, W).
 
     `given` is one tensor or array, or gives batches one by one, as a list or a DataLoader does; a batch is pictures, or
@@ -82,7 +82,7 @@ def _without_labels(batch: object) -> object:
     return batch
 
 
-def pictures(given: object, shape: tuple[int, int, int]) -> torch.Tensor:
+def pictures(given: object, shape: tuple[int, ...]) -> torch.Tensor:
     """Pictures of `shape` (C, H, W) as uint8 [N, C, H, W]; a single one may lack N. Raises InputError."""
     if not isinstance(given, torch.Tensor | np.ndarray):
         raise InputError(f"{_BATCH}, but not a {_kind(given)}.")
@@ -93,7 +93,7 @@ def pictures(given: object, shape: tuple[int, int, int]) -> torch.Tensor:
         raise InputError(f"pictures are uint8 codes, 0 to 255, but these are {_dtype(found)}{_cure(found)}.")
     if tuple(found.shape) == shape:
         found = found[None]
-    if found.dim() != 4 or tuple(found.shape[1:]) != shape:
+    if tuple(found.shape[1:]) != shape:
         wanted = ", ".join(map(str, shape))
         raise InputError(f"pictures must be [N, {wanted}], but these are {list(found.shape)}{_turned(found, shape)}.")
     return found
@@ -109,10 +109,11 @@ def _cure(found: torch.Tensor) -> str:
     return ""
 
 
-def _turned(found: torch.Tensor, shape: tuple[int, int, int]) -> str:
-    channels, rows, columns = shape
-    last = (rows, columns, channels)
-    if found.dim() == 4 and tuple(found.shape[1:]) == last:
+def _turned(found: torch.Tensor, shape: tuple[int, ...]) -> str:
+    last = (*shape[1:], shape[0])
+    if len(shape) != 3:
+        return ""
+    if tuple(found.shape[1:]) == last:
         return "; the channels are last, give pictures.permute(0, 3, 1, 2)"
     if tuple(found.shape) == last:
         return "; the channels are last, give picture.permute(2, 0, 1)"

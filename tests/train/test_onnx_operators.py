@@ -11,7 +11,6 @@ pytest.importorskip("onnxruntime", reason="the reference is the optional extra '
 
 import torch
 
-from dqtsim.errors import ModelError
 from dqtsim.train.onnx.network import HANDLERS, read
 from tests.train.onnxfiles import Array, Sizes, by_onnxruntime, file, node
 
@@ -133,8 +132,8 @@ case("Pad", "x", i(0, 0, 1, 2, 0, 0, 0, 3), mode="reflect")
 case("Pad", "x", i(0, 0, 1, 2, 0, 0, 0, 3), mode="edge")
 case("Pad", "x", i(0, 0, -1, 0, 0, 0, 0, -2))
 case("Pad", "x", i(0, 0, 0, 0, 0, 0, 0, 0))
-for mode in ("DCR", "CRD"):
-    case("DepthToSpace", "x", blocksize=2, mode=mode, shape=("n", 12, 3, 4))
+for order in ("DCR", "CRD"):
+    case("DepthToSpace", "x", blocksize=2, mode=order, shape=("n", 12, 3, 4))
 case("SpaceToDepth", "x", blocksize=2)
 S = np.array([1, 1, 2, 3], np.float32)
 case("Upsample", "x", opset=7, scales=[1.0, 1.0, 2.0, 3.0])
@@ -186,7 +185,7 @@ def named(given: Case) -> str:
 def test_an_operator_gives_what_onnxruntime_gives(given: Case, tmp_path: Path) -> None:
     path = made(tmp_path / "one.onnx", given)
     found = read(path)
-    sizes = [entry if isinstance(entry, int) else 2 for entry in given[4]]
+    sizes = [2 if isinstance(entry, str) else entry for entry in given[4]]
     x = np.abs(f(*sizes)) + 0.5 if given[0] in POSITIVE else 2 * f(*sizes)
     (expected,) = by_onnxruntime(path, x)
     with torch.no_grad():

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
+from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
@@ -15,6 +18,7 @@ from dqtsim import limits
 from dqtsim.errors import InputError, ModelError, cut, listed, reason
 from dqtsim.train.onnx import layers, moves, pointwise, pools
 from dqtsim.train.onnx.call import Call, Constant, Handler
+from dqtsim.train.onnx.names import paths
 
 HANDLERS: dict[str, Handler] = {**layers.HANDLERS, **pools.HANDLERS, **pointwise.HANDLERS, **moves.HANDLERS}
 _OLDEST = 7
@@ -103,8 +107,8 @@ def _parsed(path: Path) -> onnx.ModelProto:
     if any(entry.key == "dqtsim.format" for entry in model.metadata_props):
         raise ModelError(f"'{path}' is nested already; dqtsim quantize takes a float model.")
     try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        return onnx.inliner.inline_local_functions(model) if model.functions else model
+        load_external_data_for_model(model, str(path.parent))
+        return inline_local_functions(model) if model.functions else model
     except Exception as error:
         raise ModelError(f"'{path}' cannot be read: {_first_line(error)}.") from None
 
@@ -120,7 +124,7 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _array(tensor: onnx.TensorProto, path: Path) -> Constant:
     try:
-        return np.asarray(onnx.numpy_helper.to_array(tensor))
+        return np.asarray(numpy_helper.to_array(tensor))
     except Exception as error:
         raise ModelError(
             f"the constant '{cut(tensor.name)}' of '{path}' cannot be read: {_first_line(error)}."
@@ -177,13 +181,13 @@ def _converted(
     """The network of `nodes`; every value is known as a constant, or by an example of it."""
     known: dict[str, Constant | torch.Tensor] = dict(constants)
     known[source] = torch.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
-    network, names = OnnxNetwork(source, outputs), _Names()
-    for node in nodes:
+    network = OnnxNetwork(source, outputs)
+    for node, path in zip(nodes, paths(nodes), strict=True):
         if any(isinstance(known.get(name), torch.Tensor) for name in node.input):
             if node.op_type == "Shape":
                 known[node.output[0]] = _shape_of(node, known[node.input[0]])
             else:
-                _add(network, names.of(node), node, opset, known)
+                _add(network, path, node, opset, known)
         else:
             known |= _folded(node, opset, known)
     for name in outputs:
@@ -244,48 +248,6 @@ def _folded(
     except Exception as error:
         raise call.refuse(f"cannot be computed from its constants: {_first_line(error)}") from error
     return {name: np.asarray(value) for name, value in zip(node.output, found, strict=False) if name}
-
-
-class _Names:
-    """The modules' names: those of the weights where a file keeps them, else those of the nodes."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def of(self, node: onnx.NodeProto) -> str:
-        weight = node.input[1] if len(node.input) > 1 else ""
-        text = weight.removesuffix(".weight") if weight.endswith(".weight") else _scope(node)
-        places = [_identifier(place) for place in text.replace("/", ".").replace(":", "_").split(".") if place]
-        path = first = ".".join(places) or node.op_type.lower()
-        count = 1
-        while path in self._taken or any(name.startswith(f"{path}.") for name in self._taken) or self._inside(path):
-            count += 1
-            path = f"{first}_{count}"
-        self._taken.add(path)
-        return path
-
-    def _inside(self, path: str) -> bool:
-        """Whether a place on the way to `path` is a node itself."""
-        places = path.split(".")
-        return any(".".join(places[:i]) in self._taken for i in range(1, len(places)))
-
-
-def _scope(node: onnx.NodeProto) -> str:
-    """The name of a node; PyTorch writes '/layer1/layer1.0/conv1/Conv' for layer1.0.conv1."""
-    if not node.name:
-        return node.output[0]
-    found: list[str] = []
-    for place in node.name.strip("/").split("/"):
-        if found and place.startswith(f"{found[-1]}."):
-            found[-1] = place
-        else:
-            found.append(place)
-    return ".".join(found)
-
-
-def _identifier(place: str) -> str:
-    # Names that a module has for itself.
-    return f"{place}_" if hasattr(nn.Module(), place) else place
 
 
 def _first_line(error: Exception) -> str:

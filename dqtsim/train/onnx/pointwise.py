@@ -90,7 +90,7 @@ def _binary(function: Callable[[Any, Any], torch.Tensor]) -> Handler:
         position = tensors.index(False)
         other = call.x(1 - position)
         found = call.tensor(position)
-        if torch.broadcast_shapes(found.shape, other.shape) != other.shape:
+        if np.broadcast_shapes(found.shape, other.shape) != tuple(other.shape):
             raise call.refuse(f"must have a constant that fits {list(other.shape[1:])}, and has {list(found.shape)}")
         if found.numel() == 1:
             # A number is part of the function, so that several of them together are one function of one value.
