@@ -143,7 +143,7 @@ def pooled(
 
 def tabled(b: GraphBuilder, name: str, x: Tensor, table: npt.ArrayLike, zero_point: int = 0) -> Tensor:
     """Add a NestedTable to a graph under construction."""
-    return b.operator("NestedTable", name, x.shape, {"x": x}, {"table": table}, zero_point=zero_point, scale=1.0)
+    return b.table(name, x, table, zero_point=zero_point, scale=1.0)
 
 
 def tables(*, channels: int = 3, width: int = 5, n: int = 8, seed: int = 0) -> Graph:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dqtsim.graph import Graph, GraphBuilder, Tensor
 from dqtsim.graph.model import Array
-from dqtsim.spec import Nesting, Rounding
+from dqtsim.spec import Nesting, Rounding, Window
 
 LARGEST_AREA = 81
 KINDS = ("add", "average_pool", "concat", "conv", "max_pool", "multiply", "requantize", "squeeze", "table")
@@ -185,11 +185,14 @@ class _Sketch:
 
     def table(self, x: Tensor) -> Tensor:
         size = 1 << self.n
-        entries = self.pick(self.codes(size), np.arange(size), np.arange(size)[::-1], np.full(size, self.top))
-        given = {"x": x}, {"table": entries}
-        return self.builder.operator(
-            "NestedTable", self.name("table"), x.shape, *given, zero_point=self.zero_point(), scale=0.3
+        entries = self.pick(
+            self.codes(size),
+            np.arange(size),
+            np.arange(size)[::-1],
+            np.full(size, self.top),
+            self.codes(x.shape[1], size),
         )
+        return self.builder.table(self.name("table"), x, entries, zero_point=self.zero_point(), scale=0.3)
 
     def concat(self, x: Tensor) -> Tensor:
         zero_point = self.zero_point()
@@ -204,10 +207,13 @@ class _Sketch:
         if not average:
             return self.builder.max_pool(self.name("max_pool"), x, **where)
         m, s = self.scalar(kernel[0] * kernel[1])
+        where["multiplier"] = m
+        if self.draw(st.booleans(), label="a multiplier per position"):
+            window = Window(kernel, where["strides"], pads=pads)
+            where["multiplier"] = self.rng.integers(0, 2 * m, window.output_size(height, width)) & 0xFFFF
         return self.builder.average_pool(
             self.name("average_pool"),
             x,
-            multiplier=m,
             shift=s,
             zero_point=self.zero_point(),
             scale=0.1,

@@ -24,6 +24,7 @@ from tests.builders import (
     pooled,
     target,
 )
+from tests.ops.table_nested_table import one as per_channel
 
 
 def changed(graph: Graph, name: str, **attributes: Any) -> Graph:
@@ -159,6 +160,24 @@ REFUSED: list[tuple[str, Callable[[], Graph], str]] = [
         lambda: replace(multiply(2), initializers={**multiply(2).initializers, "b.ends": np.array([3])}),
         "node 'y' (dqtsim.NestedMultiply) multiplies tensors of one shape, or codes (1, C, H, W) by one code per "
         "channel, (1, C, 1, 1); found (1, 2) and (1, 1).",
+    ),
+    (
+        "pool positions",
+        lambda: pooled((2, 3, 3), "average_pool", kernel=(2, 2), strides=(1, 1), multiplier=[[1, 2, 3]]),
+        "node 'y' (dqtsim.NestedAveragePool) takes 'multiplier' with one entry per position of its output, shape "
+        "(2, 2); found (1, 3).",
+    ),
+    (
+        "table channels",
+        lambda: per_channel((3, 1, 1), np.zeros((2, 256), np.uint8)),
+        "node 'y' (dqtsim.NestedTable) has a table for each of 2 channels, so it takes an input of shape (1, 2, …); "
+        "found (1, 3, 1, 1).",
+    ),
+    (
+        "table batch",
+        lambda: fed(per_channel((2, 1, 1), np.zeros((1, 256), np.uint8)), "Transpose", perm=(1, 0, 2, 3)),
+        "node 'y' (dqtsim.NestedTable) has a table for each of 1 channels, so it takes an input of shape (1, 1, …); "
+        "found (2, 1, 1, 1).",
     ),
     (
         "pool rank",
@@ -337,6 +356,8 @@ def test_arg_max_is_of_the_last_axis_and_the_lowest_index(attributes: dict[str, 
         (lambda m: conv((1, 1, 1), [[[[1]]]] * 2, multiplier=[1, m]), "y.multiplier", "NestedConv"),
         (lambda m: dense([[1]], multiplier=m), "y.multiplier", "NestedGemm"),
         (lambda m: pooled((1, 2, 2), "average_pool", kernel=(2, 2), strides=(1, 1), multiplier=m),
+         "y.multiplier", "NestedAveragePool"),
+        (lambda m: pooled((1, 2, 2), "average_pool", kernel=(2, 1), strides=(1, 1), multiplier=[[1, m]]),
          "y.multiplier", "NestedAveragePool"),
         (lambda m: pooled((2,), "requantize", multiplier=m), "y.multiplier", "NestedRequantize"),
         (lambda m: add(1, factors=(m, 1)), "a_multiplier", "NestedAdd"),

@@ -140,7 +140,7 @@ def _scales(plan: Plan) -> _Scales:
         if node.operator == "NestedAdd":
             for name in "ab":
                 scales.tie(node.operand(name), y, ratio(constants, f"{name}_multiplier"))
-        elif node.operator == "NestedAveragePool":
+        elif node.operator == "NestedAveragePool" and not node.form:
             scales.tie(node.operand("x"), y, mean_ratio(step, constants))
         elif node.operator == "NestedRequantize":
             scales.tie(node.operand("x"), y, ratio(constants))

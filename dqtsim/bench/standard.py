@@ -170,7 +170,7 @@ class Form(ABC):
                 self.add(step)
             case "NestedMultiply":
                 self.multiply(step)
-            case "NestedAveragePool":
+            case "NestedAveragePool" if not node.form:
                 keys = () if is_global(step) else ("kernel_shape", "strides", "pads")
                 # the area is that of the whole window, padding included (B6)
                 shared = {"count_include_pad": 1} if keys else {}

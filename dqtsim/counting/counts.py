@@ -13,7 +13,7 @@ from typing import NamedTuple, assert_never
 from ..energy import EnergyTable
 from ..graph.model import Graph, Widths
 from ..graph.rows import rows_of
-from ..graph.schema import SCHEMAS
+from ..graph.schema import SCHEMAS, Input
 from ..ops.cost import nesting
 from ..ops.primitives import Cost, Operation, Primitive, Size
 from ..planner import Plan, Step
@@ -182,14 +182,21 @@ def storage(plan: Plan) -> dict[str, int]:
 
 
 def storage_of_codes(plan: Plan) -> int:
-    """Return the bits of tables of codes: the non-scalar constants of operators that are not layers."""
-    return sum(
-        prod(step.input_types[entry.name].shape) * _bits_of(plan, step.input_types[entry.name].dtype)
-        for step in plan.steps
-        if step.node.domain and not step.call.bounds
-        for entry in SCHEMAS[step.node.domain, step.node.operator].inputs_of(step.node.form)
-        if entry.constant and entry.shape
-    )
+    """Return the bits of the non-scalar constants of operators that are not layers: codes (B9), multipliers (B6')."""
+    steps = (step for step in plan.steps if step.node.domain and not step.call.bounds)
+    return sum(_table_bits(plan, step, entry) for step in steps for entry in _tables_of(step))
+
+
+def _tables_of(step: Step) -> list[Input]:
+    """Return the non-scalar constants of an operator of the domain."""
+    schema = SCHEMAS[step.node.domain, step.node.operator]
+    return [entry for entry in schema.inputs_of(step.node.form) if entry.constant and entry.shape]
+
+
+def _table_bits(plan: Plan, step: Step, entry: Input) -> int:
+    """Return the bits of one of `_tables_of`."""
+    width = plan.target.multiplier_width if entry.name == "multiplier" else plan.machine.n
+    return prod(step.input_types[entry.name].shape) * width
 
 
 def _widths(plan: Plan, step: Step, bits: Mapping[str, Widths]) -> Widths | None:
@@ -234,6 +241,9 @@ def _traffic(plan: Plan, step: Step, pair: Widths | None, cost: Cost) -> Traffic
         for entry in SCHEMAS[step.node.domain, step.node.operator].inputs_of(step.node.form):
             if not entry.constant:
                 traffic.activations_in[n] += prod(step.input_types[entry.name].shape) * n
+        # a multiplier per position is read once; of tables of codes only the entries that are looked up
+        multipliers = [entry for entry in _tables_of(step) if entry.name == "multiplier"]
+        traffic.tables += sum(_table_bits(plan, step, entry) for entry in multipliers)
     for primitive, times in cost.primitives.items():
         if _is_read(primitive):
             traffic.tables += times * prod(_widths_of(plan, primitive))

@@ -293,7 +293,7 @@ def _check_sums(node: Node, constants: Mapping[str, Array], n: int) -> None:
 
 def _check_intermediate(node: Node, constants: Mapping[str, Array], n: int) -> None:
     window = int(np.prod(node.integers("kernel_shape"))) if "kernel_shape" in node.attributes else 1
-    multipliers = sum(int(array) for role, array in constants.items() if "multiplier" in role)
+    multipliers = sum(int(array.max(initial=0)) for role, array in constants.items() if "multiplier" in role)
     # a product of two codes, else one code a tap
     largest = 1 << (2 * n if node.operator == "NestedMultiply" else n)
     _refuse_past_63(node, [window * largest * multipliers + (1 << int(constants["shift"]))])

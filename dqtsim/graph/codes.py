@@ -74,18 +74,19 @@ class CodesBuilder:
         kernel: tuple[int, int],
         strides: tuple[int, int],
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-        multiplier: int,
+        multiplier: Integers,
         shift: int,
         zero_point: int,
         scale: float,
         clip: tuple[int, int],
     ) -> Tensor:
-        """Add a NestedAveragePool; the multiplier carries 1/area (B6)."""
+        """Add a NestedAveragePool; the multiplier carries 1/area (B6), or there is one per output position (B6')."""
         rows, columns = Window(kernel, strides, pads=pads).output_size(x.shape[2], x.shape[3])
         attributes: dict[str, Attribute] = {"kernel_shape": kernel, "strides": strides, "pads": pads, **clipped(clip)}
         given = {"x": x}, {"multiplier": multiplier, "shift": shift}, attributes
         shape = (*x.shape[:2], rows, columns)
-        return self.operator("NestedAveragePool", name, shape, *given, zero_point=zero_point, scale=scale)
+        form = ("positions",) if np.ndim(multiplier) else ()
+        return self.operator("NestedAveragePool", name, shape, *given, zero_point=zero_point, scale=scale, form=form)
 
     def requantize(
         self, name: str, x: Tensor, *, multiplier: int, shift: int, zero_point: int, scale: float, clip: tuple[int, int]
@@ -93,6 +94,12 @@ class CodesBuilder:
         """Add a NestedRequantize: the same values on another grid (B4), as a Concat of unlike scales needs it."""
         given = {"x": x}, {"multiplier": multiplier, "shift": shift}, clipped(clip)
         return self.operator("NestedRequantize", name, x.shape, *given, zero_point=zero_point, scale=scale)
+
+    def table(self, name: str, x: Tensor, table: Integers, *, zero_point: int, scale: float) -> Tensor:
+        """Add a NestedTable: `table` (2^n) for all channels (B9), or (C, 2^n), one per channel (B9')."""
+        form = ("channels",) if np.ndim(table) > 1 else ()
+        given = {"x": x}, {"table": table}
+        return self.operator("NestedTable", name, x.shape, *given, zero_point=zero_point, scale=scale, form=form)
 
     def operator(
         self,

@@ -103,6 +103,8 @@ _GEMM_WEIGHT = Input("w", (CODES,), constant=True, shape=(CHANNEL, "input channe
 _ROWS = tuple(Input(name, (WIDE,), constant=True, shape=(ROW, CHANNEL)) for name in ("bias", "multiplier", "shift"))
 _WIDTHS = Input("widths", (WIDE,))
 _ROW_PAIRS = Part("row_pairs", Input("row_pairs", (WIDE,), constant=True, shape=(ROW, PAIR)), replaces="row_widths")
+_POSITIONS = Part("positions", Input("multiplier", (WIDE,), constant=True, shape=("output row", "output column")))
+_CHANNELS = Part("channels", Input("table", (CODES,), constant=True, shape=("channel", CODE)))
 _ANY = (CODES, LOGITS, WIDE)
 
 
@@ -176,6 +178,7 @@ _SCHEMAS = (
             "low": REQUIRED,
             "high": REQUIRED,
         },
+        parts=(_POSITIONS,),
     ),
     Schema(
         DOMAIN,
@@ -183,7 +186,13 @@ _SCHEMAS = (
         (_X, _zero_point("x"), _zero_point("y"), _scalar("multiplier"), _scalar("shift")),
         {"low": REQUIRED, "high": REQUIRED},
     ),
-    Schema(DOMAIN, "NestedTable", (_X, Input("table", (CODES,), constant=True, shape=(CODE,))), since=2),
+    Schema(
+        DOMAIN,
+        "NestedTable",
+        (_X, Input("table", (CODES,), constant=True, shape=(CODE,))),
+        since=2,
+        parts=(_CHANNELS,),
+    ),
     Schema(
         DOMAIN,
         "NestedMultiply",

@@ -1,4 +1,4 @@
-"""NestedAveragePool: window sums of master codes, requantized by a multiplier that carries 1/area (B6)."""
+"""NestedAveragePool: window sums of master codes, requantized by a multiplier that carries 1/area (B6, B6')."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,23 +50,31 @@ def inside(planes: Sequence[Sequence[int]], window: Window, oy: int, ox: int) ->
     return [planes[y][x] for y, x in window.positions(oy, ox) if 0 <= y < height and 0 <= x < width]
 
 
-def _infer(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
+def _infer(node: Node, inputs: Types, constants: Arrays) -> TensorType:
     if len(node.integers("kernel_shape")) != 2:
         raise ModelError(f"{node.title} takes 'kernel_shape' with 2 entries; found {node.integers('kernel_shape')}.")
     shape = pooled_shape(node, inputs["x"], pool_window(node))
+    found = constants["multiplier"].shape
+    if "positions" in node.form and found != shape[2:]:
+        raise ModelError(
+            f"{node.title} takes 'multiplier' with one entry per position of its output, shape {shape[2:]}; "
+            f"found {found}."
+        )
     return TensorType("uint8", shape, node.integer("low"), node.integer("high"))
 
 
 def _spec(call: Call, inputs: Arrays) -> Outcome:
-    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
+    z_x, z_y, s = scalars(inputs, "x_zero_point", "y_zero_point", "shift")
     low, high = call.node.integer("low"), call.node.integer("high")
     window = pool_window(call.node)
     _, _, rows, columns = call.type.shape
+    # one for all positions stands at each of them
+    multipliers = integers(np.broadcast_to(inputs["multiplier"], (rows, columns)))
     y = np.empty(call.type.shape, np.uint8)
     for c, plane in enumerate(integers(inputs["x"][0])):
         for oy in range(rows):
             for ox in range(columns):
-                codes = inside(plane, window, oy, ox)
+                codes, m = inside(plane, window, oy, ox), multipliers[oy][ox]
                 y[0, c, oy, ox] = spec.average_pool(codes, z_x, m, s, z_y, low, high, call.machine.rounding)
     return Outcome(y)
 

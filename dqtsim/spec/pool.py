@@ -1,4 +1,4 @@
-"""Pools: equation B6 of spec/README.md."""
+"""Pools: equations B6 and B6' of spec/README.md."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from .rules import Rounding
 def average_pool(
     window: Iterable[int], z_x: int, m: int, s: int, z_y: int, lo: int, hi: int, rounding: Rounding
 ) -> int:
-    """Return the code of one output: the sum of q - z over the window, through B4 with M carrying 1/area (B6).
+    """Return the code of one output: the sum of q - z over the window, through B4 with M carrying 1/area (B6, B6').
 
     `window` holds the codes inside the picture; padded taps hold z and add 0, so they may be left out.
     """

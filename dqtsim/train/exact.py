@@ -246,7 +246,7 @@ def _add(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
 
 
 def _average_pool(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
-    """B6: the windows are unfolded and summed."""
+    """B6, B6': the windows are unfolded and summed; multipliers of positions are spread by broadcasting."""
     top, left, bottom, right = node.integers("pads")
     centred = functional.pad(inputs["x"].to(torch.int64) - int(inputs["x_zero_point"]), (left, right, top, bottom))
     (height, width), (down, across) = node.pair("kernel_shape"), node.pair("strides")
@@ -260,9 +260,13 @@ def _rescale(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     return _requantize(graph, node, centred * inputs["multiplier"], inputs["shift"], inputs["y_zero_point"])
 
 
-def _table(_graph: Graph, _node: Node, inputs: Inputs) -> torch.Tensor:
-    """B9: every code is an index."""
-    return inputs["table"][inputs["x"].to(torch.int64)]
+def _table(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
+    """B9, B9': every code is an index, with a table per channel after that of its channel."""
+    x, table = inputs["x"].to(torch.int64), inputs["table"]
+    if "channels" not in node.form:
+        return table[x]
+    channel = torch.arange(len(table)).reshape(-1, *[1] * (x.dim() - 2))
+    return table[channel, x]
 
 
 def _multiply(graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:

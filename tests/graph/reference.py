@@ -146,6 +146,10 @@ class Reference:
 
     def op_NestedTable(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         x, table = inputs
+        if node.form:
+            codes = range(table.shape[1])
+            rows = [np.select([x[0, c] == q for q in codes], list(own)) for c, own in enumerate(table)]
+            return np.stack(rows)[None].astype(np.uint8)
         return np.asarray(np.select([x == q for q in range(len(table))], list(table)), np.uint8)
 
     def op_NestedMultiply(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802

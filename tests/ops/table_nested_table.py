@@ -1,10 +1,11 @@
-"""NestedTable (B9): any function of one code, by its results."""
+"""NestedTable (B9, B9'): any function of one code, by its results, for all channels or one per channel."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from dqtsim.graph import Graph, GraphBuilder
 from tests.builders import constants, node, plain, tabled
@@ -16,7 +17,7 @@ REVERSED = range(255, -1, -1)
 STIRRED = [(7 * q + 3) % 256 for q in range(256)]
 
 
-def one(shape: Sequence[int], table: Sequence[int], *, n: int = 8) -> Graph:
+def one(shape: Sequence[int], table: npt.ArrayLike, *, n: int = 8) -> Graph:
     """Return a graph of one table 'y' on codes 'x' of shape `shape`."""
     b = GraphBuilder("one", master_width=n, candidates=((2, 2),))
     x = b.input("x", (1, *shape), zero_point=0, scale=1.0)
@@ -78,6 +79,19 @@ CASES = [
     Case("planes of a flat tensor", partial(reshaped, (1, 3, 2, 1)), range(6), STIRRED[:6]),
     Case("a first dimension of six", partial(reshaped, (6, 1, 1, 1)), range(6), STIRRED[:6]),
     Case("codes that no sample changes", of_a_constant, [1, 2], [1, 2, STIRRED[0], STIRRED[255]]),
+    Case("a table per channel", partial(one, (2, 1, 3), [EVERY, list(REVERSED)]), [[[0, 1, 255]], [[0, 1, 255]]],
+         [0, 1, 255, 255, 254, 0]),
+    Case("a table per channel, one channel", partial(one, (1, 2, 1), [STIRRED]), [[[1], [2]]],
+         [STIRRED[1], STIRRED[2]]),
+    Case("a table per channel, 5 channels",
+         partial(one, (5, 2, 2), [[(q + 40 * c) % 256 for q in EVERY] for c in range(5)]),
+         [[[c, 1], [2, 3]] for c in range(5)], [40 * c + q for c in range(5) for q in (c, 1, 2, 3)]),
+    Case("a table per channel, 17 channels", partial(one, (17, 1, 2), [[c] * 255 + [c + 100] for c in range(17)]),
+         [[[254, 255]]] * 17, [y for c in range(17) for y in (c, c + 100)]),
+    Case("a table per channel, flat", partial(one, (11,), [[(q + c) % 256 for q in EVERY] for c in range(11)]),
+         range(11), [2 * c for c in range(11)]),
+    Case("a table per channel, master width 2", partial(one, (2, 1, 2), [[0, 1, 2, 3], [3, 2, 1, 0]], n=2),
+         [[[1, 3]], [[1, 3]]], [1, 3, 2, 0]),
     Case("master width 2", partial(one, (4,), [3, 2, 1, 0], n=2), [0, 1, 2, 3], [3, 2, 1, 0]),
     Case(
         "master width 5",
@@ -85,4 +99,4 @@ CASES = [
         [[[0]], [[7]], [[31]]],
         [1, 22, 30],
     ),
-]
+]  # fmt: skip

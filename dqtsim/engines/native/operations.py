@@ -17,6 +17,7 @@ from .emit.picture import PICTURE
 from .emit.planes import PLANES
 from .emit.saturate_each import DEPTH, EACH, LOGITS, PLAIN
 from .emit.table import TABLE
+from .emit.table_channels import TABLE_CHANNELS
 from .emit.tile import CONV
 from .emit.window_nest import WINDOW_NEST
 from .ir import Record
@@ -44,6 +45,7 @@ RECORDS: Mapping[str, Record] = {
     "picture": PICTURE,
     "planes": PLANES,
     "table": TABLE,
+    "table.channels": TABLE_CHANNELS,
     "window_nest": WINDOW_NEST,
 }
 # the first two fields of every record, which are filled in when a program is loaded

@@ -26,8 +26,8 @@ def add(call: Call, inputs: Arrays) -> Outcome:
 
 
 def average_pool(call: Call, inputs: Arrays) -> Outcome:
-    """Return B6 of the codes `x`."""
-    z_x, z_y, m, s = scalars(inputs, "x_zero_point", "y_zero_point", "multiplier", "shift")
+    """Return B6 or B6' of the codes `x`."""
+    z_x, z_y, s = scalars(inputs, "x_zero_point", "y_zero_point", "shift")
     node, window = call.node, pool_window(call.node)
     y = np.empty(call.type.shape, np.uint8)
     pool.average_pool(
@@ -36,7 +36,7 @@ def average_pool(call: Call, inputs: Arrays) -> Outcome:
         window.strides,
         window.pads[:2],
         (z_x, z_y),
-        m,
+        np.atleast_2d(inputs["multiplier"]),
         s,
         node.integer("low"),
         node.integer("high"),
@@ -72,9 +72,15 @@ def argmax(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(best.reshape(call.type.shape))
 
 
-def look_up(_call: Call, inputs: Arrays) -> Outcome:
-    """Return the table's entry for each code (B9)."""
-    return Outcome(np.take(inputs["table"], inputs["x"]))
+def look_up(call: Call, inputs: Arrays) -> Outcome:
+    """Return the table's entry for each code (B9), in the row of its channel if there is one per channel (B9')."""
+    x, table = inputs["x"], inputs["table"]
+    if "channels" not in call.node.form:
+        return Outcome(np.take(table, x))
+    channels, codes = table.shape
+    # the tables of all channels behind each other
+    first = np.arange(channels).reshape(channels, *[1] * (x.ndim - 2)) * codes
+    return Outcome(np.take(table.reshape(-1), x + first))
 
 
 def multiply(call: Call, inputs: Arrays) -> Outcome:

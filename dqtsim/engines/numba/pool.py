@@ -1,4 +1,4 @@
-"""Pools (B6)."""
+"""Pools (B6, B6')."""
 
 from ...graph.model import Array
 from ...numbers import RoundingNumber
@@ -13,14 +13,18 @@ def average_pool(
     strides: tuple[int, int],
     pads: tuple[int, int],
     zeros: tuple[int, int],
-    multiplier: int,
+    multipliers: Array,
     s: int,
     low: int,
     high: int,
     rounding: RoundingNumber,
     out: Array,
 ) -> None:
-    """Write the pooled codes of `x` uint8 (C, H, W) into `out` (C, OH, OW); `pads` are top and left."""
+    """Write the pooled codes of `x` uint8 (C, H, W) into `out` (C, OH, OW); `pads` are top and left.
+
+    `multipliers` int64 (OH, OW), or (1, 1) for all positions.
+    """
+    everywhere = multipliers.size == 1
     height, width = x.shape[1], x.shape[2]
     for c in range(out.shape[0]):
         for oy in range(out.shape[1]):
@@ -30,6 +34,7 @@ def average_pool(
                 for row in range(max(y, 0), min(y + kernel_shape[0], height)):
                     for column in range(max(x0, 0), min(x0 + kernel_shape[1], width)):
                         total += x[c, row, column] - zeros[0]
+                multiplier = multipliers[0, 0] if everywhere else multipliers[oy, ox]
                 code = zeros[1] + shift_right(total * multiplier, s, rounding)
                 out[c, oy, ox] = max(low, min(high, code))
 

@@ -101,10 +101,10 @@ NestedAdd <low, high>
   y = dqtsim.Requantize <low: int = @low, high: int = @high> (total, one, shift, y_zero_point)
 }
 """
-# B6: every plane is convolved with ones, so that padded taps hold the zero point and add 0.
+# B6, B6': every plane is convolved with ones, so that padded taps hold the zero point and add 0. Multipliers of
+# positions are spread over the channels by Mul itself.
 _NESTED_AVERAGE_POOL = """
-NestedAveragePool <kernel_shape, strides, pads, low, high>
-  (x, x_zero_point, y_zero_point, multiplier, shift) => (y)
+$signature
 {
   planes = Constant <value = int64[1] {0}> ()
   single = Constant <value = int64[2] {1, 1}> ()
@@ -127,13 +127,25 @@ NestedRequantize <low, high> (x, x_zero_point, y_zero_point, multiplier, shift) 
   y = dqtsim.Requantize <low: int = @low, high: int = @high> (total, multiplier, shift, y_zero_point)
 }
 """
-# B9
+# B9, B9': with a table per channel, row c of the codes is looked up in row c of the table
 _NESTED_TABLE = """
-NestedTable (x, table) => (y)
+$signature
 {
   q = Cast <to: int = 7> (x)
-  y = Gather <axis: int = 0> (table, q)
+$look_up
 }
+"""
+_LOOK_UP = """
+  y = Gather <axis: int = 0> (table, q)
+"""
+_LOOK_UP_CHANNELS = """
+  shape = Shape (x)
+  tables = Shape <start: int = 0, end: int = 1> (table)
+  rest = Constant <value = int64[1] {-1}> ()
+  rows = Concat <axis: int = 0> (tables, rest)
+  per_channel = Reshape (q, rows)
+  found = GatherElements <axis: int = 1> (table, per_channel)
+  y = Reshape (found, shape)
 """
 # B10: a b of one code per channel is spread over the pixels by Mul itself
 _NESTED_MULTIPLY = """
@@ -175,6 +187,7 @@ _PLAIN: Mapping[str, str] = {
     "x": "x",
     "border": "",
     "pads": "pads: ints = @pads, ",
+    "look_up": _LOOK_UP.strip("\n"),
 }
 _PIECES: Mapping[str, Mapping[str, str]] = {
     "row_pairs": {"select_row": "dqtsim.SelectPairRow", "row_pairs": ", row_pairs"},
@@ -184,6 +197,7 @@ _PIECES: Mapping[str, Mapping[str, str]] = {
         "border": "  bordered = dqtsim.Border <pads: ints = @pads> (x, padding)\n",
         "pads": "",
     },
+    "channels": {"look_up": _LOOK_UP_CHANNELS.strip("\n")},
 }
 
 

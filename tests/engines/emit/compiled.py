@@ -24,6 +24,7 @@ from dqtsim.engines.native.emit import (
     picture,
     planes,
     table,
+    table_channels,
     window_nest,
 )
 from dqtsim.engines.native.emit.choice import NONE, WIDTHS
@@ -43,6 +44,7 @@ EMITTERS: tuple[Callable[[Any, Isa], str], ...] = (
     planes.emit,
     max_pool.emit,
     table.emit,
+    table_channels.emit,
     copy.emit,
     decision.emit_argmax,
     decision.emit_gather_rows,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dqtsim.engines.native.emit.add import ADD
 from dqtsim.engines.native.emit.multiply import MULTIPLY
 from dqtsim.engines.native.emit.table import TABLE
+from dqtsim.engines.native.emit.table_channels import TABLE_CHANNELS
 from dqtsim.engines.native.isa import Isa
 from dqtsim.spec import Rounding
 
@@ -226,4 +227,23 @@ def test_table(isa: Isa, rows: int, count: int, chunks: int, gap: int, in_place:
         view[y * row : y * row + count] = table[codes]
     places = {"source": address(source), "source_row": row, "target": address(target), "target_row": row}
     run(isa, "table", TABLE, chunks, **places, rows=rows, row_bytes=count, table=address(table))
+    assert np.array_equal(whole, then)
+
+
+@every_isa
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.sampled_from(CHUNKS), st.integers(0, 9), seeds)
+def test_table_channels(isa: Isa, rows: int, columns: int, channels: int, chunks: int, gap: int, seed: int) -> None:
+    tables = any_codes(channels, 256, seed=seed)
+    step = channels + seed % 3
+    source, row = strided(rows, columns * step, gap, seed + 1)
+    whole, target = arena(rows * row, seed)
+    then = whole.copy()
+    view = then[GUARD:-GUARD]
+    for y, x, c in np.ndindex(rows, columns, channels):
+        at = y * row + x * step + c
+        view[at] = tables[c, source[at]]
+    places = {"source": address(source), "source_row": row, "source_step": step}
+    places |= {"target": address(target), "target_row": row, "target_step": step}
+    numbers = {"rows": rows, "columns": columns, "channels": channels, "tables": address(tables)}
+    run(isa, "table.channels", TABLE_CHANNELS, chunks, **places, **numbers)
     assert np.array_equal(whole, then)

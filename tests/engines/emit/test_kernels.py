@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from dqtsim import spec
 from dqtsim.engines import numba
-from dqtsim.engines.numba import add, decision, mac, nest, pool, requantize
+from dqtsim.engines.numba import add, decision, mac, multiply, nest, pool, requantize
 from dqtsim.numbers import of_overflow, of_rounding, of_tap_order
 from dqtsim.spec import Flags, Nesting, Overflow, Rounding, TapOrder
+from dqtsim.spec.multiply import multiply as law_of_products
 
 ROUNDINGS = list(Rounding)
 I32, I64, U8 = np.int32, np.int64, np.uint8
@@ -287,12 +288,50 @@ def test_add_add(
     ]
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=1, max_size=8),
+    st.tuples(st.integers(0, 255), st.integers(0, 255)),
+    st.integers(0, (1 << 31) - 1),
+    st.integers(0, 62),
+    CLIPS,
+    st.sampled_from(ROUNDINGS),
+    st.booleans(),
+)
+def test_multiply_multiply(
+    pairs: Sequence[tuple[int, int]],
+    zeros: tuple[int, int],
+    m: int,
+    s: int,
+    grid: tuple[int, int, int],
+    rounding: Rounding,
+    shared: bool,
+) -> None:
+    """Pairs stand in rows of one channel, or, with a code of b for each, side by side with one more code of a."""
+    z_y, low, high = grid
+    a, b = ([list(side)] for side in zip(*pairs, strict=True))
+    if shared:
+        a, b = [[q, 255 - q] for q in a[0]], [[q] for q in b[0]]
+    out = np.empty((len(a), len(a[0])), U8)
+    multiply.multiply(array(a, U8), array(b, U8), (*zeros, z_y), m, s, low, high, of_rounding(rounding), out)
+    assert out.tolist() == [
+        [
+            law_of_products(q, zeros[0], b[c][0 if shared else i], zeros[1], m, s, z_y, low, high, rounding)
+            for i, q in enumerate(row)
+        ]
+        for c, row in enumerate(a)
+    ]
+
+
 def test_pool_average_pool() -> None:
     x = array([[[1, 2, 3], [4, 5, 6]], [[10, 20, 30], [40, 50, 60]]], U8)
     out = np.empty((2, 2, 2), U8)
     # windows of 2 x 2, stride (1, 2), pads top 1 and left 1; sums of q - 2, halved, around 10
-    pool.average_pool(x, (2, 2), (1, 2), (1, 1), (2, 10), 1, 1, 0, 255, of_rounding(Rounding.FLOOR), out)
+    geometry = (2, 2), (1, 2), (1, 1), (2, 10)
+    pool.average_pool(x, *geometry, array([[1]], I64), 1, 0, 255, of_rounding(Rounding.FLOOR), out)
     assert out.tolist() == [[[9, 10], [10, 14]], [[14, 33], [33, 86]]]
+    # a multiplier per position
+    pool.average_pool(x, *geometry, array([[1, 4], [0, 2]], I64), 1, 0, 255, of_rounding(Rounding.FLOOR), out)
+    assert out.tolist() == [[[9, 12], [10, 18]], [[14, 102], [10, 162]]]
 
 
 def test_pool_max_pool() -> None:

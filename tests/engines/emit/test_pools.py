@@ -27,7 +27,7 @@ def check_pool(
     strides: tuple[int, int],
     dilations: tuple[int, int],
     pads: tuple[int, int, int, int],
-    reduce: Callable[[list[int]], int],
+    reduce: Callable[[list[int], int, int], int],
     name: str,
     record: Record,
     rounding: Rounding,
@@ -57,7 +57,7 @@ def check_pool(
         if not inside:
             return
         for c in range(channels):
-            view[oy, ox * target_step + c] = reduce([int(pixel[c]) for pixel in inside])
+            view[oy, ox * target_step + c] = reduce([int(pixel[c]) for pixel in inside], oy, ox)
     run(
         isa,
         name,
@@ -89,8 +89,12 @@ def check_pool(
 def check_max_pool(isa: Isa, chunks: int, shape: Any, kernel: Any, strides: Any, d: Any, pads: Any, seed: int) -> None:
     dilations = {"dilation_y": d[0], "dilation_x": d[1]}
     check_pool(
-        isa, chunks, shape, kernel, strides, d, pads, max, "max_pool", MAX_POOL, Rounding.TIES_UP, seed, dilations
+        isa, chunks, shape, kernel, strides, d, pads, greatest, "max_pool", MAX_POOL, Rounding.TIES_UP, seed, dilations
     )
+
+
+def greatest(codes: list[int], _y: int, _x: int) -> int:
+    return max(codes)
 
 
 def check_average_pool(
@@ -108,12 +112,20 @@ def check_average_pool(
     z_y: int,
     low: int,
     high: int,
+    *,
+    positions: bool = False,
 ) -> None:
-    def reduce(codes: list[int]) -> int:
-        total = sum(code - z_x for code in codes)
-        return code_of(total * multiplier, shift, rounding, z_y, low, high)
+    """With `positions` every output has a multiplier of its own, `multiplier` at the last one."""
+    size = 16 if positions else 1
+    multipliers = np.maximum(multiplier - np.arange(size * size)[::-1].reshape(size, size), 0)
 
-    last = {"z_x": z_x, "multiplier": multiplier, "shift": shift, "z_y": z_y, "low": low, "high": high}
+    def reduce(codes: list[int], y: int, x: int) -> int:
+        total = sum(code - z_x for code in codes) * int(multipliers[y % size, x % size])
+        return code_of(total, shift, rounding, z_y, low, high)
+
+    step = multipliers.itemsize if positions else 0
+    last = {"multipliers": multipliers.ctypes.data, "multiplier_row": size * step, "multiplier_step": step}
+    last |= {"z_x": z_x, "shift": shift, "z_y": z_y, "low": low, "high": high}
     rest = ((1, 1), pads, reduce, "average_pool", AVERAGE_POOL, rounding, seed)
     check_pool(isa, chunks, shape, kernel, strides, *rest, last)
 
@@ -159,6 +171,7 @@ def test_average_pool(isa: Isa, rounding: Rounding) -> None:
             last = (z_x, multiplier, shift, z_y, low, high)
             check_average_pool(isa, 2, (3, 4, 36), (3, 3), (1, 1), (1, 1, 1, 1), rounding, shift, *last)
             check_average_pool(isa, 1, (2, 2, 20), (2, 2), (2, 2), (0, 0, 0, 0), rounding, shift, *last)
+            check_average_pool(isa, 2, (3, 4, 36), (3, 3), (1, 1), (1, 1, 1, 1), rounding, shift, *last, positions=True)
     for chunks in CHUNKS:
         check_average_pool(isa, chunks, (9, 7, 16), (2, 3), (1, 2), (1, 2, 1, 0), rounding, 5, 3, 1, 1, 128, 0, 255)
 
@@ -188,4 +201,4 @@ def test_average_pool_drawn(
 ) -> None:
     last = (z_x, m, seed % 22, z_y, min(p, q), max(p, q))
     shape, kernel, strides = window
-    check_average_pool(isa, chunks, shape, kernel, strides, pads, rounding, seed, *last)
+    check_average_pool(isa, chunks, shape, kernel, strides, pads, rounding, seed, *last, positions=seed % 2 == 0)

@@ -68,7 +68,10 @@ def elements() -> Graph:
     product = b.multiply("product", most, far, multiplier=40000, shift=23, **one)
     gate = b.max_pool("gate", product, kernel=(3, 7), strides=(1, 1))
     gated = b.multiply("gated", far, gate, multiplier=1, shift=7, **one)
-    b.output(b.concat("both", [most, gated]))
+    own = b.average_pool("own", gated, kernel=(2, 2), strides=(1, 1), pads=(1, 0, 0, 1), shift=8,
+                         multiplier=np.arange(21).reshape(3, 7), **one)  # fmt: skip
+    slopes = b.table("slopes", own, np.arange(5 * 256).reshape(5, 256) % 251, zero_point=0, scale=1.0)
+    b.output(b.concat("both", [most, slopes]))
     return b.build()
 
 

@@ -238,6 +238,33 @@ def test_a_mistake_is_told(number: int) -> None:
     assert str(caught.value) == sentence
 
 
+APART = "has pieces of {} bytes {} apart, by its word {}."
+OUTSIDE = "reads {} from byte 0 to {} of {}, which has {}."
+TABLE, POOL = "table.channels of 'slopes', ", "average_pool of 'mean', "
+WRONG_ON_CODES: list[tuple[str, dict[str, Word], str]] = [
+    ("multiply", {"target_row": 3}, "multiply of 'product', " + APART.format(112, 3, "target_row")),
+    ("multiply", {"b_row": 1 << 20}, "multiply of 'product', " + OUTSIDE.format("b", 2097264, "buffer 5", 336)),
+    ("table.channels", {"target_step": 1}, TABLE + APART.format(5, 1, "target_step")),
+    (
+        "table.channels",
+        {"channels": 9},
+        TABLE + OUTSIDE.format("tables", 2304, "constant 3", 1280),
+    ),
+    (
+        "average_pool",
+        {"multiplier_row": 64},
+        POOL + OUTSIDE.format("multipliers", 136, "constant 1", 8),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "words", "sentence"), WRONG_ON_CODES)
+def test_a_mistake_of_an_operation_on_codes_is_told(function: str, words: dict[str, Word], sentence: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        check(with_words(function, **words)(program_of("elements", PORTABLE, keep=False)))
+    assert str(caught.value).partition(", ")[2] == sentence
+
+
 def test_steps_left_to_a_fallback_have_their_tensors() -> None:
     program = program_of("left to a fallback", PORTABLE, keep=False)
     number = next(n for n, op in enumerate(program.operations) if isinstance(op, Fallback))

@@ -19,7 +19,7 @@ FOOTPRINTS: Mapping[str, Callable[[Words], Iterator[Access]]] = {
     "add": moves.add,
     "add.narrow": moves.add,
     "argmax": moves.argmax,
-    "average_pool": moves.window,
+    "average_pool": moves.average_pool,
     "bits": layers.bits,
     "clear": moves.clear,
     "conv": layers.conv,
@@ -38,6 +38,7 @@ FOOTPRINTS: Mapping[str, Callable[[Words], Iterator[Access]]] = {
     "picture": moves.picture,
     "planes": moves.planes,
     "table": moves.table,
+    "table.channels": moves.table_channels,
     "window_nest": layers.window_nest,
 }
 

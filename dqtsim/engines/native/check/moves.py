@@ -87,6 +87,26 @@ def multiply(words: Words) -> Iterator[Access]:
         yield Access(name, words.place(name), *hull(size, (rows, row), (columns, step)), writes=name == "target")
 
 
+def average_pool(words: Words) -> Iterator[Access]:
+    """A window, and a multiplier for each output, or for all."""
+    rows, columns = words.numbers("rows", "columns")
+    row, step = words.numbers("multiplier_row", "multiplier_step")
+    yield Access("multipliers", words.place("multipliers"), *hull(INT64, (rows, row), (columns, step)))
+    yield from window(words)
+
+
+def table_channels(words: Words) -> Iterator[Access]:
+    """Pieces of a byte per channel, and a table entry of each channel for each of the 256 values."""
+    rows, columns, channels = words.numbers("rows", "columns", "channels")
+    for name, writes in (("source", False), ("target", True)):
+        row, step = words.numbers(f"{name}_row", f"{name}_step")
+        if writes:
+            apart(words, "target_step", columns, step, channels)
+            apart(words, "target_row", rows, row, (columns - 1) * step + channels)
+        yield Access(name, words.place(name), *hull(channels, (rows, row), (columns, step)), writes=writes)
+    yield Access("tables", words.place("tables"), 0, 256 * channels)
+
+
 def window(words: Words) -> Iterator[Access]:
     """Pools: taps inside the picture, however large the window, in pieces of 4 bytes and more."""
     height, width, rows, columns = words.numbers("height", "width", "rows", "columns")

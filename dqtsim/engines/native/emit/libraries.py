@@ -117,6 +117,7 @@ def _emit_rest(module: Any, isa: Isa, rounding: Rounding, *, counts: bool, yield
         planes,
         schedule,
         table,
+        table_channels,
     )
 
     conv.emit_conv(module, isa)
@@ -124,7 +125,7 @@ def _emit_rest(module: Any, isa: Isa, rounding: Rounding, *, counts: bool, yield
         conv.emit_panels(module, isa.matrices)
     if counts:
         one_bit.emit(module)
-    for operation in (copy, max_pool, nest, picture, planes, table):
+    for operation in (copy, max_pool, nest, picture, planes, table, table_channels):
         operation.emit(module, isa)
     for rounded in (add, average_pool, multiply):
         rounded.emit(module, isa, rounding)

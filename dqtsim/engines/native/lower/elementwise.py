@@ -1,4 +1,4 @@
-"""Operators that take a code at a time: additions, products, requantization, tables (B4, B5, B9, B10)."""
+"""Operators that take a code at a time: additions, products, requantization, tables (B4, B5, B9, B9', B10)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -55,8 +55,8 @@ def _add(state: Lowering, *, step: Step, a: Planes, b: Planes) -> None:
 def multiply(known: Known, step: Step) -> Emit | None:
     """Lower NestedMultiply (B10)."""
     a, b = (known.places.get(step.node.operand(role)) for role in ("a", "b"))
-    m, shift = known.scalars(step, "multiplier", "shift")
-    if shift > 61 or 255 * 255 * m + (1 << shift) >= tables.I64_SAFE:
+    # a product of two codes has 17 bits and M has 31: with half of 2^61 every sum fits
+    if known.scalar(step, "shift") > 61:
         return None
     if isinstance(a, Planes) and isinstance(b, Planes):
         return partial(_multiply_planes, step=step, a=a, b=b)
@@ -112,10 +112,15 @@ def requantize(known: Known, step: Step) -> Emit | None:
 
 
 def table(known: Known, step: Step) -> Emit | None:
-    """Lower NestedTable: one look-up a code (B9)."""
-    if step.node.operand("x") not in known.places:
+    """Lower NestedTable: one look-up a code (B9), in the table of its channel if there is one per channel (B9')."""
+    place = known.places.get(step.node.operand("x"))
+    if place is None:
         return None
     given = known.known(step.node.operand("table"))
+    if "channels" in step.node.form:
+        if isinstance(place, Flat) and len(place.shape) != 2:
+            return None
+        return partial(_look_up_channels, step=step, codes=np.pad(given, ((0, 0), (0, 256 - given.shape[1]))))
     # bytes between pixels may be larger than codes of less than 8 bits; their results are never read
     return partial(_look_up, step=step, codes=np.pad(given, (0, 256 - given.size)))
 
@@ -141,6 +146,21 @@ def _look_up(state: Lowering, *, step: Step, codes: Array) -> None:
         target_row=target_row,
         table=where,
     )
+
+
+def _look_up_channels(state: Lowering, *, step: Step, codes: Array) -> None:
+    """Emit a look-up of every channel in its row of `codes`, uint8 [C, 256]; a flat tensor is one pixel."""
+    source = state.places[step.node.operand("x")]
+    where = state.memory.add(codes)
+    target = state.new_place(step.node.outputs[0])
+    if isinstance(source, Planes) and isinstance(target, Planes):
+        words: dict[str, Word] = {"source": source.origin, "source_row": source.row, "source_step": source.step}
+        words |= {"target": target.origin, "target_row": target.row, "target_step": target.step}
+        words |= {"rows": source.height, "columns": source.width}
+    else:
+        words = {"source": source.start, "target": target.start, "rows": 1, "columns": 1}
+        words |= {f"{name}_{part}": 0 for name in ("source", "target") for part in ("row", "step")}
+    state.add("table.channels", 1, **words, channels=len(codes), tables=where)
 
 
 def _requantized(known: Known, step: Step) -> Array:

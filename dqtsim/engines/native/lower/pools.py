@@ -26,11 +26,11 @@ def _max_pool(state: Lowering, *, step: Step, source: Planes) -> None:
 
 
 def average_pool(known: Known, step: Step) -> Emit | None:
-    """Lower NestedAveragePool (B6)."""
+    """Lower NestedAveragePool (B6, B6')."""
     source = known.planes(step.node.operand("x"))
     if source is None:
         return None
-    multiplier, shift = known.scalars(step, "multiplier", "shift")
+    multiplier, shift = int(known.operand(step, "multiplier").max()), known.scalar(step, "shift")
     kernel_y, kernel_x = step.node.pair("kernel_shape")
     if shift > 61 or 255 * kernel_y * kernel_x * multiplier + (1 << shift) >= tables.I64_SAFE:
         return None
@@ -40,15 +40,19 @@ def average_pool(known: Known, step: Step) -> Emit | None:
 def _average_pool(state: Lowering, *, step: Step, source: Planes) -> None:
     node = step.node
     zero_x, zero_y = state.scalars(step, "x_zero_point", "y_zero_point")
-    multiplier, shift = state.scalars(step, "multiplier", "shift")
+    multipliers = state.operand(step, "multiplier")
+    # distances in bytes: none where one multiplier serves all positions
+    row, column = multipliers.strides if multipliers.ndim else (0, 0)
     target = state.new_planes(node.outputs[0])
     state.add(
         "average_pool",
         _chunks(node, target),
         z_x=zero_x,
         z_y=zero_y,
-        multiplier=multiplier,
-        shift=shift,
+        multipliers=state.memory.add(multipliers),
+        multiplier_row=row,
+        multiplier_step=column,
+        shift=state.scalar(step, "shift"),
         low=node.integer("low"),
         high=node.integer("high"),
         **_window(node, source, target),
