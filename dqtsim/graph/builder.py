@@ -9,16 +9,17 @@ from ..errors import ModelError
 from ..spec.rules import Nesting, Rounding
 from ..spec.window import Window
 from .checks import check_graph
-from .codes import CodesBuilder, Integers, Tensor, clipped
+from .codes import Integers, Tensor, clipped
 from .decide import decide
 from .model import BITS, PINNED_BITS, Arithmetic, Array, Graph, Quantization, Value, Widths, freeze
+from .moves import MovesBuilder
 from .schema import DOMAIN, SCHEMAS, Attribute
 from .static import with_bits
 
 __all__ = ["GraphBuilder", "Integers", "Tensor"]
 
 
-class GraphBuilder(CodesBuilder):
+class GraphBuilder(MovesBuilder):
     """Collects nodes and arrays; `build()` checks them and freezes them into a Graph.
 
     A layer's name is also the name of its output tensor. Layers are numbered in the order of their creation; that

@@ -1,4 +1,4 @@
-"""Building a graph: operators on codes that have no widths, and what all operators share."""
+"""Building a graph: the domain's operators on codes that have no widths, and what all operators share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -134,45 +134,6 @@ class CodesBuilder:
             operands[role] = self._array(f"{name}.{role}", array)
         self._node(name, DOMAIN, operator, operands, attributes, form)
         return y
-
-    def max_pool(
-        self,
-        name: str,
-        x: Tensor,
-        *,
-        kernel: tuple[int, int],
-        strides: tuple[int, int],
-        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-    ) -> Tensor:
-        """Add a MaxPool on codes (B6)."""
-        rows, columns = Window(kernel, strides, pads=pads).output_size(x.shape[2], x.shape[3])
-        self._node(
-            name,
-            "",
-            "MaxPool",
-            {"x": x.name},
-            {
-                "kernel_shape": kernel,
-                "strides": strides,
-                "pads": pads,
-                "dilations": (1, 1),
-                "ceil_mode": 0,
-                "storage_order": 0,
-                "auto_pad": "NOTSET",
-            },
-        )
-        return self._same(name, x, (*x.shape[:2], rows, columns))
-
-    def flatten(self, name: str, x: Tensor) -> Tensor:
-        """Add a Flatten to (1, K), in C, H, W order."""
-        self._node(name, "", "Flatten", {"input": x.name}, {"axis": 1})
-        return self._same(name, x, (1, int(np.prod(x.shape[1:]))))
-
-    def concat(self, name: str, parts: Sequence[Tensor]) -> Tensor:
-        """Add a Concat along the channels; the parts must share one quantization."""
-        self._node(name, "", "Concat", {f"inputs.{i}": part.name for i, part in enumerate(parts)}, {"axis": 1})
-        channels = sum(part.shape[1] for part in parts)
-        return self._same(name, parts[0], (1, channels, *parts[0].shape[2:]))
 
     def _codes(self, name: str, shape: tuple[int, ...], zero_point: int, scale: tuple[float, ...]) -> Tensor:
         quantization = Quantization(tuple(float(s) for s in scale), int(zero_point))

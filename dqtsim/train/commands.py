@@ -64,7 +64,7 @@ def export(
     save(graph, path)
     write_golden(
         graph,
-        pictures.cpu(),
+        pictures.cpu().reshape(-1, *graph.input.shape[1:]),
         None,
         folder,
         model=path,

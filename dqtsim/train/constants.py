@@ -45,6 +45,14 @@ def per_channel(values: Reals, where: str) -> tuple[Array, Array]:
     return multipliers[..., 0], shifts
 
 
+def requantizing(values: Reals, where: str) -> tuple[Array, Array]:
+    """`per_channel` for the integer sums of a layer: a factor of 2^16 or more becomes 2^16 - 1.
+
+    That changes no code: a sum of 1 already leaves the codes' range.
+    """
+    return per_channel(np.minimum(values, 2**MULTIPLIER_WIDTH - 1), where)
+
+
 def rounded_bias(real: Reals, limit: int = BIAS_LIMIT) -> Array:
     """B3: rounded (ties up), then saturated to 32 bits signed."""
     return np.clip(np.floor(real + 0.5), -limit, limit - 1).astype(np.int64)

@@ -294,6 +294,14 @@ def _first_largest(x: torch.Tensor) -> torch.Tensor:
     return (largest.to(torch.int64).cumsum(-1) == 0).sum(-1)
 
 
+def _concat(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
+    parts = list(inputs.values())
+    # Of a batch, the constants are one picture's.
+    pictures = max(len(part) for part in parts)
+    batched = [part.expand(pictures, *part.shape[1:]) for part in parts] if node.integer("axis") else parts
+    return torch.cat(batched, node.integer("axis"))
+
+
 def _reshape(_graph: Graph, _node: Node, inputs: Inputs) -> torch.Tensor:
     data = inputs["data"]
     return data.reshape([data.shape[axis] if size == 0 else size for axis, size in enumerate(inputs["shape"].tolist())])
@@ -323,7 +331,7 @@ _OPERATORS: dict[str, Callable[[Graph, Node, Inputs], torch.Tensor]] = {
     "NestedMultiply": _multiply,
     "MaxPool": _max_pool,
     "ArgMax": _argmax,
-    "Concat": lambda _graph, node, inputs: torch.cat(list(inputs.values()), node.integer("axis")),
+    "Concat": _concat,
     "Flatten": lambda _graph, _node, inputs: inputs["input"].flatten(1),
     "Gather": _gather,
     "Identity": lambda _graph, _node, inputs: inputs["input"],

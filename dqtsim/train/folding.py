@@ -1,25 +1,28 @@
 """From a trained network to integers: batch norm and steps fold into (B, M, S), and layers become nodes."""
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from dqtsim.graph import GraphBuilder
-from dqtsim.graph.builder import Tensor
+from dqtsim.graph.codes import Tensor
 from dqtsim.graph.model import Array, Graph
 from dqtsim.train import steps
 from dqtsim.train.constants import reals
 from dqtsim.train.controller import Controller, FoldedGemm
 from dqtsim.train.device import on_cpu
-from dqtsim.train.layers import (
-    Nested,
+from dqtsim.train.modules.base import Nested
+from dqtsim.train.modules.layer import NestedLayer
+from dqtsim.train.modules.logits import NestedLogits
+from dqtsim.train.modules.pointwise import (
     NestedAdd,
     NestedAveragePool,
     NestedConcat,
-    NestedLayer,
-    NestedLogits,
+    NestedMultiply,
     NestedRescale,
+    NestedTable,
 )
 from dqtsim.train.nested import weight_codes
 from dqtsim.train.network import NestedNetwork
@@ -55,14 +58,22 @@ def fold(
         class_names=class_names,
         producer=producer,
     )
-    x = builder.input(INPUT, (1, *network.shape), zero_point=network.zero_point, scale=network.scale)
-    folding = _Folding(builder, network, {INPUT: x})
+    folding = _Folding(builder, network, {INPUT: _input(builder, network)})
     for step in network.steps:
         folding.add(step)
         if step is network.steps[0] and controller is not None:
             builder.control(_control(builder, controller, folding.tensors[step.name]))
-    builder.output(folding.tensors[network.steps[-1].name], classes=True)
+    for output in network.outputs:
+        builder.output(folding.tensors[output], classes=output == network.classifier)
     return builder.build()
+
+
+def _input(builder: GraphBuilder, network: NestedNetwork) -> Tensor:
+    """The picture. A model's input has one axis or three, so [C, L] enters as [C, 1, L]."""
+    shape = network.shape
+    own = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+    x = builder.input(INPUT, (1, *own), zero_point=network.zero_point, scale=network.scale)
+    return x if own == shape else builder.reshape(f"{INPUT}.line", x, shape)
 
 
 def _control(builder: GraphBuilder, controller: Controller, stem: Tensor) -> Tensor:
@@ -99,6 +110,12 @@ def _step(x: Tensor) -> float:
     return x.quantization.scale[0]
 
 
+def _zero(x: Tensor) -> int:
+    if x.quantization is None:
+        raise RuntimeError(f"{x.name} has no zero point")
+    return x.quantization.zero_point
+
+
 class _Folding:
     """Turns steps into nodes, one after another; `tensors` holds the output of each."""
 
@@ -108,71 +125,133 @@ class _Folding:
     def add(self, step: steps.Step) -> None:
         """Add the node, or nodes, of one step."""
         sources = [self.tensors[source] for source in step.sources]
-        x, name = sources[0], step.name
-        if isinstance(step, steps.MaxPool):
-            y = self.builder.max_pool(name, x, kernel=step.kernel, strides=step.stride, pads=step.pads)
-        elif isinstance(step, steps.Flatten):
-            y = self.builder.flatten(name, x)
-        else:
-            module = self.network.layer(name)
-            if isinstance(module, NestedLayer):
-                y = self._layer(module, name, x)
-            elif isinstance(module, NestedLogits):
-                y = self._logits(module, name, x)
-            elif isinstance(module, NestedAdd):
-                y = self._sum(module, name, sources)
-            elif isinstance(module, NestedAveragePool):
-                y = self._average(module, name, x)
-            elif isinstance(module, NestedConcat):
-                parts = [self._rescale(module, f"{name}.input{i}", part) for i, part in enumerate(sources)]
-                y = self.builder.concat(name, parts)
-            else:
-                y = self._rescale(cast(NestedRescale, module), name, x)
-        self.tensors[name] = y
+        move = _MOVES.get(type(step))
+        if move is not None:
+            self.tensors[step.name] = move(self.builder, step, sources[0])
+            return
+        module = self.network.layer(step.name)
+        self.tensors[step.name] = _NODES[type(module)](self, module, step.name, *sources)
 
-    def _grid(self, module: Nested) -> dict[str, Any]:
+    def grid(self, module: Nested) -> dict[str, Any]:
+        """The output's zero point, scale and clip."""
         return {"zero_point": module.zero_point, "scale": module.step().item(), "clip": (0, module.high())}
 
-    def _layer(self, module: NestedLayer, name: str, x: Tensor) -> Tensor:
-        bias, multiplier, shift = module.constants(_step(x))
+    def rows(self, module: NestedLayer | NestedLogits) -> dict[str, Any]:
+        """What selects a layer's rows, and its windows."""
+        found: dict[str, Any] = {"row_widths": module.row_widths}
+        if module.row_pairs is not None:
+            found = {"row_pairs": module.row_pairs}
+        return found if module.windows is None else {**found, "windows": module.windows}
+
+    def layer(self, module: NestedLayer, name: str, x: Tensor) -> Tensor:
+        """A convolution or fully connected layer (B1-B4)."""
+        input_step = _step(x)
+        step = module.effective_step(torch.tensor(input_step, dtype=torch.float64))
+        bias, multiplier, shift = module.constants(input_step)
         common: dict[str, Any] = {
-            "weight": _codes(module.weight, module.weight_step()),
+            "weight": _codes(module.weight, step),
             "bias": bias,
             "multiplier": multiplier,
             "shift": shift,
-            "row_widths": module.row_widths,
-            "weight_scale": reals(module.weight_step()),
+            "weight_scale": reals(step),
             "pinned": (MASTER_WIDTH, MASTER_WIDTH) if module.layer is None else None,
-            **self._grid(module),
+            **self.rows(module),
+            **self.grid(module),
         }
         if module.flat:
             return self.builder.gemm(name, x, **common)
+        codes = module.padding_codes((input_step, _zero(x)))
+        if codes is not None and bool((codes != _zero(x)).any()):
+            common["padding"] = codes.to(torch.uint8).numpy()
         walk = module.geometry
+        pads = module.pads if any(module.pads) else walk.padding * 2
         return self.builder.conv(
-            name, x, **common, strides=walk.stride, pads=walk.padding * 2, dilations=walk.dilation, group=walk.groups
+            name, x, **common, strides=walk.stride, pads=pads, dilations=walk.dilation, group=walk.groups
         )
 
-    def _logits(self, module: NestedLogits, name: str, x: Tensor) -> Tensor:
-        step = np.full((len(module.weight),), module.weight_step().item())
+    def logits(self, module: NestedLogits, name: str, x: Tensor) -> Tensor:
+        """The classifier (B7)."""
+        step = module.effective_step(torch.tensor(_step(x), dtype=torch.float64))
         return self.builder.logits(
-            name, x, weight=_codes(module.weight, module.weight_step()),
-            bias=module.constants(_step(x)), row_widths=module.row_widths, weight_scale=step,
+            name, x, weight=_codes(module.weight, step), bias=module.constants(_step(x)),
+            weight_scale=np.full((len(module.weight),), step.item()), **self.rows(module),
         )  # fmt: skip
 
-    def _sum(self, module: NestedAdd, name: str, sources: list[Tensor]) -> Tensor:
-        ratios, shift = module.constants(*(_step(source) for source in sources))
+    def add_up(self, module: NestedAdd, name: str, a: Tensor, b: Tensor) -> Tensor:
+        """B5."""
+        ratios, shift = module.constants(_step(a), _step(b))
         return self.builder.add(
-            name, sources[0], sources[1], multiplier_a=ratios[0], multiplier_b=ratios[1], shift=shift,
-            **self._grid(module),
-        )  # fmt: skip
+            name, a, b, multiplier_a=ratios[0], multiplier_b=ratios[1], shift=shift, **self.grid(module)
+        )
 
-    def _average(self, module: NestedAveragePool, name: str, x: Tensor) -> Tensor:
+    def multiply(self, module: NestedMultiply, name: str, a: Tensor, b: Tensor) -> Tensor:
+        """B10."""
+        multiplier, shift = module.constants(_step(a), _step(b))
+        factor = {"multiplier": multiplier, "shift": shift}
+        return self._operator("NestedMultiply", name, a.shape, {"a": a, "b": b}, factor, module, self.clip(module))
+
+    def average(self, module: NestedAveragePool, name: str, x: Tensor) -> Tensor:
+        """B6, or B6' where the divisor depends on the position."""
         multiplier, shift = module.constants(_step(x))
-        return self.builder.average_pool(
-            name, x, kernel=module.kernel, strides=module.stride, pads=module.padding * 2, multiplier=multiplier,
-            shift=shift, **self._grid(module),
+        walk: dict[str, Any] = {"kernel": module.kernel, "strides": module.stride, "pads": module.pads}
+        if isinstance(multiplier, int):
+            return self.builder.average_pool(name, x, **walk, multiplier=multiplier, shift=shift, **self.grid(module))
+        attributes = {"kernel_shape": module.kernel, "strides": module.stride, "pads": module.pads}
+        return self._operator(
+            "NestedAveragePool", name, (*x.shape[:2], *multiplier.shape), {"x": x},
+            {"multiplier": multiplier, "shift": shift}, module, {**attributes, **self.clip(module)}, ("positions",),
         )  # fmt: skip
 
-    def _rescale(self, module: Nested, name: str, x: Tensor) -> Tensor:
+    def clip(self, module: Nested) -> dict[str, int]:
+        """The least and the greatest code of the output."""
+        return {"low": 0, "high": module.high()}
+
+    def _operator(
+        self, operator: str, name: str, shape: tuple[int, ...], tensors: dict[str, Tensor], constants: dict[str, Any],
+        module: Nested, attributes: dict[str, Any], form: tuple[str, ...] = (),
+    ) -> Tensor:  # fmt: skip
+        return self.builder.operator(
+            operator, name, shape, tensors, constants, attributes, zero_point=module.zero_point,
+            scale=module.step().item(), form=form,
+        )  # fmt: skip
+
+    def table(self, module: NestedTable, name: str, x: Tensor) -> Tensor:
+        """B9, or B9' with a table per channel."""
+        constants = {"table": module.table(_step(x), _zero(x))}
+        form = ("channels",) if module.per_channel else ()
+        return self._operator("NestedTable", name, x.shape, {"x": x}, constants, module, {}, form)
+
+    def concat(self, module: NestedConcat, name: str, *sources: Tensor) -> Tensor:
+        """Parts on the output's grid, joined."""
+        grid = module.zero_point, module.step().item()
+        parts = [
+            part if (_zero(part), _step(part)) == grid else self.rescale(module, f"{name}.input{i}", part)
+            for i, part in enumerate(sources)
+        ]
+        return self.builder.concat(name, parts, module.axis + 1)
+
+    def rescale(self, module: Nested, name: str, x: Tensor) -> Tensor:
+        """B4 on codes."""
         multiplier, shift = module.rescaling(_step(x))
-        return self.builder.requantize(name, x, multiplier=multiplier, shift=shift, **self._grid(module))
+        return self.builder.requantize(name, x, multiplier=multiplier, shift=shift, **self.grid(module))
+
+
+_NODES: dict[type[torch.nn.Module], Callable[..., Tensor]] = {
+    NestedLayer: _Folding.layer,
+    NestedLogits: _Folding.logits,
+    NestedAdd: _Folding.add_up,
+    NestedMultiply: _Folding.multiply,
+    NestedAveragePool: _Folding.average,
+    NestedTable: _Folding.table,
+    NestedConcat: _Folding.concat,
+    NestedRescale: _Folding.rescale,
+}
+_MOVES: dict[type[steps.Step], Callable[[GraphBuilder, Any, Tensor], Tensor]] = {
+    steps.MaxPool: lambda builder, step, x: builder.max_pool(
+        step.name, x, kernel=step.kernel, strides=step.stride, pads=step.pads, dilations=step.dilations
+    ),
+    steps.Flatten: lambda builder, step, x: builder.flatten(step.name, x),
+    steps.Reshape: lambda builder, step, x: builder.reshape(step.name, x, step.shape),
+    steps.Transpose: lambda builder, step, x: builder.transpose(step.name, x, (0, *(axis + 1 for axis in step.order))),
+    steps.Take: lambda builder, step, x: builder.take(step.name, x, step.axis + 1, step.indices),
+}

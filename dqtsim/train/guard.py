@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from dqtsim.errors import ModelError
 from dqtsim.train import floats, steps
+from dqtsim.train.pixels import Pixels
 from dqtsim.train.reading.export import reason
 from dqtsim.train.reading.reader import Reading
 from dqtsim.train.rules import TOP_CODE
@@ -49,13 +50,12 @@ def copied(model: nn.Module) -> nn.Module:
         raise ModelError(f"a network must be copyable by copy.deepcopy, but: {reason(error)}.") from error
 
 
-def check(network: Network, reading: Reading, shape: tuple[int, ...], zero_point: int, scale: float) -> None:
+def check(network: Network, reading: Reading, pixels: Pixels) -> None:
     """Raise ModelError with the first step of `reading` that differs from the network's value, and the difference.
 
-    `network` takes and gives float64, as the copy of a module in eval mode. A code q of pictures of `shape` (C, H, W)
-    stands for scale * (q - zero_point).
+    `network` takes and gives float64, as the copy of a module in eval mode; `pixels` says what codes stand for.
     """
-    pictures = (_codes(shape, zero_point).double() - zero_point) * scale
+    pictures = pixels.values(_codes(pixels.shape, pixels.zero_point), torch.float64)
     with torch.no_grad():
         outputs = _check_steps(reading, pictures)
         given = _called(network, pictures)
@@ -171,9 +171,10 @@ def _codes(shape: tuple[int, ...], zero_point: int) -> torch.Tensor:
     In one half of them the codes of a square are random, in the other 0 or 255, the extremes for most filters.
     """
     generator = torch.Generator().manual_seed(0)
-    channels, rows, columns = shape
+    # A line of pixels is one row, a flat input one channel of one row.
+    channels, rows, columns = {1: (1, 1, *shape), 2: (shape[0], 1, shape[-1]), 3: shape}[len(shape)]
     large = rows * columns > _LARGE
-    found = [torch.full(shape, zero_point)]
+    found = [torch.full((channels, rows, columns), zero_point)]
     for number, part in enumerate((0.0, 0.25, 0.5, 0.75)):
         side = int(max(rows, columns) ** part)
         for extreme in (bool(number % 2),) if large else (False, True):
@@ -181,7 +182,7 @@ def _codes(shape: tuple[int, ...], zero_point: int) -> torch.Tensor:
             squares = torch.randint(0, TOP_CODE + 1, size, generator=generator)
             squares = (squares > TOP_CODE // 2) * TOP_CODE if extreme else squares
             found.append(squares.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, :rows, :columns])
-    return torch.stack(found).to(torch.uint8)
+    return torch.stack(found).to(torch.uint8).reshape(-1, *shape)
 
 
 def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -64,7 +64,9 @@ class Requantizer:
         return Requantizer(bias, multiplier, shift, zero_point, high)
 
     def codes(self, sums: torch.Tensor) -> torch.Tensor:
-        """Codes int64 of aligned accumulators [N, C, ...], integers in any dtype."""
+        """Codes int64 of aligned accumulators [N, C, ...], integers or halves in a float dtype."""
+        # CENTROID takes a half off every operand (B2').
+        sums = sums.floor()
         bias, multiplier, shift = (
             table.reshape(-1, *([1] * (sums.dim() - 2))) for table in (self.bias, self.multiplier, self.shift)
         )
@@ -84,7 +86,9 @@ def exact_dtype(operand: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
     """
     heaviest = weight.detach().abs().flatten(1).sum(1, dtype=torch.float64).max()
     largest = float(heaviest) * float(operand.detach().abs().max())
-    return torch.float32 if largest < 2**24 and operand.device.type == "cpu" else torch.float64
+    # Weights may have halves (CENTROID).
+    whole = bool((weight == weight.floor()).all())
+    return torch.float32 if largest < (2**24 if whole else 2**23) and operand.device.type == "cpu" else torch.float64
 
 
 class _StraightThrough(torch.autograd.Function):

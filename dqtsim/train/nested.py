@@ -27,9 +27,11 @@ def _applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     return function.apply
 
 
-def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: WeightRule) -> torch.Tensor:
-    """A1-A5: master codes of any float dtype to operands s * 2^e in master steps, same dtype and shape."""
+def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: WeightRule, window: int = 0) -> torch.Tensor:
+    """A1-A6: master codes of any float dtype to operands s * 2^e in master steps, same dtype and shape."""
     k = MASTER_WIDTH - width
+    if window:
+        return _in_window(codes, width, zero_point, rule, window)
     if k == 0:
         return codes.sub(zero_point) if zero_point else codes
     match rule:
@@ -51,26 +53,43 @@ def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: Weight
             assert_never(rule)
 
 
-def _operand(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:
+def _in_window(codes: torch.Tensor, width: int, zero_point: int, rule: WeightRule, window: int) -> torch.Tensor:
+    """A6: the code is taken `window` bits lower, with the zero point of its own width, and saturates."""
+    wide = width + window
+    own = zero_point if width == MASTER_WIDTH else nested_zero(zero_point, width, rule)
+    moved = zero_point if wide == MASTER_WIDTH else nested_zero(zero_point, wide, rule)
+    # Operands at the wider width are s * 2^e with the same e, and their zero is s = 0.
+    steps = nested_values(codes, wide, zero_point, rule).mul(2.0 ** (wide - MASTER_WIDTH)).add_(moved)
+    return steps.sub_(moved - own).clamp_(0, 2**width - 1).sub_(own).mul_(2.0 ** (MASTER_WIDTH - wide))
+
+
+def _operand(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule, window: int = 0) -> torch.Tensor:
     """`nested_values` of activation codes, in the fastest available way."""
-    if width < MASTER_WIDTH and fused.fits(codes):
+    if width < MASTER_WIDTH and not window and fused.fits(codes):
         return fused.nest(codes, width, zero_point, rule)
-    return nested_values(codes, width, zero_point, rule)
+    return nested_values(codes, width, zero_point, rule, window)
 
 
 class _NestActivation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:
-        return _operand(codes, width, zero_point, rule)
+    def forward(
+        ctx: Any, codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule, window: int
+    ) -> torch.Tensor:
+        return _operand(codes, width, zero_point, rule, window)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
-        return grads[0], None, None, None
+        return grads[0], None, None, None, None
 
 
-def nest_activation(codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule) -> torch.Tensor:
-    """A1-A5 on activation codes, gradient straight through: float codes to operands in master steps."""
-    result: torch.Tensor = _applied(_NestActivation)(codes, width, zero_point, rule)
+def nest_activation(
+    codes: torch.Tensor, width: int, zero_point: int, rule: ActivationRule, window: int = 0
+) -> torch.Tensor:
+    """A1-A6 on activation codes, gradient straight through: float codes to operands in master steps.
+
+    `window` is how many bits lower the code is taken at that width (A6).
+    """
+    result: torch.Tensor = _applied(_NestActivation)(codes, width, zero_point, rule, window)
     return result
 
 
@@ -277,8 +296,9 @@ class _MixedConv(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, codes: torch.Tensor, probabilities: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor,
-        choice: torch.Tensor, widths: tuple[int, ...], zero_point: int, rule: ActivationRule,
-        geometry: Geometry, high: int, explore: bool, integers: Sequence[Requantizer] | None, *weights: torch.Tensor,
+        choice: torch.Tensor, widths: tuple[int, ...], windows: tuple[int, ...], zero_point: int,
+        rule: ActivationRule, geometry: Geometry, high: int, explore: bool,
+        integers: Sequence[Requantizer] | None, *weights: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         saved: list[torch.Tensor] = []
         branches: list[torch.Tensor] = []
@@ -286,7 +306,7 @@ class _MixedConv(torch.autograd.Function):
         for k, weight in enumerate(weights):
             index = (choice == k).nonzero().squeeze(1)
             source = codes if explore else _samples(codes, index)
-            operand = _operand(source, widths[k], zero_point, rule)
+            operand = _operand(source, widths[k], zero_point, rule, windows[k])
             if integers is None:
                 accumulator = geometry.convolve(operand, weight)
                 slope, start = (table[k].to(codes.dtype) for table in (scale, offset))
@@ -346,13 +366,14 @@ class _MixedConv(torch.autograd.Function):
             else:
                 columns = [(grad * (branch - result)).sum((1, 2, 3), dtype=torch.float32) for branch in branches]
             to_probabilities = torch.stack(columns, 1)
-        return (to_codes, to_probabilities, to_scale, to_offset, *([None] * 8), *to_weights)
+        return (to_codes, to_probabilities, to_scale, to_offset, *([None] * 9), *to_weights)
 
 
 def mixed_conv(
     codes: torch.Tensor, probabilities: torch.Tensor, choice: torch.Tensor, weights: list[torch.Tensor],
-    scale: torch.Tensor, offset: torch.Tensor, *, widths: tuple[int, ...], zero_point: int,
-    rule: ActivationRule, geometry: Geometry, high: int, explore: bool, integers: Sequence[Requantizer] | None = None,
+    scale: torch.Tensor, offset: torch.Tensor, *, widths: tuple[int, ...],
+    zero_point: int, rule: ActivationRule, geometry: Geometry, high: int, explore: bool,
+    integers: Sequence[Requantizer] | None = None, windows: tuple[int, ...] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """One convolution in which every picture has its own widths: codes [N, C, H, W] to codes [N, O, H', W'].
 
@@ -369,6 +390,7 @@ def mixed_conv(
         offset,
         choice,
         widths,
+        windows or (0,) * len(widths),
         zero_point,
         rule,
         geometry,

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from dqtsim.errors import InputError
 from dqtsim.train import given
 from dqtsim.train.device import of
 from dqtsim.train.guard import check, copied
 from dqtsim.train.network import NestedNetwork
-from dqtsim.train.rules import TOP_CODE, NestingRules
+from dqtsim.train.pixels import Pixels
+from dqtsim.train.rules import NestingRules
 from dqtsim.train.steps import converted
 from dqtsim.train.tracing import trace
 
@@ -22,22 +22,29 @@ INPUT_SCALE = 1 / 64
 class NestedConfig:
     """The arguments of `prepare` besides the network: the rules, a picture's shape, and the values of its codes.
 
-    A code q of a picture stands for input_scale * (q - input_zero_point), as in the float network's training.
+    A code q of a picture stands for the pixel v = input_scale * (q - input_zero_point), and channel c of what the float
+    network was trained on is (v - input_mean[c]) / input_std[c]; without mean and deviation it is v. So torchvision's
+    networks, which normalise pixels from 0 to 1, take input_zero_point=0, input_scale=1/255, input_mean=(0.485, 0.456,
+    0.406) and input_std=(0.229, 0.224, 0.225). Both fold into the first layers; padded taps of these hold the code
+    next to the channel's mean, which is real 0 to half a code.
     """
 
     rules: NestingRules = field(default_factory=NestingRules)
-    input_shape: tuple[int, int, int] = (3, 32, 32)
+    input_shape: tuple[int, ...] = (3, 32, 32)
     input_zero_point: int = INPUT_ZERO_POINT
     input_scale: float = INPUT_SCALE
+    input_mean: tuple[float, ...] | None = None
+    input_std: tuple[float, ...] | None = None
+
+    @property
+    def pixels(self) -> Pixels:
+        """What the codes of a picture stand for."""
+        return Pixels(self.input_shape, self.input_zero_point, self.input_scale, self.input_mean, self.input_std)
 
     def check(self) -> None:
         """Refuse values with which no network is possible."""
         self.rules.check()
-        if not 0 <= self.input_zero_point <= TOP_CODE or not self.input_scale > 0:
-            raise InputError(
-                f"A picture's zero point must be a code and its scale positive, but they are {self.input_zero_point} "
-                f"and {self.input_scale}."
-            )
+        self.pixels.check()
 
 
 def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwork:
@@ -55,7 +62,7 @@ def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwo
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         # Exporting may leave traces in the copy.
         reading = trace(copied(model), config.input_shape)
-        check(own, reading, config.input_shape, config.input_zero_point, config.input_scale)
-    traced = converted(reading.traced, torch.float32)
+        check(own, reading, config.pixels)
+    traced = converted(config.pixels.folded(reading.traced), torch.float32)
     network = NestedNetwork(traced, config.rules, config.input_shape, config.input_zero_point, config.input_scale)
     return network.to(device)
