@@ -33,6 +33,7 @@ from dqtsim.train.steps import (
     Layer,
     Logits,
     MaxPool,
+    Multiply,
     Norm,
     Rectify,
     Reshape,
@@ -79,10 +80,14 @@ def stem(shape: tuple[int, ...] = SHAPE) -> Layer:
 def nested(
     *steps: Step, outputs: tuple[str, ...] | None = None, shape: tuple[int, ...] = SHAPE, rules: NestingRules = RULES
 ) -> NestedNetwork:
-    """The network of these steps, with steps that clip nothing on these pictures, and an odd zero point."""
-    network = NestedNetwork(Traced(steps, outputs or (steps[-1].name,)), rules, shape, 120, 1 / 32)
+    """The network of these steps, fitted."""
+    return fitted(NestedNetwork(Traced(steps, outputs or (steps[-1].name,)), rules, shape, 120, 1 / 32))
+
+
+def fitted(network: NestedNetwork) -> NestedNetwork:
+    """The network with steps that clip nothing on these pictures, and an odd zero point."""
     modules = network.by_name()
-    for name, value in network.activations(pictures(shape)).items():
+    for name, value in network.activations(pictures(network.shape)).items():
         module = modules.get(name)
         if isinstance(module, Nested):
             module.zero_point = 0 if module.positive else SIGNED_ZERO
@@ -97,7 +102,7 @@ def nested(
 def check(network: NestedNetwork, pair: int = 1) -> tuple[Graph, dict[str, np.ndarray[Any, Any]]]:
     """Assert that every code and logit is that of the exported model, run by two engines; return it and its tensors."""
     graph = fold(network)
-    wide = RULES.candidates[pair]
+    wide = network.rules.candidates[pair]
     static = with_bits(graph, [graph.pinned.get(layer, wide) for layer in graph.layers])
     kept = tuple(step.name for step in network.steps)
     with torch.no_grad(), integer_exact(network):
@@ -118,9 +123,10 @@ def check(network: NestedNetwork, pair: int = 1) -> tuple[Graph, dict[str, np.nd
 
 def nearly(network: NestedNetwork, bound: float = 0.03) -> None:
     """Assert that at eight bits every output is within `bound` root mean squares of the float network's."""
+    eight = network.rules.pairs.index((8, 8))
     expected = network.activations(pictures(network.shape))
     with torch.no_grad():
-        values = network.values(pictures(network.shape), Uniform(1), network.outputs)
+        values = network.values(pictures(network.shape), Uniform(eight), network.outputs)
     for name in network.outputs:
         value = values[name]
         real = value.real() if isinstance(value, Codes) else value
@@ -154,6 +160,17 @@ KINDS: dict[str, tuple[Step, ...]] = {
         conv("other", "stem", SHAPE, random(4, 4, 1, 1), activation=Activation(True)),
         Add("y", ("stem", "other"), SHAPE, False, Activation()),
     ),
+    "product": (
+        conv("other", "stem", SHAPE, random(4, 4, 1, 1)),
+        Multiply("y", ("stem", "other"), SHAPE, False, Activation()),
+    ),
+    "squeeze and excite": (
+        AveragePool("pool", ("stem",), (4, 1, 1), False, (7, 6), (7, 6), (0, 0, 0, 0)),
+        conv("gate", "pool", (4, 1, 1), random(4, 4, 1, 1)),
+        Table("sigmoid", ("gate",), (4, 1, 1), True, Call("sigmoid.default", (Argument(),)), False),
+        Multiply("y", ("stem", "sigmoid"), SHAPE, False, Activation()),
+    ),
+    "product, ReLU": (Multiply("y", ("stem", "stem"), SHAPE, True, Activation(True)),),
     "rectify": (Rectify("y", ("stem",), SHAPE, True, Activation(True)),),
     "average": (pooled(),),
     "average, pads": (AveragePool("y", ("stem",), (4, 4, 3), False, (3, 3), (2, 2), (2, 0, 0, 1)),),
@@ -260,6 +277,17 @@ def test_a_layer_that_gives_its_pairs_rows_of_their_own() -> None:
     assert bool((tensors["y"] >= plain).all())
     assert not np.array_equal(tensors["y"], plain)
     check(network, 0)
+
+
+@pytest.mark.parametrize("pair", [0, 2])
+def test_windows_of_activations(pair: int) -> None:
+    network = nested(stem(), KINDS["same pads"][0])
+    layer: Any = network.layer("y")
+    without = check(network, pair)[1]["y"]
+    layer.windows = (0, 0, 0, 2, 1, 1, 0, 0, 0)
+    graph, tensors = check(network, pair)
+    assert graph.node("y").form == ("windows",)
+    assert not np.array_equal(tensors["y"], without)
 
 
 def test_gradients_reach_every_parameter() -> None:
