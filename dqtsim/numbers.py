@@ -9,10 +9,11 @@ from typing import Final, Literal, assert_never
 from .spec.rules import Nesting, Overflow, Rounding, TapOrder
 from .target import ArrayMode
 
-NestingNumber = Literal[0, 1, 2]
+NestingNumber = Literal[0, 1, 2, 3]
 NEST_TIES_UP: Final = 0
 NEST_FLOOR: Final = 1
 NEST_MIDPOINT: Final = 2
+NEST_CENTROID: Final = 3
 
 RoundingNumber = Literal[0, 1, 2, 3]
 TIES_UP: Final = 0
@@ -45,6 +46,8 @@ def of_nesting(rule: Nesting) -> NestingNumber:
             return NEST_FLOOR
         case Nesting.MIDPOINT:
             return NEST_MIDPOINT
+        case Nesting.CENTROID:
+            return NEST_CENTROID
         case _:
             assert_never(rule)
 

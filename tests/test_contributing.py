@@ -190,7 +190,7 @@ def test_the_page_of_the_format_names_every_choice(key: str, members: list[str])
 
 def test_the_law_defines_every_nesting_rule_and_every_rounding() -> None:
     law = readme("spec")
-    assert re.findall(r"^\*\*\(A\d\) ([A-Z_]+) ", law, re.M) == [*Nesting]
+    assert re.findall(r"^\*\*\(A\d'?\) ([A-Z_]+) ", law, re.M) == [*Nesting]
     operands = " ".join(row[0] for row in rows(law.split("**(A5)")[1].split("**(")[0]))
     assert set(Nesting) <= set(re.findall(r"[A-Z_]{3,}", operands))
     assert [row[0] for row in rows(law.split("**(B4)")[1].split("**(")[0]) if row[0].isupper()] == [*Rounding]

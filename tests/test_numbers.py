@@ -43,7 +43,7 @@ def test_the_circuit_states_the_same_numbers() -> None:
 
 def test_numbers_that_are_published_stay() -> None:
     assert NAMED == {
-        **{"NEST_TIES_UP": 0, "NEST_FLOOR": 1, "NEST_MIDPOINT": 2},
+        **{"NEST_TIES_UP": 0, "NEST_FLOOR": 1, "NEST_MIDPOINT": 2, "NEST_CENTROID": 3},
         **{"TIES_UP": 0, "FLOOR": 1, "TIES_AWAY": 2, "TIES_EVEN": 3},
         **{"ERROR": 0, "WRAP": 1, "SATURATE": 2, "SATURATE_EACH": 3},
         **{"CHANNEL_ROW_COLUMN": 0, "ROW_COLUMN_CHANNEL": 1},

@@ -52,6 +52,8 @@ def layer_of(plan: Plan, step: Step) -> StandardLayer:
     pairs = list(step.call.bounds)
     b_w, b_a = pairs[0] if len(pairs) == 1 else (n, n)
     z_w, exponent = spec.master_zero_point_of_weights(n), spec.exponent(b_w, n, rule)
+    if spec.takes_half(b_w, n, rule):
+        raise InputError(f"{node.title} has no form in standard operators with {rule} weights of {b_w} bits.")
     values = np.array([spec.operand(q, z_w, b_w, n, rule) << exponent for q in range(1 << n)], np.int16)
     row = row_of(rows_of(node, constants), (b_w, b_a))
     half = 1 << (min(machine.bias_width, 32) - 1)

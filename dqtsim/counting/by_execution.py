@@ -26,6 +26,9 @@ from ..ops.primitives import (
     ACTIVATION_SHIFT,
     ALIGN_SHIFT,
     BIAS_ADD,
+    COLUMN_ADD,
+    HALF_SHIFT,
+    HALF_SUBTRACT,
     REQUANTIZE_ADD,
     REQUANTIZE_CLIP,
     REQUANTIZE_MULTIPLY,
@@ -48,6 +51,8 @@ _PART_OF_OTHERS = {
     "nest_window",
     "nest_zero_point",
     "exponent",
+    "half",
+    "takes_half",
     "master_zero_point_of_weights",
     "narrow",
     "limits",
@@ -106,6 +111,8 @@ class _Counter:
                 (spec.select_pair_row, self._select_row),
                 (spec.dot, self._dot),
                 (spec.align, self._align),
+                (spec.add_up, self._add_up),
+                (spec.take_half, self._take_half),
                 (spec.add_bias, self._add_bias),
                 (spec.requantize, self._requantize),
                 (spec.shift_right, self._shift_right),
@@ -150,7 +157,7 @@ class _Counter:
                 self._count(WEIGHT_CLIP if weights else ACTIVATION_CLIP)
             case Nesting.FLOOR:
                 pass
-            case Nesting.MIDPOINT:
+            case Nesting.MIDPOINT | Nesting.CENTROID:
                 self._count(WEIGHT_OR)
             case _:
                 assert_never(rule)
@@ -165,7 +172,7 @@ class _Counter:
         match rule:
             case Nesting.TIES_UP:
                 self._count(ACTIVATION_INCREMENT)
-            case Nesting.FLOOR | Nesting.MIDPOINT:
+            case Nesting.FLOOR | Nesting.MIDPOINT | Nesting.CENTROID:
                 pass
             case _:
                 assert_never(rule)
@@ -176,6 +183,13 @@ class _Counter:
     def _align(self, frame: FrameType) -> None:
         if frame.f_locals["e_w"] + frame.f_locals["e_a"] > 0:
             self._count(ALIGN_SHIFT)
+
+    def _add_up(self, frame: FrameType) -> None:
+        self._count(COLUMN_ADD, len(frame.f_locals["taps"]))
+
+    def _take_half(self, _frame: FrameType) -> None:
+        self._count(HALF_SHIFT)
+        self._count(HALF_SUBTRACT)
 
     def _add_bias(self, _frame: FrameType) -> None:
         self._count(BIAS_ADD)

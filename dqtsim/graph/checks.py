@@ -79,8 +79,9 @@ def _check_arithmetic(graph: Graph) -> None:
     if not 2 <= n <= 8:
         raise ModelError(f"the master width is 2 to 8; metadata 'dqtsim.master_width' says {n}.")
     if not _nests_activations(graph.arithmetic.activation_rule):
+        found = graph.arithmetic.activation_rule
         raise ModelError(
-            "MIDPOINT nests weights only; metadata 'dqtsim.activation_rule' must be TIES_UP or FLOOR, found MIDPOINT."
+            f"{found} nests weights only; metadata 'dqtsim.activation_rule' must be TIES_UP or FLOOR, found {found}."
         )
     pairs = [*graph.candidates, *graph.pinned.values()]
     for pair in pairs:
@@ -94,7 +95,7 @@ def _nests_activations(rule: Nesting) -> bool:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return True
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return False
         case _:
             assert_never(rule)

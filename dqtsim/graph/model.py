@@ -20,14 +20,23 @@ BITS = "bits"
 PINNED_BITS = "bits.pinned"
 
 
+# the first format that has a rule, of those that are not as old as the format
+_SINCE: Mapping[Nesting, int] = {Nesting.CENTROID: 2}
+
+
 @dataclass(frozen=True)
 class Arithmetic:
-    """What selects the function bodies: the master width n and the model's rules (A1-A5, B4)."""
+    """What selects the function bodies: the master width n and the model's rules (A1-A6, B4)."""
 
     master_width: int = 8
     weight_rule: Nesting = Nesting.TIES_UP
     activation_rule: Nesting = Nesting.TIES_UP
     rounding: Rounding = Rounding.TIES_UP
+
+    @property
+    def since(self) -> int:
+        """Return the first format that has these rules."""
+        return max(_SINCE.get(rule, 1) for rule in (self.weight_rule, self.activation_rule))
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ class Graph:
     @property
     def format_version(self) -> int:
         """Return the first format that has all that this graph uses; its file states this format."""
-        return max((node.since for node in self.nodes), default=1)
+        return max([self.arithmetic.since, *(node.since for node in self.nodes)])
 
     @property
     def input(self) -> Value:

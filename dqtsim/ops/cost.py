@@ -20,7 +20,10 @@ from .primitives import (
     ACTIVATION_SHIFT,
     ALIGN_SHIFT,
     BIAS_ADD,
+    COLUMN_ADD,
     COMPARE,
+    HALF_SHIFT,
+    HALF_SUBTRACT,
     POOL_ADD,
     REQUANTIZE_ADD,
     REQUANTIZE_CLIP,
@@ -115,7 +118,7 @@ def nesting(elements: int, b: int, n: int, rule: Nesting, *, weights: bool) -> C
             counts[WEIGHT_CLIP if weights else ACTIVATION_CLIP] = elements
         case Nesting.FLOOR:
             pass
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             counts[WEIGHT_OR] = elements
         case _:
             assert_never(rule)
@@ -123,11 +126,11 @@ def nesting(elements: int, b: int, n: int, rule: Nesting, *, weights: bool) -> C
 
 
 def _exponent(b: int, n: int, rule: Nesting) -> int:
-    """Return the exponent of an operand: the bits that were dropped, one less for an odd MIDPOINT operand (A5)."""
+    """Return the exponent of an operand: the bits that were dropped, one less for the odd operand of a middle (A5)."""
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return n - b
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return n - b - (b < n)
         case _:
             assert_never(rule)
@@ -136,7 +139,7 @@ def _exponent(b: int, n: int, rule: Nesting) -> int:
 def _until_bias(
     node: Node, inputs: Types, constants: Arrays, output: TensorType, machine: Machine, widths: Widths
 ) -> Cost:
-    """Return the cost of B1-B3."""
+    """Return the cost of B1-B3, B2' included."""
     b_w, b_a = widths
     w, outputs = inputs["w"].shape, prod(output.shape)
     cost = Cost(Counter({widths: outputs * prod(w[1:])}))
@@ -149,6 +152,16 @@ def _until_bias(
     n, lower = machine.n, window_of(node, constants, b_a)
     if _exponent(b_w, n, machine.weight_rule) + _exponent(b_a + lower, n, machine.activation_rule) > 0:
         cost.primitives[ALIGN_SHIFT] = outputs
+    match machine.weight_rule:
+        case Nesting.TIES_UP | Nesting.FLOOR | Nesting.MIDPOINT:
+            pass
+        case Nesting.CENTROID:
+            if b_w < n:
+                windows = outputs // w[0] * (node.integer("group") if "group" in node.attributes else 1)
+                cost.primitives[COLUMN_ADD] = windows * prod(w[1:])
+                cost.primitives[HALF_SHIFT] = cost.primitives[HALF_SUBTRACT] = outputs
+        case _:
+            assert_never(machine.weight_rule)
     cost.primitives[BIAS_ADD] = outputs
     return cost
 

@@ -76,6 +76,17 @@ def spec_dot(call: Call, weights: Sequence[int], taps: Sequence[int], flags: spe
         raise overflow_error(call, error.value, at[0], at[1:]) from None
 
 
+def spec_aligned(p: int, exponents: tuple[int, int], u: int | None) -> int:
+    """Return A of one output from P and, where the half is taken off, from U of its window, by the law (B2, B2')."""
+    aligned = spec.align(p, *exponents)
+    return aligned if u is None else spec.take_half(aligned, u, exponents[1])
+
+
+def spec_column(call: Call, row: Row, taps: Sequence[int]) -> int | None:
+    """Return U of one window of a group, by the law; None where its half is not taken off (B2')."""
+    return spec.add_up(taps) if spec.takes_half(row.b_w, call.machine.n, call.machine.weight_rule) else None
+
+
 def clamps_each_product(machine: Machine) -> bool:
     """Return whether the register is narrowed after every product, not at the end of a window (B1)."""
     match machine.overflow:
@@ -143,6 +154,8 @@ __all__ = [
     "layer_bound",
     "planned",
     "spec_activations",
+    "spec_aligned",
+    "spec_column",
     "spec_dot",
     "spec_exponents",
     "spec_row",

@@ -16,6 +16,8 @@ from .nested import (
     Row,
     check_rows,
     spec_activations,
+    spec_aligned,
+    spec_column,
     spec_dot,
     spec_exponents,
     spec_row,
@@ -63,7 +65,7 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
     area = height * width
     planes = [[flat[c * area + y * width : c * area + (y + 1) * width] for y in range(height)] for c in range(channels)]
     weights = _spec_weights(call, w, row)
-    e_w, e_a = spec_exponents(call, inputs, row)
+    exponents = spec_exponents(call, inputs, row)
     b, m, s = (integers(inputs[role][row.index]) for role in ("bias", "multiplier", "shift"))
     low, high, zero = node.integer("low"), node.integer("high"), int(inputs["y_zero_point"])
     flags = spec.Flags()
@@ -75,10 +77,11 @@ def _spec(call: Call, inputs: Arrays) -> Outcome:
             start = first // per_group_out * per_group_in
             group = slice(start, start + per_group_in)
             taps = spec.gather(planes[group], window, oy, ox, machine.tap_order, padding[group])
+            u = spec_column(call, row, taps)
             for o in range(first, first + per_group_out):
                 total = spec_dot(call, weights[o], taps, flags, (o, oy, ox))
                 p[0, o, oy, ox] = total
-                total = spec.add_bias(spec.align(total, e_w, e_a), b[o], machine.bias_width)
+                total = spec.add_bias(spec_aligned(total, exponents, u), b[o], machine.bias_width)
                 y[0, o, oy, ox] = spec.requantize(total, m[o], s[o], zero, low, high, machine.rounding)
     return Outcome(y, p, flags)
 

@@ -13,6 +13,8 @@ from .nested import (
     Row,
     check_rows,
     spec_activations,
+    spec_aligned,
+    spec_column,
     spec_dot,
     spec_exponents,
     spec_row,
@@ -38,35 +40,35 @@ def _infer_logits(node: Node, inputs: Types, _constants: Arrays) -> TensorType:
     return TensorType("int32", (1, inputs["w"].shape[0]), -(1 << 31), (1 << 31) - 1)
 
 
-def _spec_sums(call: Call, inputs: Arrays, row: Row) -> tuple[list[int], spec.Flags]:
-    """Return P of every output and the flags (B1)."""
+def _spec_sums(call: Call, inputs: Arrays, row: Row) -> tuple[list[int], int | None, spec.Flags]:
+    """Return P of every output, U of their window if it is asked for, and the flags (B1, B2')."""
     machine, flags = call.machine, spec.Flags()
     taps = spec_activations(call, inputs, row, integers(inputs["x"][0]))
     sums = []
     for o, codes in enumerate(integers(inputs["w"])):
         sums.append(spec_dot(call, spec_weights(codes, row.b_w, machine), taps, flags, (o,)))
-    return sums, flags
+    return sums, spec_column(call, row, taps), flags
 
 
 def _spec_gemm(call: Call, inputs: Arrays) -> Outcome:
     node, machine, row = call.node, call.machine, spec_row(call, inputs)
-    sums, flags = _spec_sums(call, inputs, row)
-    e_w, e_a = spec_exponents(call, inputs, row)
+    sums, u, flags = _spec_sums(call, inputs, row)
+    exponents = spec_exponents(call, inputs, row)
     z_y, low, high = int(inputs["y_zero_point"]), node.integer("low"), node.integer("high")
     rows = (integers(inputs[role][row.index]) for role in ("bias", "multiplier", "shift"))
     y = []
     for p, b, m, s in zip(sums, *rows, strict=True):
-        total = spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width)
+        total = spec.add_bias(spec_aligned(p, exponents, u), b, machine.bias_width)
         y.append(spec.requantize(total, m, s, z_y, low, high, machine.rounding))
     return Outcome(np.array([y], np.uint8), np.array([sums], np.int64), flags)
 
 
 def _spec_logits(call: Call, inputs: Arrays) -> Outcome:
     machine, row = call.machine, spec_row(call, inputs)
-    sums, flags = _spec_sums(call, inputs, row)
-    e_w, e_a = spec_exponents(call, inputs, row)
+    sums, u, flags = _spec_sums(call, inputs, row)
+    exponents = spec_exponents(call, inputs, row)
     biases = integers(inputs["bias"][row.index])
-    y = [spec.add_bias(spec.align(p, e_w, e_a), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)]
+    y = [spec.add_bias(spec_aligned(p, exponents, u), b, machine.bias_width) for p, b in zip(sums, biases, strict=True)]
     return Outcome(np.array([y], np.int32), np.array([sums], np.int64), flags)
 
 

@@ -65,6 +65,11 @@ RESIDUAL_ADD = _as_addition("residual_adds", Size.PRODUCT)
 POOL_ADD = _as_addition("pool_adds", Size.REGISTER)
 COMPARE = _as_addition("compares", Size.CODE)
 
+# of CENTROID weights only (B2')
+COLUMN_ADD = _as_addition("column_adds", Size.REGISTER)
+HALF_SHIFT = _as_addition("half_shifts", Size.REGISTER)
+HALF_SUBTRACT = _as_addition("half_subtractions", Size.REGISTER)
+
 WEIGHT_NESTING = (WEIGHT_SHIFT, WEIGHT_INCREMENT, WEIGHT_CLIP, WEIGHT_OR)
 # those that belong to no single operator or are as old as the format, in the order of the columns of a table
 COMMON = (

@@ -118,6 +118,8 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
     x, w = inputs["x"], inputs["w"]
     b_w, b_a = inputs["widths"].tolist()
     pair = b_w, b_a
+    if machine.weight_rule == spec.Nesting.CENTROID:
+        raise TargetError(f"the circuit has no CENTROID weights; {node.title} has them.")
     lacking = [part for part in node.form if part in ("windows", "padding")]
     if lacking:
         raise TargetError(f"the circuit has no {' and no '.join(lacking)}; {node.title} has them.")

@@ -6,7 +6,20 @@ given to a hardware team on its own.
 
 from .add import add
 from .decision import argmax, choose_widths
-from .mac import AccumulatorOverflow, Flags, add_bias, align, dot, limits, narrow, saturate, wrap
+from .mac import (
+    AccumulatorOverflow,
+    Flags,
+    add_bias,
+    add_up,
+    align,
+    dot,
+    half,
+    limits,
+    narrow,
+    saturate,
+    take_half,
+    wrap,
+)
 from .nest import (
     exponent,
     master_zero_point_of_weights,
@@ -14,6 +27,7 @@ from .nest import (
     nest_window,
     nest_zero_point,
     operand,
+    takes_half,
     window_operand,
 )
 from .pool import average_pool, max_pool
@@ -31,6 +45,7 @@ __all__ = [
     "Window",
     "add",
     "add_bias",
+    "add_up",
     "align",
     "argmax",
     "average_pool",
@@ -39,6 +54,7 @@ __all__ = [
     "dot",
     "exponent",
     "gather",
+    "half",
     "limits",
     "master_zero_point_of_weights",
     "max_pool",
@@ -52,6 +68,8 @@ __all__ = [
     "select_pair_row",
     "select_row",
     "shift_right",
+    "take_half",
+    "takes_half",
     "window_operand",
     "wrap",
 ]

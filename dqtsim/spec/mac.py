@@ -1,4 +1,4 @@
-"""Multiply-accumulate and the accumulator register: equation B1 of spec/README.md."""
+"""Multiply-accumulate, its register, alignment and bias: equations B1, B2, B2' and B3 of spec/README.md."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -101,6 +101,21 @@ def dot(weights: Sequence[int], taps: Sequence[int], width: int, overflow: Overf
 def align(p: int, e_w: int, e_a: int) -> int:
     """Return A = P * 2^(e_w + e_a), which is in steps of the master widths (B2)."""
     return p << (e_w + e_a)
+
+
+def add_up(taps: Sequence[int]) -> int:
+    """Return U = sum of s_a over one window, padded taps included, in a register that is never too narrow (B2')."""
+    return sum(taps)
+
+
+def half(u: int, e_a: int) -> int:
+    """Return half of U * 2^e_a, ties up: exact for e_a > 0 (B2')."""
+    return ((u << e_a) + 1) >> 1
+
+
+def take_half(a: int, u: int, e_a: int) -> int:
+    """Return A less half a master step of the weight of every tap, for an aligned A of CENTROID weights (B2')."""
+    return a - half(u, e_a)
 
 
 def add_bias(a: int, bias: int, bias_width: int) -> int:

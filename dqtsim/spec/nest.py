@@ -6,7 +6,7 @@ from .rules import Nesting
 
 
 def nest(q: int, b: int, n: int, rule: Nesting) -> int:
-    """Return the code of width `b` of the master code `q` of width `n` (A1-A3).
+    """Return the code of width `b` of the master code `q` of width `n` (A1-A3').
 
     `q` is unsigned, 0 <= q < 2^n; 1 <= b <= n <= 8; the result is unsigned, below 2^b.
     TIES_UP does not compose: nest from the master, never from a nested code.
@@ -18,18 +18,18 @@ def nest(q: int, b: int, n: int, rule: Nesting) -> int:
         case Nesting.TIES_UP:
             epsilon = (q >> (k - 1)) & 1
             return min((q >> k) + epsilon, (1 << b) - 1)
-        case Nesting.FLOOR | Nesting.MIDPOINT:
+        case Nesting.FLOOR | Nesting.MIDPOINT | Nesting.CENTROID:
             return q >> k
         case _:
             assert_never(rule)
 
 
 def nest_zero_point(z: int, b: int, n: int, rule: Nesting) -> int:
-    """Return the zero point at width `b` (A4); a MIDPOINT tensor nests its zero point by FLOOR."""
+    """Return the zero point at width `b` (A4); MIDPOINT and CENTROID nest zero points by FLOOR."""
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return nest(z, b, n, rule)
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return nest(z, b, n, Nesting.FLOOR)
         case _:
             assert_never(rule)
@@ -41,7 +41,7 @@ def operand(q: int, z: int, b: int, n: int, rule: Nesting) -> int:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return s
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return 2 * s + 1 if b < n else s
         case _:
             assert_never(rule)
@@ -53,8 +53,19 @@ def exponent(b: int, n: int, rule: Nesting) -> int:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return k
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return max(k - 1, 0)
+        case _:
+            assert_never(rule)
+
+
+def takes_half(b: int, n: int, rule: Nesting) -> bool:
+    """Return whether weights of width `b` are read back half a master step below their operands (A3', B2')."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR | Nesting.MIDPOINT:
+            return False
+        case Nesting.CENTROID:
+            return b < n
         case _:
             assert_never(rule)
 

@@ -4,11 +4,12 @@ from enum import StrEnum
 
 
 class Nesting(StrEnum):
-    """How the code of width b is taken from the master code (A1-A3)."""
+    """How the code of width b is taken from the master code, and what it is read back as (A1-A3')."""
 
     TIES_UP = "TIES_UP"
     FLOOR = "FLOOR"
     MIDPOINT = "MIDPOINT"
+    CENTROID = "CENTROID"
 
 
 class Rounding(StrEnum):

@@ -140,7 +140,7 @@ def _nested(codes: torch.Tensor, width: int, n: int, rule: Nesting) -> torch.Ten
             if step == 1:
                 return master
             return torch.div(2 * master + step, 2 * step, rounding_mode="floor").clamp(max=2**width - 1)
-        case Nesting.FLOOR | Nesting.MIDPOINT:
+        case Nesting.FLOOR | Nesting.MIDPOINT | Nesting.CENTROID:
             return torch.div(master, step, rounding_mode="floor")
         case _:
             assert_never(rule)
@@ -152,7 +152,7 @@ def _weights(w: torch.Tensor, width: int, n: int, rule: Nesting) -> tuple[torch.
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return operand, n - width
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return (operand * 2 + 1, n - width - 1) if width < n else (operand, 0)
         case _:
             assert_never(rule)
@@ -187,10 +187,24 @@ def _layer(graph: Graph, node: Node, inputs: Inputs, widths: tuple[int, int]) ->
     row = _row(node, inputs, widths)
     shape = (1, -1, 1, 1) if p.dim() == 4 else (1, -1)
     total = p * 2 ** (e_w + e_a) + inputs["bias"][row].reshape(shape)
+    match rules.weight_rule:
+        case Nesting.TIES_UP | Nesting.FLOOR | Nesting.MIDPOINT:
+            pass
+        case Nesting.CENTROID:
+            if b_w < n:
+                total = total - torch.div(_column(node, s_a, inputs["w"]) * 2**e_a + 1, 2, rounding_mode="floor")
+        case _:
+            assert_never(rules.weight_rule)
     if node.operator == "NestedLogits":
         return p, total.to(torch.int32)
     multiplier, shift = (inputs[role][row].reshape(shape) for role in ("multiplier", "shift"))
     return p, _requantize(graph, node, total * multiplier, shift, inputs["y_zero_point"])
+
+
+def _column(node: Node, s_a: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """B2': U int64 of every output, the sum of the operands under its window."""
+    a, ones = s_a.double(), torch.ones(weight.shape, dtype=torch.float64)
+    return (_convolve(node, a, ones) if node.operator == "NestedConv" else a @ ones.T).to(torch.int64)
 
 
 def _row(node: Node, inputs: Inputs, widths: tuple[int, int]) -> int:

@@ -38,7 +38,7 @@ def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: Weight
         case "TIES_UP":
             # Adding before scaling keeps bfloat16 exact: sums stay below 256 or round within their own interval.
             nested = codes.add(2 ** (k - 1)).mul_(2.0**-k).floor_().clamp_max_(2**width - 1)
-        case "FLOOR" | "MIDPOINT":
+        case "FLOOR" | "MIDPOINT" | "CENTROID":
             nested = codes.mul(2.0**-k).floor_()
         case _:
             assert_never(rule)
@@ -49,6 +49,8 @@ def nested_values(codes: torch.Tensor, width: int, zero_point: int, rule: Weight
             return nested.mul_(2.0**k)
         case "MIDPOINT":
             return nested.mul_(2.0).add_(1.0).mul_(2.0 ** (k - 1))
+        case "CENTROID":
+            return nested.mul_(2.0).add_(1.0).mul_(2.0 ** (k - 1)).sub_(0.5)
         case _:
             assert_never(rule)
 

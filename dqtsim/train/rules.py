@@ -9,7 +9,7 @@ MASTER_WIDTH = 8
 TOP_CODE: int = 2**MASTER_WIDTH - 1
 WEIGHT_ZERO_POINT: int = 2 ** (MASTER_WIDTH - 1)
 
-WeightRule = Literal["TIES_UP", "FLOOR", "MIDPOINT"]
+WeightRule = Literal["TIES_UP", "FLOOR", "MIDPOINT", "CENTROID"]
 ActivationRule = Literal["TIES_UP", "FLOOR"]
 Widths = tuple[int, int]
 WEIGHT_RULES: tuple[WeightRule, ...] = get_args(WeightRule)
@@ -73,7 +73,7 @@ def nested_zero(zero_point: int, width: int, rule: WeightRule) -> int:
     match rule:
         case "TIES_UP":
             return min((zero_point >> k) + ((zero_point >> (k - 1)) & 1), (1 << width) - 1)
-        case "FLOOR" | "MIDPOINT":
+        case "FLOOR" | "MIDPOINT" | "CENTROID":
             return zero_point >> k
         case _:
             assert_never(rule)

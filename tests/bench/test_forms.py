@@ -116,6 +116,17 @@ def test_a_layer_without_a_standard_form_is_refused(form: str, options: dict[str
     assert str(caught.value) == f"node 'y' (dqtsim.NestedConv) has no form in standard operators with {lacking}."
 
 
+@pytest.mark.parametrize("form", [*FORMS])
+def test_weights_in_half_steps_are_refused(form: str) -> None:
+    rules = {"weight_rule": "CENTROID"}
+    assert FORMS[form](compiled(builders.dense(small_weights((7, 9)), rules=rules))).model()
+    with pytest.raises(InputError) as caught:
+        FORMS[form](compiled(builders.dense(small_weights((7, 9)), rules=rules, bits=(4, 8)))).model()
+    assert str(caught.value) == (
+        "node 'y' (dqtsim.NestedGemm) has no form in standard operators with CENTROID weights of 4 bits."
+    )
+
+
 def test_the_row_of_a_pair_of_widths_is_that_of_the_constants() -> None:
     pairs = ((2, 8), (8, 8), (8, 2))
     rows: dict[str, Any] = {"multiplier": [[1], [2], [4]], "shift": [[0], [0], [0]], "row_pairs": pairs}

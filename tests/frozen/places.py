@@ -105,6 +105,7 @@ def bodies() -> dict[str, dict[str, bytes]]:
     found = {
         f"n{r.master_width} weights {r.weight_rule} activations {r.activation_rule} {r.rounding}": bodies_of(r)
         for r in rules
+        if r.since == 1
     }
     for version in FORMATS[1:]:
         used = [
@@ -114,6 +115,8 @@ def bodies() -> dict[str, dict[str, bytes]]:
             if schema.domain == DOMAIN and schema.since_of(form) <= version
         ]
         found[f"format {version}"] = bodies_of(Arithmetic(), version, used)
+        for rule in (rule for rule in Nesting if Arithmetic(weight_rule=rule).since == version):
+            found[f"format {version} weights {rule}"] = bodies_of(Arithmetic(weight_rule=rule), version, used)
     return {
         key: {full_name(body): body.SerializeToString(deterministic=True) for body in carried}
         for key, carried in found.items()

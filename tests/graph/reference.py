@@ -20,7 +20,10 @@ def nested(q: Array, b: int, n: int, rule: str) -> Table:
 
 
 def weight_operands(w: Array, b: int, n: int, rule: str) -> Table:
-    """Return weights in master steps."""
+    """Return weights in master steps, of CENTROID in halves of them."""
+    if rule == "CENTROID":
+        codes = w.astype(np.int64) >> (n - b)
+        return np.asarray((((codes + codes + 1) << (n - b)) - 1 if b < n else 2 * codes) - (1 << n), np.int64)
     if rule == "MIDPOINT" and b < n:
         return ((w.astype(np.int64) >> (n - b)) << (n - b)) + (1 << (n - b - 1)) - (1 << (n - 1))
     return (nested(w, b, n, rule) << (n - b)) - (1 << (n - 1))
@@ -97,6 +100,10 @@ class Reference:
         b_w = int(given["widths"][0])
         return self.activations(given, given["x"]), weight_operands(given["w"], b_w, self.n, self.weight_rule)
 
+    def summed(self, products: Table) -> Table:
+        """Return sums in master steps, rounded down where weights are in halves of them."""
+        return products // 2 if self.weight_rule == "CENTROID" else products
+
     def activations(self, given: Mapping[str, Array], codes: Array) -> Table:
         b_a = int(given["widths"][1])
         lower = int(given["windows"][b_a]) if "windows" in given else 0
@@ -116,19 +123,19 @@ class Reference:
         s_a, s_w = self.aligned(given)
         b, m, s = (given[role][self.row(node, given)].reshape(-1, 1, 1) for role in ("bias", "multiplier", "shift"))
         border = self.activations(given, given["padding"]) if "padding" in given else None
-        total = convolve(s_a, s_w, node, node.integer("group"), border) + b
+        total = self.summed(convolve(s_a, s_w, node, node.integer("group"), border)) + b
         return self.code(node, total, m, s, given["y_zero_point"])
 
     def op_NestedGemm(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         given = dict(zip(node.operands, inputs, strict=True))
         s_a, s_w = self.aligned(given)
         b, m, s = (given[role][self.row(node, given)] for role in ("bias", "multiplier", "shift"))
-        return self.code(node, (s_w @ s_a[0])[None] + b, m, s, given["y_zero_point"])
+        return self.code(node, self.summed((s_w @ s_a[0])[None]) + b, m, s, given["y_zero_point"])
 
     def op_NestedLogits(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802
         given = dict(zip(node.operands, inputs, strict=True))
         s_a, s_w = self.aligned(given)
-        total: Array = (s_w @ s_a[0])[None] + given["bias"][self.row(node, given)]
+        total: Array = self.summed((s_w @ s_a[0])[None]) + given["bias"][self.row(node, given)]
         return total.astype(np.int32)
 
     def op_NestedAdd(self, node: Node, inputs: list[Array]) -> Array:  # noqa: N802

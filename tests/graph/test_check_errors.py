@@ -49,6 +49,11 @@ CASES: dict[str, tuple[Graph, Change, str]] = {
         arithmetic(activation_rule=Nesting.MIDPOINT),
         "MIDPOINT nests weights only; metadata 'dqtsim.activation_rule' must be TIES_UP or FLOOR, found MIDPOINT.",
     ),
+    "centroid activations": (
+        STATIC,
+        arithmetic(activation_rule=Nesting.CENTROID),
+        "CENTROID nests weights only; metadata 'dqtsim.activation_rule' must be TIES_UP or FLOOR, found CENTROID.",
+    ),
     "candidate too wide": (
         STATIC,
         lambda graph: replace(graph, candidates=((4, 9),)),

@@ -221,6 +221,27 @@ def without(name: str) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def test_a_file_with_centroid_weights_is_of_version_2_and_takes_the_half_in_its_bodies() -> None:
+    model = to_onnx(everything(weight_rule="CENTROID"))
+    graph = from_onnx(model)
+    assert graph.format_version == 2
+    assert set(carried(model)) == (OPERATORS | HELPERS | {"Ones", "TakeHalf"}) - {"NestWeightCodes"}
+    assert written(graph) == model.SerializeToString(deterministic=True)
+    checker.check_model(model, full_check=True)
+
+
+def test_a_file_of_version_1_has_no_centroid_weights() -> None:
+    assert refusal(state(to_onnx(everything(weight_rule="CENTROID")), 1)) == (
+        "a file of format 1 has rules of that format; metadata 'dqtsim.weight_rule' says 'CENTROID', of format 2."
+    )
+
+
+def test_a_file_with_centroid_weights_needs_the_bodies_that_take_the_half() -> None:
+    model = to_onnx(everything(weight_rule="CENTROID"))
+    without("TakeHalf")(model)
+    assert refusal(model) == "the file lacks the function body of operator 'TakeHalf' (domain 'dqtsim')."
+
+
 def with_overload(name: str, overload: str) -> Callable[[onnx.ModelProto], None]:
     def change(model: onnx.ModelProto) -> None:
         next(node for node in model.graph.node if node.name == name).overload = overload

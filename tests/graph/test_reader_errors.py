@@ -229,7 +229,7 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "unknown rule": (
         say("dqtsim.weight_rule", "NEAREST"),
-        "metadata 'dqtsim.weight_rule' is one of TIES_UP, FLOOR, MIDPOINT; found 'NEAREST'.",
+        "metadata 'dqtsim.weight_rule' is one of TIES_UP, FLOOR, MIDPOINT, CENTROID; found 'NEAREST'.",
     ),
     "unknown rounding": (
         say("dqtsim.rounding", "MIDPOINT"),

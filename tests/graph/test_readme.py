@@ -9,8 +9,10 @@ import pytest
 import dqtsim.graph
 from dqtsim.graph import to_onnx
 from dqtsim.graph.file.bodies import functions
+from dqtsim.graph.file.helpers import helpers
 from dqtsim.graph.model import Arithmetic
 from dqtsim.graph.schema import FORMATS, SCHEMAS, Schema
+from dqtsim.spec import Nesting
 
 from .networks import tiny
 
@@ -86,8 +88,13 @@ def test_the_metadata_keys() -> None:
 
 def test_the_function_bodies_are_named() -> None:
     section = TEXT.split("## Function bodies")[1].split("\n## ")[0]
-    helpers = {f.name for f in functions(Arithmetic())} - {s.operator for s in SCHEMAS.values()}
-    assert helpers == set(re.findall(r"\b(Nest(?!ed)\w+|Align|SelectRow|Requantize)\b", section))
+    first, later = section.split("In format 2")
+    named = r"\b(Nest(?!ed)\w+|Align|Select\w*Row|Requantize|Border|Ones|TakeHalf)\b"
+    assert {f.name for f in functions(Arithmetic())} - {s.operator for s in SCHEMAS.values()} == set(
+        re.findall(named, first)
+    )
+    everything = {name for rule in Nesting for name in helpers(Arithmetic(weight_rule=rule))}
+    assert everything == set(re.findall(named, first + later))
 
 
 def test_the_example_runs() -> None:

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from dqtsim.spec import Nesting, Rounding
+from dqtsim.spec import Nesting, Overflow, Rounding
 from tests.builders import conv
 
 from .case import QUARTERS, ROUNDINGS, TIES, Case, around
@@ -19,7 +19,8 @@ def nested(q: int, b: int, rule: str, n: int = 8) -> int:
     step: int = 2 ** (n - b)
     if rule == "TIES_UP":
         return min((2 * q + step) // (2 * step), (1 << b) - 1) * step
-    return q // step * step + (step // 2 if rule == "MIDPOINT" else 0)
+    middle = {"MIDPOINT": step // 2, "CENTROID": (step - 1) // 2}
+    return q // step * step + middle.get(rule, 0)
 
 
 def clipped(y: int) -> int:
@@ -37,6 +38,10 @@ LITERAL = {
     ("MIDPOINT", 1): (64, 64, 64, 64, 64, 192, 192, 192, 192, 192, 192),
     ("MIDPOINT", 2): (32, 32, 32, 96, 96, 160, 160, 160, 224, 224, 224),
     ("MIDPOINT", 4): (8, 8, 56, 72, 120, 136, 136, 184, 200, 248, 248),
+    # half a step below, times an activation of 1, rounded down
+    ("CENTROID", 1): (63, 63, 63, 63, 63, 191, 191, 191, 191, 191, 191),
+    ("CENTROID", 2): (31, 31, 31, 95, 95, 159, 159, 159, 223, 223, 223),
+    ("CENTROID", 4): (7, 7, 55, 71, 119, 135, 135, 183, 199, 247, 247),
 }
 
 
@@ -76,6 +81,8 @@ def both() -> list[Case]:
         ("FLOOR", "FLOOR", 4 * 4, 4 * 4 * 256 // 64),
         ("MIDPOINT", "TIES_UP", 9 * 5, 9 * 5 * 128 // 64),
         ("MIDPOINT", "FLOOR", 9 * 4, 9 * 4 * 128 // 64),
+        ("CENTROID", "TIES_UP", 9 * 5, 89),
+        ("CENTROID", "FLOOR", 9 * 4, 72),  # 89.4, and 71.5, a tie
     )
     return [
         Case(
@@ -331,6 +338,75 @@ def padding() -> list[Case]:
             [[[10]]],
             [107],  # weights of 1 are 0 at 2 bits
             [0],
+        ),
+    ]
+
+
+def centroid() -> list[Case]:
+    """Return windows whose half is taken off: of groups, with borders, where the register wraps or clamps."""
+    rules = {"weight_rule": "CENTROID"}
+    narrow: dict[str, Any] = {"rules": rules, "bits": (4, 8), "z_x": 0, "z_y": 0}
+    ones = [[[[0] * 3] * 3]]  # 8 of 15 steps of 16: 7.5 master steps each
+    nine: dict[str, Any] = {"pads": (1, 1, 1, 1), "shift": 15, **narrow}
+    picture = [[[1, 2], [3, 5]]]
+    four: dict[str, Any] = {**narrow, "group": 2, "multiplier": 1, "shift": 0}
+    return [
+        # U = 11 everywhere: 11 * 8 - 5.5, the half rounded up
+        Case("half of a window", partial(conv, (1, 2, 2), ones, **nine), picture, [82] * 4, [11] * 4),
+        Case(
+            "half of a window with a border of another code",
+            partial(conv, (1, 2, 2), ones, padding=[3], **nine),
+            picture,
+            [195] * 4,  # U = 26: 26 * 8 - 13
+            [26] * 4,
+        ),
+        Case(
+            "half of groups",
+            partial(conv, (2, 1, 1), [[[[0]]], [[[16]]], [[[0]]], [[[-128]]]], **four),
+            [[[3]], [[6]]],
+            [22, 70, 45, 0],  # 7.5 * 3 down, 23.5 * 3 down, 7.5 * 6; 6 * -120.5
+            [3, 9, 6, -90],
+        ),
+        Case(
+            "half of narrow activations is exact",
+            partial(conv, (1, 1, 2), UNIT, rules=rules, bits=(7, 7), z_x=0, z_y=0, multiplier=1, shift=0),
+            [[[2, 6]]],
+            [1, 3],  # half a step of weight 0 or 1 is 0.5
+            [1, 3],
+        ),
+        Case(
+            "half of activations in a window",
+            partial(
+                conv,
+                (1, 1, 2),
+                UNIT,
+                rules=rules,
+                bits=(4, 4),
+                z_x=0,
+                z_y=0,
+                windows=windows_of(4, 4),
+                multiplier=1,
+                shift=0,
+            ),
+            [[[3, 200]]],
+            [22, 112],  # 7.5 * 3 down; the code saturates at 15
+            [3, 15],
+        ),
+        Case(
+            "no half at the master width",
+            partial(conv, (1, 2, 2), ones, **{**nine, "bits": (8, 8)}),
+            picture,
+            [0] * 4,
+            [0] * 4,
+        ),
+        Case(
+            "the half of a sum that wrapped",
+            partial(conv, (1, 1, 1), [[[[127]]]], **{**narrow, "z_y": 200}, multiplier=1, shift=4),
+            [[[255]]],
+            [57],  # -271 * 8 - 128 in sixteenths, below 200
+            [15 * 255 - 4096],
+            {"accumulator_width": 12, "overflow": Overflow.WRAP},
+            True,
         ),
     ]
 

@@ -25,19 +25,24 @@ def widths() -> list[Case]:
         ("MIDPOINT", "FLOOR", 1, 2): ((1, -1), (1, 1), 12),
         ("MIDPOINT", "TIES_UP", 7, 8): ((71, -127), (72, 127), 0),
         ("MIDPOINT", "TIES_UP", 8, 6): ((70, -128), (18, 31), 2),
+        ("CENTROID", "TIES_UP", 2, 4): ((3, -3), (5, 7), 9),
+        ("CENTROID", "FLOOR", 1, 2): ((1, -1), (1, 1), 12),
+        ("CENTROID", "TIES_UP", 7, 8): ((71, -127), (72, 127), 0),
+        ("CENTROID", "TIES_UP", 8, 6): ((70, -128), (18, 31), 2),
     }
     cases = []
     for (w, a, b_w, b_a), (s_w, s_a, exponent) in found.items():
         rules = {"weight_rule": w, "activation_rule": a}
         sums = [s_w[0] * s_a[0] + s_w[1] * s_a[1], s_w[0] * s_a[1]]
-        values = [(p * 2**exponent + 2**6) // 2**7 + 128 for p in sums]
-        expect = [min(max(y, 0), 255) for y in values]
         graph = partial(dense, [[70, -128], [0, 70]], bits=(b_w, b_a), shift=22, rules=rules)
-        if w == "MIDPOINT" and b_w < 8:
-            # a weight of 0 is no operand of MIDPOINT: its interval's middle is
+        taken = 0
+        if w in ("MIDPOINT", "CENTROID") and b_w < 8:
+            # a weight of 0 is no operand of these: its interval's middle is
             middle = 1
             sums[1] += middle * s_a[0]
-            expect[1] = min(max((sums[1] * 2**exponent + 2**6) // 2**7 + 128, 0), 255)
+            taken = (sum(s_a) * 2 ** (8 - b_a) + 1) // 2 if w == "CENTROID" else 0
+        values = [(p * 2**exponent - taken + 2**6) // 2**7 + 128 for p in sums]
+        expect = [min(max(y, 0), 255) for y in values]
         cases.append(Case(f"{w} {a} widths {b_w} {b_a}", graph, [200, 255], expect, sums))
     return cases
 

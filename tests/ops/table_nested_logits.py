@@ -24,6 +24,17 @@ CASES = [
         [96, -32],
         [3, -1],
     ),
+    # half a step is 7.5 at 4 bits; both logits lose half a unit, or none
+    *(
+        Case(
+            f"CENTROID at 4 bits by {b_a} bits",
+            partial(logits, [[0, 1], [16, 17]], bits=(4, b_a), z_x=0, rules={"weight_rule": "CENTROID"}),
+            [21, 40],
+            y,
+            p,
+        )
+        for b_a, y, p in ((8, [457, 1433], [61, 183]), (4, [480, 1504], [4, 12]), (7, [465, 1457], [31, 93]))
+    ),
     *(
         Case(
             f"bias row of {pair}",

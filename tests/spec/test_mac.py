@@ -1,6 +1,7 @@
 """Accumulators: B1 with its four overflow policies, B2 and B3, against bit strings and a ripple-carry adder."""
 
 from fractions import Fraction
+from math import floor
 
 import pytest
 from hypothesis import given
@@ -13,14 +14,17 @@ from dqtsim.spec import (
     Overflow,
     Rounding,
     add_bias,
+    add_up,
     align,
     dot,
     exponent,
+    half,
     limits,
     narrow,
     operand,
     requantize,
     saturate,
+    take_half,
     wrap,
 )
 
@@ -208,3 +212,60 @@ def test_at_the_master_width_a_layer_is_the_plain_8_bit_layer(
     scaled = Fraction(plain * m, 1 << s) + Fraction(1, 2) if s else Fraction(plain * m)
     code = max(0, min(255, 3 + scaled.numerator // scaled.denominator))
     assert requantize(total, m, s, 3, 0, 255, Rounding.TIES_UP) == code
+
+
+# ---- half a step off (B2') ----
+
+TAPS = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=1, max_size=30)
+
+
+def mean_of_sharing_codes(q: int, b: int) -> Fraction:
+    """Return the mean of the master codes of 8 bits that have the upper `b` bits of `q`, less 128."""
+    step = 1 << (8 - b)
+    first = q // step * step
+    return Fraction(sum(range(first, first + step)), step) - 128
+
+
+def centroid_sum(taps: list[tuple[int, int]], z: int, b_w: int, b_a: int) -> tuple[int, Fraction]:
+    """Return A of B2' and the exact sum of products, of (weight code, activation code) below the master width."""
+    weights = [operand(q, 128, b_w, 8, Nesting.CENTROID) for q, _ in taps]
+    activations = [operand(q, z, b_a, 8, Nesting.TIES_UP) for _, q in taps]
+    e_w, e_a = exponent(b_w, 8, Nesting.CENTROID), exponent(b_a, 8, Nesting.TIES_UP)
+    p = dot(weights, activations, 48, Overflow.ERROR, Flags())
+    exact = sum(
+        (mean_of_sharing_codes(q, b_w) * (s << e_a) for (q, _), s in zip(taps, activations, strict=True)), Fraction()
+    )
+    return take_half(align(p, e_w, e_a), add_up(activations), e_a), exact
+
+
+@given(TAPS, st.integers(0, 255), st.integers(1, 7), st.integers(1, 7))
+def test_centroid_sums_are_exact_for_narrow_activations(
+    taps: list[tuple[int, int]], z: int, b_w: int, b_a: int
+) -> None:
+    found, exact = centroid_sum(taps, z, b_w, b_a)
+    assert found == exact
+
+
+@given(TAPS, st.integers(0, 255), st.integers(1, 7))
+def test_centroid_sums_lose_at_most_half_a_unit_at_the_master_width(
+    taps: list[tuple[int, int]], z: int, b_w: int
+) -> None:
+    found, exact = centroid_sum(taps, z, b_w, 8)
+    assert found == floor(exact)
+    assert exact - found in (0, Fraction(1, 2))
+
+
+@given(TAPS, st.lists(st.integers(0, 255), min_size=30, max_size=30), st.integers(1, 7), st.integers(1, 8))
+def test_differences_of_centroid_logits_are_exact(
+    taps: list[tuple[int, int]], others: list[int], b_w: int, b_a: int
+) -> None:
+    one, exact_one = centroid_sum(taps, 7, b_w, b_a)
+    other, exact_other = centroid_sum([(w, q) for w, (_, q) in zip(others, taps, strict=False)], 7, b_w, b_a)
+    assert one - other == exact_one - exact_other
+
+
+def test_half_goes_up() -> None:
+    assert [half(u, 0) for u in (-3, -2, -1, 0, 1, 2, 3)] == [-1, -1, 0, 0, 1, 1, 2]
+    assert [half(u, 1) for u in (-3, -1, 0, 1, 3)] == [-3, -1, 0, 1, 3]
+    assert [half(u, 7) for u in (-3, 5)] == [-192, 320]
+    assert take_half(100, 5, 0) == 97

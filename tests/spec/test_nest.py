@@ -17,6 +17,7 @@ from dqtsim.spec import (
     nest_window,
     nest_zero_point,
     operand,
+    takes_half,
     window_operand,
 )
 
@@ -67,8 +68,8 @@ def test_ties_up_adds_the_first_dropped_bit() -> None:
         assert code == min(int(kept, 2) + (dropped[:1] == "1"), (1 << b) - 1)
 
 
-@pytest.mark.parametrize("rule", [Nesting.FLOOR, Nesting.MIDPOINT])
-def test_floor_and_midpoint_keep_the_upper_bits(rule: Nesting) -> None:
+@pytest.mark.parametrize("rule", [Nesting.FLOOR, Nesting.MIDPOINT, Nesting.CENTROID])
+def test_floor_midpoint_and_centroid_keep_the_upper_bits(rule: Nesting) -> None:
     for q, code, b, n in every_code(rule):
         assert code == int(f"{q:0{n}b}"[:b], 2)
 
@@ -78,7 +79,7 @@ def test_ties_up_at_the_tie_and_at_the_clip() -> None:
     assert {q: nest(q, 4, 8, Nesting.TIES_UP) for q in cases} == cases
 
 
-@pytest.mark.parametrize("rule", [Nesting.FLOOR, Nesting.MIDPOINT])
+@pytest.mark.parametrize("rule", [Nesting.FLOOR, Nesting.MIDPOINT, Nesting.CENTROID])
 def test_floor_composes(rule: Nesting) -> None:
     for n in MASTERS:
         for middle in range(1, n + 1):
@@ -133,6 +134,43 @@ def test_ties_up_errs_by_at_most_half_a_step_unless_clipped(z_of: int) -> None:
 def test_midpoint_errs_by_at_most_half_a_step_and_never_clips() -> None:
     for error, _, _, k, _, _ in errors(Nesting.MIDPOINT, 1):
         assert -((1 << k) >> 1) <= error < max((1 << k) >> 1, 1)
+
+
+def test_centroid_is_the_mean_of_the_codes_that_share_a_code() -> None:
+    for n in MASTERS:
+        z = master_zero_point_of_weights(n)
+        for b in range(1, n + 1):
+            half = Fraction(takes_half(b, n, Nesting.CENTROID), 2)
+            read: dict[int, list[int]] = {}
+            for q in range(1 << n):
+                read.setdefault(operand(q, z, b, n, Nesting.CENTROID), []).append(q - z)
+            for s, shared in read.items():
+                assert (s << exponent(b, n, Nesting.CENTROID)) - half == Fraction(sum(shared), len(shared))
+
+
+def test_centroid_errs_by_less_than_half_a_step_and_by_nothing_in_the_mean() -> None:
+    for n in MASTERS:
+        for b in range(1, n):
+            found = [(q, e) for e, q, _, _, b_, n_ in errors(Nesting.CENTROID, 1) if (b_, n_) == (b, n)]
+            step = 1 << (n - b)
+            rests = [error + Fraction(1, 2) for _, error in found]
+            assert sum(rests) == 0
+            assert all(-Fraction(step, 2) < rest < Fraction(step, 2) for rest in rests)
+
+
+def test_centroid_has_the_codes_operands_and_exponents_of_midpoint() -> None:
+    for n in MASTERS:
+        z = master_zero_point_of_weights(n)
+        for b in range(1, n + 1):
+            assert exponent(b, n, Nesting.CENTROID) == exponent(b, n, Nesting.MIDPOINT)
+            for q in range(1 << n):
+                assert nest(q, b, n, Nesting.CENTROID) == nest(q, b, n, Nesting.MIDPOINT)
+                assert operand(q, z, b, n, Nesting.CENTROID) == operand(q, z, b, n, Nesting.MIDPOINT)
+
+
+def test_only_centroid_below_the_master_width_takes_a_half() -> None:
+    found = {(rule, b) for rule in RULES for b in range(1, 9) if takes_half(b, 8, rule)}
+    assert found == {(Nesting.CENTROID, b) for b in range(1, 8)}
 
 
 @pytest.mark.parametrize("z_of", [0, 1])

@@ -16,7 +16,7 @@ README = FOLDER / "README.md"
 EQUATIONS = [
     *(f"A{i}" for i in range(1, 7)),
     *(f"B{i}" for i in range(1, 11)),
-    *("B1'", "B3'", "B3''"),
+    *("A3'", "B1'", "B2'", "B3'", "B3''"),
     *(f"C{i}" for i in range(1, 9)),
 ]
 

@@ -32,6 +32,15 @@ def alignment(call: Call, inputs: Arrays, row: Row) -> int:
     return e_w + nest.exponent(row.b_a, machine.n, machine.activation_rule) - lower
 
 
+def aligned(call: Call, inputs: Arrays, row: Row, sums: Array, u: Array | None) -> tuple[Array, int]:
+    """Return sums (O, M) and the exponent that makes them A; with U (groups, M) they are A already (B2, B2')."""
+    exponent = alignment(call, inputs, row)
+    if u is None:
+        return sums, exponent
+    e_a = exponent - nest.exponent(row.b_w, call.machine.n, call.machine.weight_rule)
+    return requantize.less_half(sums, exponent, u, e_a), 0
+
+
 def activation_table(call: Call, inputs: Arrays, row: Row) -> Array:
     """Return the operand int32 [2^n] of every master code that the layer reads (A5, A6)."""
     machine, z, lower = call.machine, int(inputs["x_zero_point"]), window_of(call.node, inputs, row.b_a)
@@ -115,10 +124,14 @@ def conv(call: Call, inputs: Arrays) -> Outcome:
         )
     sums, flags = register(call, p.reshape(outputs, -1), row, (rows, columns))
     flags.saturations += int(saturations)
+    u: Array | None = None
+    if nest.is_below_middle(row.b_w, machine.n, machine.weight_rule):
+        u = np.zeros((node.integer("group"), rows, columns), np.int64)
+        mac.column(operands, weights, *geometry, u)
+        u = u.reshape(len(u), -1)
     y = np.empty((1, outputs, rows, columns), np.uint8)
     requantize.requantize(
-        sums,
-        alignment(call, inputs, row),
+        *aligned(call, inputs, row, sums, u),
         saturated(inputs["bias"][row.index], machine),
         inputs["multiplier"][row.index],
         inputs["shift"][row.index],
@@ -131,8 +144,8 @@ def conv(call: Call, inputs: Arrays) -> Outcome:
     return Outcome(y, sums.reshape(1, outputs, rows, columns), flags)
 
 
-def _sums(call: Call, inputs: Arrays, row: Row) -> tuple[Array, Flags]:
-    """Return P (O, 1) and the flags (B1)."""
+def _sums(call: Call, inputs: Arrays, row: Row) -> tuple[Array, Array | None, Flags]:
+    """Return P (O, 1), U (1, 1) if it is asked for, and the flags (B1, B2')."""
     machine, x, w = call.machine, inputs["x"], inputs["w"]
     operands = np.empty(x.size, np.int32)
     table = activation_table(call, inputs, row)
@@ -160,17 +173,17 @@ def _sums(call: Call, inputs: Arrays, row: Row) -> tuple[Array, Flags]:
         p = wide.reshape(-1, 1)
     sums, flags = register(call, p, row, ())
     flags.saturations += int(saturations)
-    return sums, flags
+    below = nest.is_below_middle(row.b_w, machine.n, machine.weight_rule)
+    return sums, operands.sum(dtype=np.int64).reshape(1, 1) if below else None, flags
 
 
 def gemm(call: Call, inputs: Arrays) -> Outcome:
     """Return NestedGemm: sums, the register, codes (B1-B4)."""
     node, machine, row = call.node, call.machine, row_of(call, inputs)
-    sums, flags = _sums(call, inputs, row)
+    sums, u, flags = _sums(call, inputs, row)
     y = np.empty(sums.shape, np.uint8)
     requantize.requantize(
-        sums,
-        alignment(call, inputs, row),
+        *aligned(call, inputs, row, sums, u),
         saturated(inputs["bias"][row.index], machine),
         inputs["multiplier"][row.index],
         inputs["shift"][row.index],
@@ -186,9 +199,9 @@ def gemm(call: Call, inputs: Arrays) -> Outcome:
 def logits(call: Call, inputs: Arrays) -> Outcome:
     """Return NestedLogits: sums, the register, int32 A + B (B7)."""
     machine, row = call.machine, row_of(call, inputs)
-    sums, flags = _sums(call, inputs, row)
+    sums, u, flags = _sums(call, inputs, row)
     y = np.empty(sums.shape, np.int32)
-    requantize.add_bias(sums, alignment(call, inputs, row), saturated(inputs["bias"][row.index], machine), y)
+    requantize.add_bias(*aligned(call, inputs, row, sums, u), saturated(inputs["bias"][row.index], machine), y)
     return Outcome(y.reshape(1, -1), sums.reshape(1, -1), flags)
 
 

@@ -2,6 +2,8 @@
 
 from typing import assert_never
 
+import numpy as np
+
 from ...graph.model import Array
 from ...numbers import (
     CHANNEL_ROW_COLUMN,
@@ -52,6 +54,15 @@ def gemm(a: Array, w: Array, out: Array) -> None:
         for k in range(w.shape[1]):
             total += w[o, k] * a[k]
         out[o, 0] = total
+
+
+def column(a: Array, w: Array, strides: tuple[int, int], dilations: tuple[int, int], group: int, out: Array) -> None:
+    """Add U of every window into `out` int64 (group, OH, OW), which contains zeros: weights of 1 (B2').
+
+    Other arguments as for `conv`. Channels are added first, so that one kernel plane a group remains.
+    """
+    planes = a.reshape(group, w.shape[1], *a.shape[1:]).sum(1, dtype=np.int32)
+    conv(planes, np.ones((group, 1, *w.shape[2:]), np.int32), strides, dilations, group, out)
 
 
 @kernel

@@ -15,7 +15,7 @@ def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
     match rule:
         case Nesting.TIES_UP:
             kept: Array = np.minimum((codes + ((1 << k) >> 1)) >> k, (1 << b) - 1)
-        case Nesting.FLOOR | Nesting.MIDPOINT:
+        case Nesting.FLOOR | Nesting.MIDPOINT | Nesting.CENTROID:
             kept = codes >> k
         case _:
             assert_never(rule)
@@ -28,7 +28,7 @@ def operand_table(z: int, b: int, n: int, rule: Nesting) -> Array:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             odd = 0
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             odd = int(b < n)
         case _:
             assert_never(rule)
@@ -50,8 +50,19 @@ def exponent(b: int, n: int, rule: Nesting) -> int:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return n - b
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return max(n - b - 1, 0)
+        case _:
+            assert_never(rule)
+
+
+def is_below_middle(b: int, n: int, rule: Nesting) -> bool:
+    """Return whether weights stand for half a master step less than their operands say (A3')."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR | Nesting.MIDPOINT:
+            return False
+        case Nesting.CENTROID:
+            return n > b
         case _:
             assert_never(rule)
 

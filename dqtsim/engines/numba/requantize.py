@@ -2,6 +2,8 @@
 
 from typing import assert_never
 
+import numpy as np
+
 from ...graph.model import Array
 from ...numbers import FLOOR, TIES_AWAY, TIES_EVEN, TIES_UP, RoundingNumber
 from .compile import kernel
@@ -16,6 +18,13 @@ def select_pair_row(b_w: int, b_a: int, row_pairs: tuple[tuple[int, int], ...]) 
     """Return the row of (B, M, S): the pair itself before wider ones before the last, each time the first (B3'')."""
     wide = (place for place, (row_w, row_a) in enumerate(row_pairs) if min(row_w - b_w, row_a - b_a) >= 0)
     return row_pairs.index((b_w, b_a)) if (b_w, b_a) in row_pairs else next(wide, len(row_pairs) - 1)
+
+
+def less_half(p: Array, exponent: int, u: Array, e_a: int) -> Array:
+    """Return A int64 (O, M) from P (O, M) and from U (groups, M): half of it, rounded up, is taken off (B2')."""
+    half = -((-u << e_a) // 2)
+    aligned: Array = (p.astype(np.int64) << exponent) - np.repeat(half, p.shape[0] // u.shape[0], axis=0)
+    return aligned
 
 
 @kernel

@@ -11,8 +11,9 @@ confirm each other. The text is the syntax of `onnx.parser`; equation numbers re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
+from ...spec.rules import Nesting
 from ..model import Arithmetic, Graph
 from ..schema import DOMAIN, SCHEMAS, Form, overload_of
 from .helpers import helpers as helpers_of
@@ -34,8 +35,7 @@ $border  x_b, z_x, e_a = $nest_x ($x, x_zero_point, b_a$windows)
   w_b, z_w, e_w = dqtsim.NestWeight (w, b_w)
   p = ConvInteger <strides: ints = @strides, ${pads}dilations: ints = @dilations, group: int = @group>
     (x_b, w_b, z_x, z_w)
-  a = dqtsim.Align (p, e_w, e_a)
-  bias_row = $select_row (bias$row_pairs, b_w, b_a)
+$align_conv  bias_row = $select_row (bias$row_pairs, b_w, b_a)
   multiplier_row = $select_row (multiplier$row_pairs, b_w, b_a)
   shift_row = $select_row (shift$row_pairs, b_w, b_a)
   per_channel = Constant <value = int64[3] {-1, 1, 1}> ()
@@ -57,8 +57,7 @@ $signature
   w_b, z_w, e_w = dqtsim.NestWeight (w, b_w)
   w_t = Transpose <perm: ints = [1, 0]> (w_b)
   p = MatMulInteger (x_b, w_t, z_x, z_w)
-  a = dqtsim.Align (p, e_w, e_a)
-  b = $select_row (bias$row_pairs, b_w, b_a)
+$align_gemm  b = $select_row (bias$row_pairs, b_w, b_a)
   m = $select_row (multiplier$row_pairs, b_w, b_a)
   s = $select_row (shift$row_pairs, b_w, b_a)
   total = Add (a, b)
@@ -77,8 +76,7 @@ $signature
   w_b, z_w, e_w = dqtsim.NestWeight (w, b_w)
   w_t = Transpose <perm: ints = [1, 0]> (w_b)
   p = MatMulInteger (x_b, w_t, z_x, z_w)
-  a = dqtsim.Align (p, e_w, e_a)
-  b = $select_row (bias$row_pairs, b_w, b_a)
+$align_gemm  b = $select_row (bias$row_pairs, b_w, b_a)
   total = Add (a, b)
   y = Cast <to: int = 6> (total)
 }
@@ -201,15 +199,44 @@ _PIECES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def _operator(operator: str, form: Form) -> str:
-    """Return the body of an operator in one form."""
+# B2, B2': the lines that align a sum, by the rule of weights
+_ALIGN = "  a = dqtsim.Align (p, e_w, e_a)\n"
+_ALIGN_CONV_LESS_HALF = """\
+  ones = dqtsim.Ones (w)
+  u = ConvInteger <strides: ints = @strides, ${pads}dilations: ints = @dilations, group: int = @group> (x_b, ones, z_x)
+  full = dqtsim.Align (p, e_w, e_a)
+  a = dqtsim.TakeHalf (full, u, b_w, e_a)
+"""
+_ALIGN_GEMM_LESS_HALF = """\
+  ones = dqtsim.Ones (w_t)
+  u = MatMulInteger (x_b, ones, z_x)
+  full = dqtsim.Align (p, e_w, e_a)
+  a = dqtsim.TakeHalf (full, u, b_w, e_a)
+"""
+
+
+def _aligned(rule: Nesting) -> dict[str, str]:
+    """Return the pieces that align the sums of layers."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR | Nesting.MIDPOINT:
+            return {"align_conv": _ALIGN, "align_gemm": _ALIGN}
+        case Nesting.CENTROID:
+            return {"align_conv": _ALIGN_CONV_LESS_HALF, "align_gemm": _ALIGN_GEMM_LESS_HALF}
+        case _:
+            assert_never(rule)
+
+
+def _operator(operator: str, form: Form, rule: Nesting) -> str:
+    """Return the body of an operator in one form, under a rule of weights."""
     schema = SCHEMAS[DOMAIN, operator]
     attributes = ", ".join(schema.attributes_of(form))
     inputs = ", ".join(entry.name for entry in schema.inputs_of(form))
     pieces = {**_PLAIN, "signature": f"{operator} {f'<{attributes}>' if attributes else ''} ({inputs}) => (y)"}
     for part in form:
         pieces |= _PIECES.get(part, {})
-    return Template(OPERATORS[operator]).substitute(pieces)
+    # the pieces of a rule have pieces of the form in them
+    text = Template(OPERATORS[operator]).safe_substitute(_aligned(rule))
+    return Template(text).substitute(pieces)
 
 
 def forms_of(graph: Graph) -> set[tuple[str, Form]]:
@@ -245,7 +272,7 @@ def functions(
     while waiting:
         name, form = key = waiting.pop()
         if key not in found:
-            text = helpers[name] if name in helpers else _operator(name, form)
+            text = helpers[name] if name in helpers else _operator(name, form, arithmetic.weight_rule)
             text = text.replace("{@n}", f"{{{n}}}").replace("{@z}", f"{{{1 << (n - 1)}}}")
             found[key] = _parsed(text, version, overload_of(form))
             waiting += [(node.op_type, ()) for node in found[key].node if node.domain == DOMAIN]

@@ -140,6 +140,33 @@ Align (p, e_w, e_a) => (a)
   a = Mul (wide, factor)
 }
 """
+# B2': the column of ones, and half of its sum by a division with the remainder taken off first, where the law shifts.
+_ONES = """
+Ones (w) => (ones)
+{
+  shape = Shape (w)
+  ones = ConstantOfShape <value = uint8[1] {1}> (shape)
+}
+"""
+_TAKE_HALF = """
+TakeHalf (full, u, width, e_a) => (a)
+{
+  one = Constant <value = int64 {1}> ()
+  two = Constant <value = int64 {2}> ()
+  n = Constant <value = int64 {@n}> ()
+  step = Pow (two, e_a)
+  wide = Cast <to: int = 7> (u)
+  steps = Mul (wide, step)
+  moved = Add (steps, one)
+  rest = Mod (moved, two)
+  even = Sub (moved, rest)
+  half = Div (even, two)
+  dropped = Sub (n, width)
+  any = Min (dropped, one)
+  taken = Mul (half, any)
+  a = Sub (full, taken)
+}
+"""
 _SELECT_ROW = """
 SelectRow <row_widths> (table, b_w, b_a) => (entries)
 {
@@ -256,6 +283,8 @@ def helpers(arithmetic: Arithmetic) -> dict[str, str]:
         "Border": _BORDER,
         **_nest_weight(arithmetic.weight_rule),
         "Align": _ALIGN,
+        "Ones": _ONES,
+        "TakeHalf": _TAKE_HALF,
         "SelectRow": _SELECT_ROW,
         "SelectPairRow": _SELECT_PAIR_ROW,
         "Requantize": _REQUANTIZE.replace("@round", _round(arithmetic.rounding).strip("\n")),
@@ -263,11 +292,11 @@ def helpers(arithmetic: Arithmetic) -> dict[str, str]:
 
 
 def _nesting(rule: Nesting) -> str:
-    """Return the nodes that nest codes; MIDPOINT differs from FLOOR in the operand only."""
+    """Return the nodes that nest codes; MIDPOINT and CENTROID differ from FLOOR in the operand only."""
     match rule:
         case Nesting.TIES_UP:
             return _NEST_TIES_UP
-        case Nesting.FLOOR | Nesting.MIDPOINT:
+        case Nesting.FLOOR | Nesting.MIDPOINT | Nesting.CENTROID:
             return _NEST_FLOOR
         case _:
             assert_never(rule)
@@ -280,7 +309,7 @@ def _nest_weight(rule: Nesting) -> dict[str, str]:
             nesting = _nesting(rule).strip("\n")
             codes = _NEST_CODES.replace("NestCodes", "NestWeightCodes").replace("@nest", nesting)
             return {"NestWeightCodes": codes, "NestWeight": _NEST_WEIGHT}
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return {"NestWeight": _NEST_WEIGHT_MIDPOINT}
         case _:
             assert_never(rule)

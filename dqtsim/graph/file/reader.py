@@ -125,6 +125,11 @@ def _version(props: Mapping[str, str]) -> int:
 
 def _check_version(graph: Graph, version: int) -> None:
     """Refuse a file unless it states the first version that has all its operators."""
+    if graph.arithmetic.since > version:
+        raise ModelError(
+            f"a file of format {version} has rules of that format; metadata 'dqtsim.weight_rule' says "
+            f"'{graph.arithmetic.weight_rule}', of format {graph.arithmetic.since}."
+        )
     for node in graph.nodes:
         if node.since > version:
             form = f" with overload '{overload_of(node.form)}'" if node.form else ""

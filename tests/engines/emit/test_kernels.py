@@ -76,6 +76,35 @@ def test_nest_window_table() -> None:
                 assert table.tolist() == [spec.window_operand(q, z, b, j, n, rule) for q in range(1 << n)]
 
 
+def test_nest_is_below_middle() -> None:
+    for b, rule in product(range(1, 9), Nesting):
+        assert nest.is_below_middle(b, 8, rule) == spec.takes_half(b, 8, rule)
+
+
+def test_mac_column() -> None:
+    random = np.random.default_rng(3)
+    a = random.integers(-255, 256, (6, 7, 6)).astype(np.int32)
+    weights = np.zeros((4, 3, 2, 3), np.int32)
+    for strides, dilations in product(((1, 1), (2, 1)), ((1, 1), (2, 2))):
+        rows, columns = (7 - dilations[0] - 1) // strides[0] + 1, (6 - 2 * dilations[1] - 1) // strides[1] + 1
+        found, expected = (np.zeros((2, rows, columns), np.int64) for _ in range(2))
+        mac.column(a, weights, strides, dilations, 2, found)
+        for g, y, x in product(range(2), range(rows), range(columns)):
+            rows_of = slice(y * strides[0], y * strides[0] + 2 * dilations[0], dilations[0])
+            columns_of = slice(x * strides[1], x * strides[1] + 3 * dilations[1], dilations[1])
+            expected[g, y, x] = a[3 * g : 3 * g + 3, rows_of, columns_of].sum()
+        assert found.tolist() == expected.tolist()
+
+
+def test_requantize_less_half() -> None:
+    p, u = array([[1, 2], [3, 4], [5, 6], [-7, 8]]), array([[3, -3], [-4, 5]])
+    for exponent, e_a in ((3, 0), (5, 2)):
+        expected = [
+            [spec.take_half(int(p[o, m]) << exponent, int(u[o // 2, m]), e_a) for m in range(2)] for o in range(4)
+        ]
+        assert requantize.less_half(p, exponent, u, e_a).tolist() == expected
+
+
 def test_nest_exponent() -> None:
     for n, rule in product(range(2, 9), Nesting):
         assert [nest.exponent(b, n, rule) for b in range(1, n + 1)] == [

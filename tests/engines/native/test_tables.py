@@ -33,12 +33,14 @@ def test_what_the_multiplier_sees_is_an_operand_and_a_zero_point(n: int, b: int,
     seen = tables.nested(codes, b, n, rule)
     assert seen.dtype == np.int64
     assert 0 <= seen.min() <= seen.max() <= 255
-    # MIDPOINT is for tensors whose zero point is in the middle
-    zeros = [1 << (n - 1)] if rule == Nesting.MIDPOINT else range(1 << n)
+    # MIDPOINT and CENTROID are for tensors whose zero point is in the middle
+    middle = rule in (Nesting.MIDPOINT, Nesting.CENTROID)
+    zeros = [1 << (n - 1)] if middle else range(1 << n)
     for z in zeros:
         zeta = tables.zeta(z, b, n, rule)
         assert (seen - zeta).tolist() == [spec.operand(q, z, b, n, rule) for q in range(1 << n)]
-    if rule != Nesting.MIDPOINT:
+    assert tables.is_below_middle(b, n, rule) == spec.takes_half(b, n, rule)
+    if not middle:
         assert seen.tolist() == [spec.nest(q, b, n, rule) for q in range(1 << n)]
     assert tables.dropped(b, n, rule) == spec.exponent(b, n, rule)
 

@@ -100,6 +100,8 @@ class Nester:
                     ties = b.and_(b.not_(self.exact), b.icmp_signed("==", rule, constant(I64, of_nesting(each))))
                 case Nesting.FLOOR:
                     pass  # neither add nor t
+                case Nesting.CENTROID:
+                    pass  # no activation has it
                 case Nesting.MIDPOINT:
                     middle = b.and_(b.not_(self.exact), b.icmp_signed("==", rule, constant(I64, of_nesting(each))))
                 case _:

@@ -46,7 +46,7 @@ def _is_odd(rule: Nesting) -> bool:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return False
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return True
         case _:
             assert_never(rule)

@@ -21,7 +21,7 @@ FAR = 1 << 16
 def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
     """Return int64: master codes nested to width `b`, before the zero point is subtracted (A1-A3).
 
-    MIDPOINT codes are doubled so that their half is an integer; `dropped` takes the factor 2 into account.
+    MIDPOINT and CENTROID codes are doubled so that their half is an integer; `dropped` takes the factor 2 into account.
     """
     wide = codes.astype(np.int64)
     k = n - b
@@ -33,7 +33,7 @@ def nested(codes: Array, b: int, n: int, rule: Nesting) -> Array:
             return limited
         case Nesting.FLOOR:
             return wide >> k
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return 2 * (wide >> k) + 1
         case _:
             assert_never(rule)
@@ -44,7 +44,7 @@ def zeta(z: int, b: int, n: int, rule: Nesting) -> int:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return int(nested(np.array(z), b, n, rule))
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return 2 * (z >> (n - b)) if b < n else z
         case _:
             assert_never(rule)
@@ -60,8 +60,19 @@ def dropped(b: int, n: int, rule: Nesting) -> int:
     match rule:
         case Nesting.TIES_UP | Nesting.FLOOR:
             return n - b
-        case Nesting.MIDPOINT:
+        case Nesting.MIDPOINT | Nesting.CENTROID:
             return n - b - int(b < n)
+        case _:
+            assert_never(rule)
+
+
+def is_below_middle(b: int, n: int, rule: Nesting) -> bool:
+    """Return whether a weight of width `b` stands for half a master step less than its operand says (A3', B2')."""
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR | Nesting.MIDPOINT:
+            return False
+        case Nesting.CENTROID:
+            return b != n
         case _:
             assert_never(rule)
 

@@ -37,7 +37,10 @@ def can_overflow(step: Step) -> bool:
 
 
 def is_native(step: Step) -> bool:
-    """Return whether 32 bits hold all exact sums of a layer."""
+    """Return whether 32 bits hold all exact sums of a layer, and operations know its rule."""
+    machine = step.call.machine
+    if any(tables.is_below_middle(b_w, machine.n, machine.weight_rule) for b_w, _ in step.call.bounds):
+        return False
     return all(bound.bits <= 32 for bound in step.call.bounds.values())
 
 
