@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,6 @@ BITS = "bits"
 PINNED_BITS = "bits.pinned"
 
 
-# the first format that has a rule, of those that are not as old as the format
-_SINCE: Mapping[Nesting, int] = {Nesting.CENTROID: 2}
-
-
 @dataclass(frozen=True)
 class Arithmetic:
     """What selects the function bodies: the master width n and the model's rules (A1-A6, B4)."""
@@ -36,7 +32,17 @@ class Arithmetic:
     @property
     def since(self) -> int:
         """Return the first format that has these rules."""
-        return max(_SINCE.get(rule, 1) for rule in (self.weight_rule, self.activation_rule))
+        return max(_since(self.weight_rule), _since(self.activation_rule))
+
+
+def _since(rule: Nesting) -> int:
+    match rule:
+        case Nesting.TIES_UP | Nesting.FLOOR | Nesting.MIDPOINT:
+            return 1
+        case Nesting.CENTROID:
+            return 2
+        case _:
+            assert_never(rule)
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def _layer(graph: Graph, node: Node, inputs: Inputs, widths: tuple[int, int]) ->
 
 def _column(node: Node, s_a: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """B2': U int64 of every output, the sum of the operands under its window."""
-    a, ones = s_a.double(), torch.ones(weight.shape, dtype=torch.float64)
+    a, ones = s_a.double(), torch.ones_like(weight, dtype=torch.float64)
     return (_convolve(node, a, ones) if node.operator == "NestedConv" else a @ ones.T).to(torch.int64)
 
 
