@@ -3,14 +3,17 @@
 from torch import nn
 from torch.export import ExportedProgram
 
-from dqtsim.train.reading import layers, moves, pointwise, pools
+from dqtsim.train.reading import layers, moves, outputs, pads, pointwise, pools, transposed
 from dqtsim.train.reading.export import exported, opened
 from dqtsim.train.reading.reader import Handler, Reader, Reading
 
-HANDLERS: dict[str, Handler] = {**layers.HANDLERS, **moves.HANDLERS, **pointwise.HANDLERS, **pools.HANDLERS}
+HANDLERS: dict[str, Handler] = {
+    **layers.HANDLERS, **moves.HANDLERS, **outputs.HANDLERS, **pads.HANDLERS, **pointwise.HANDLERS, **pools.HANDLERS,
+    **transposed.HANDLERS,
+}  # fmt: skip
 _KNOWN = (
-    "Conv2d, Linear, BatchNorm, ReLU, ReLU6, +, AvgPool2d, AdaptiveAvgPool2d, mean over rows and columns, MaxPool2d, "
-    "flatten, cat, Dropout and Identity"
+    "convolutions (also transposed), Linear, batch norm, pools, pointwise functions of one tensor, sums and products "
+    "of two, cat, and what moves or rearranges numbers"
 )
 
 

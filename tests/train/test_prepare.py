@@ -271,7 +271,7 @@ def test_ends_and_control_flow_are_refused() -> None:
     )
     shared = nn.Conv2d(4, 4, 1)
     twice = prepare(Odd(nn.Sequential(shared, shared)), NestedConfig(EVERY, SHAPE))
-    assert [step.name for step in twice.steps][:3] == ["stem", "odd", "odd2"]
+    assert [step.name for step in twice.steps][:3] == ["stem", "odd", "odd.1"]
 
 
 def test_pictures_of_another_shape_are_refused(everything: tuple[nn.Module, NestedNetwork], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import fx
 
 from dqtsim.errors import ModelError
 from dqtsim.train.reading.export import Exported, called, shape
-from dqtsim.train.steps import INPUT, Function, Step, Traced
+from dqtsim.train.steps import INPUT, Flatten, Function, Reshape, Sides, Step, Take, Traced, Transpose
 
 _RESERVED = {INPUT, "bits"}
 # In inference these give what they take.
@@ -45,8 +45,18 @@ class Reader:
         # Names may change in the copy.
         self.original = {copy: node.name for node, copy in copies.items()}
         self.steps: dict[str, Step] = {}
+        self.picture: tuple[int, ...] = ()
         self.tensor: dict[fx.Node, str] = {}
-        self.values: dict[fx.Node, torch.Tensor] = {}
+        self.values: dict[fx.Node, Any] = {}
+        # What makes the tensor of a node that is no step unless something needs it, because a reader may absorb it.
+        self.lazy: dict[fx.Node, Callable[[], object]] = {}
+        # Zero padding by explicit operators: what is padded, the sides, and the value.
+        self.padded: dict[fx.Node, tuple[fx.Node, Sides, float]] = {}
+        self.pixels: dict[fx.Node, Any] = {}
+        self.functions: dict[fx.Node, tuple[str, Function]] = {}
+        self.views: dict[tuple[str, tuple[int, ...]], str] = {}
+        # A softmax that is an output, its operand, and the function that was left out.
+        self.before_softmax: dict[fx.Node, tuple[fx.Node, Function]] = {}
         self.taken = set(_RESERVED)
         self.nodes: dict[str, str] = {}
         self.sums: dict[str, str] = {}
@@ -57,14 +67,14 @@ class Reader:
         self._simplify()
         self._fold()
         for node in self.graph.nodes:
-            if node.op == "call_function" and node not in self.tensor and node not in self.values:
+            if node.op == "call_function" and not self.is_read(node):
                 handler = self.handlers.get(called(node))
                 if handler is None:
                     raise self.refuse(node)
                 handler(self, node)
-        outputs = self._outputs()
+        outputs, left_out = self._outputs()
         traced = Traced(tuple(self.steps.values()), outputs, tuple(self.notes))
-        return Reading(traced, self.exported, self.nodes, self.sums, (None,) * len(outputs))
+        return Reading(traced, self.exported, self.nodes, self.sums, tuple(left_out))
 
     def _simplify(self) -> None:
         """Leave out what does nothing, and what no output needs."""
@@ -98,7 +108,7 @@ class Reader:
         """The values of all nodes that do not depend on the picture."""
         for node in self.graph.nodes:
             if node.op == "placeholder" and self.original[node] == self.exported.source:
-                self.tensor[node] = INPUT
+                self.tensor[node], self.picture = INPUT, self.shape(node)
             elif node.op == "placeholder":
                 self.values[node] = self.exported.constants[self.original[node]]
             elif node.op == "call_function":
@@ -117,17 +127,26 @@ class Reader:
         args, kwargs = fx.map_arg((node.args, node.kwargs), value)
         with torch.no_grad():
             self.values[node] = cast(Callable[..., Any], node.target)(*args, **kwargs)
+        if not constant:
+            # It does not read the pattern's values.
+            node.args, node.kwargs = (), {}
 
-    def _outputs(self) -> tuple[str, ...]:
+    def _outputs(self) -> tuple[tuple[str, ...], list[Function | None]]:
         output = next(node for node in self.graph.nodes if node.op == "output")
-        found = []
+        names: list[str] = []
+        left_out: list[Function | None] = []
         for node in output.args[0]:
-            if node in self.values or self.tensor[node] == INPUT:
-                raise ModelError(
-                    f"an output of a network must be computed from the picture, but '{self.original[node]}' is not."
-                )
-            found.append(self.tensor[node])
-        return tuple(found)
+            whole = self.before_softmax.get(node, (node, None))
+            name = self.plain(output, whole[0])
+            if name == INPUT:
+                raise ModelError("an output of a network must be computed from the picture, but one is the picture.")
+            names.append(name)
+            left_out.append(whole[1])
+        return tuple(names), left_out
+
+    def is_read(self, node: Any) -> bool:
+        """Whether a node is a constant, a step's tensor, or left to its readers."""
+        return node in self.tensor or node in self.values or node in self.lazy or node in self.before_softmax
 
     def refuse(self, node: fx.Node, why: str = "") -> ModelError:
         """The error for a node: one sentence with its module and its operator."""
@@ -151,7 +170,9 @@ class Reader:
     def named(self, node: fx.Node, kind: str) -> str:
         """A free name for a step: the module's path if it is one of torch.nn, else its path and the kind of step."""
         path, made = self.module(node)
-        return self.name(path if path and made.startswith("torch.nn.") else f"{path}.{kind}")
+        # The padding of a convolution is not the convolution.
+        is_its = path and made.startswith("torch.nn.") and not (kind == "take" and "Conv" in made)
+        return self.name(path if is_its else f"{path}.{kind}")
 
     def name(self, wanted: str) -> str:
         """A free name like `wanted`."""
@@ -171,17 +192,61 @@ class Reader:
         return found[1:]
 
     def source(self, node: fx.Node, operand: Any) -> str:
-        """The name of the tensor that `operand` of `node` is."""
+        """The name of the tensor that `operand` of `node` is; it is computed by a step now, if it was not before."""
+        if operand in self.lazy:
+            self.lazy[operand]()
+            self.lazy.pop(operand, None)
         if not isinstance(operand, fx.Node) or operand not in self.tensor:
             found = f"a constant of shape {tuple(self.values[operand].shape)}" if operand in self.values else operand
             raise self.refuse(node, f"must take tensors that earlier steps made, but takes {found}")
         return self.tensor[operand]
 
+    def plain(self, node: fx.Node, operand: Any) -> str:
+        """The same as a tensor of the operand's own shape; that of a convolution in one dimension is [C, 1, L]."""
+        return self.view(self.source(node, operand), self.shape(operand))
+
+    def planes(self, node: fx.Node, operand: Any) -> str:
+        """The same as a tensor of three axes: [C, L] becomes [C, 1, L]."""
+        found = self.source(node, operand)
+        axes = self.shape_of(found)
+        return self.view(found, (axes[0], 1, axes[1])) if len(axes) == 2 else found
+
+    def view(self, name: str, shape: tuple[int, ...]) -> str:
+        """The tensor called `name` in another shape, for which there may be a step already."""
+        if self.shape_of(name) == shape:
+            return name
+        if (name, shape) not in self.views:
+            kind = Flatten if len(shape) == 1 else Reshape
+            new = self.name(f"{name}.{'flat' if len(shape) == 1 else 'view'}")
+            self.views[name, shape] = self.put(kind(new, (name,), shape, self.positive((name,))), [])
+        return self.views[name, shape]
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a step's tensor, or of the picture."""
+        return self.picture if name == INPUT else self.steps[name].shape
+
+    def shows_picture(self, name: str) -> bool:
+        """Whether a tensor is the picture, or made of its numbers alone in another order."""
+        if name == INPUT:
+            return True
+        step = self.steps[name]
+        return isinstance(step, Flatten | Reshape | Transpose | Take) and self.shows_picture(step.sources[0])
+
     def constant(self, node: fx.Node, operand: Any, what: str) -> torch.Tensor:
         """The value of an operand that must be the same for all pictures."""
         if operand not in self.values:
             raise self.refuse(node, f"must have {what} that are constants, but they are computed from the picture")
-        return self.values[operand]
+        return cast(torch.Tensor, self.values[operand])
+
+    def is_constant(self, operand: Any) -> bool:
+        """Whether an operand is a number or a tensor that is the same for all pictures."""
+        return operand in self.values if isinstance(operand, fx.Node) else isinstance(operand, int | float)
+
+    def name_as(self, node: fx.Node, name: str) -> None:
+        """Say that the step called `name` is the last of those that compute `node`."""
+        self.tensor[node] = name
+        if name != INPUT:
+            self.nodes.setdefault(name, self.original[node])
 
     def positive(self, sources: Iterable[str]) -> bool:
         """Whether none of the tensors is ever negative."""
