@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from dqtsim.errors import ModelError
 from dqtsim.train import floats, steps
 from dqtsim.train.pixels import Pixels
-from dqtsim.train.reading.export import reason
+from dqtsim.train.reading.export import reason, silent
 from dqtsim.train.reading.reader import Reading
 from dqtsim.train.rules import TOP_CODE
 from dqtsim.train.steps import INPUT, converted
@@ -48,6 +49,18 @@ def copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, memo).eval().cpu().double()
     except Exception as error:
         raise ModelError(f"a network must be copyable by copy.deepcopy, but: {reason(error)}.") from error
+
+
+def of_program(program: ExportedProgram, batch: int) -> Network:
+    """A program that torch.export made, in float64, for any number of pictures; it takes `batch` at a time."""
+    with silent():
+        module = copy.deepcopy(program.module()).double()
+
+    def call(pictures: torch.Tensor) -> object:
+        results = [tree_leaves(module(some)) for some in _parts(pictures, batch)]
+        return [torch.cat(parts)[: len(pictures)] for parts in zip(*results, strict=True)]
+
+    return call
 
 
 def check(network: Network, reading: Reading, pixels: Pixels) -> None:
@@ -175,7 +188,7 @@ def _codes(shape: tuple[int, ...], zero_point: int) -> torch.Tensor:
     channels, rows, columns = {1: (1, 1, *shape), 2: (shape[0], 1, shape[-1]), 3: shape}[len(shape)]
     large = rows * columns > _LARGE
     found = [torch.full((channels, rows, columns), zero_point)]
-    for number, part in enumerate((0.0, 0.25, 0.5, 0.75)):
+    for number, part in enumerate((0.0, 0.25, 0.75) if large else (0.0, 0.25, 0.5, 0.75)):
         side = int(max(rows, columns) ** part)
         for extreme in (bool(number % 2),) if large else (False, True):
             size = channels, -(-rows // side), -(-columns // side)

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from dqtsim.train import given
-from dqtsim.train.device import of
-from dqtsim.train.guard import check, copied
+from dqtsim.train.guard import check, copied, of_program
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.pixels import Pixels
 from dqtsim.train.rules import NestingRules
-from dqtsim.train.steps import converted
+from dqtsim.train.steps import Traced, converted
 from dqtsim.train.tracing import trace
 
 INPUT_ZERO_POINT = 128
@@ -47,22 +47,33 @@ class NestedConfig:
         self.pixels.check()
 
 
-def prepare(model: nn.Module, config: NestedConfig | None = None) -> NestedNetwork:
+def prepare(model: nn.Module | ExportedProgram, config: NestedConfig | None = None) -> NestedNetwork:
     """`model` with nested layers, on copies of its parameters and on its device; `model` itself is left as it is.
 
-    It is read in eval mode. The steps as read are always evaluated and compared with it. Steps of activations need
-    `calibrate`, or `NestedNetwork.set_steps`. Raises ModelError for what is no network of float32 (see `given`), naming
-    the module or operation that has no nested counterpart, or the first step whose values differ from the model's.
+    It is read in eval mode; a program that torch.export made, as it was exported. The steps as read are always
+    evaluated and compared with it. Steps of activations need `calibrate`, or `NestedNetwork.set_steps`. Raises
+    ModelError for what is no network of float32 (see `given`), naming the module or operation that has no nested
+    counterpart, or the first step whose values differ from the model's.
     """
     config = config or NestedConfig()
     config.check()
-    own = copied(given.network(model))
-    device = of(model)
+    placed = None if isinstance(model, ExportedProgram) else next(given.network(model).parameters(), None)
+    device = torch.device("cpu") if placed is None else placed.device
     # The model may draw random numbers; the caller's generator must not change.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # Exporting may leave traces in the copy.
-        reading = trace(copied(model), config.input_shape)
-        check(own, reading, config.pixels)
-    traced = converted(config.pixels.folded(reading.traced), torch.float32)
+        traced = converted(config.pixels.folded(read(model, config)), torch.float32)
     network = NestedNetwork(traced, config.rules, config.input_shape, config.input_zero_point, config.input_scale)
     return network.to(device)
+
+
+def read(model: nn.Module | ExportedProgram, config: NestedConfig) -> Traced:
+    """The steps of `model` in float64, compared with it; raises ModelError as `prepare` does."""
+    if isinstance(model, ExportedProgram):
+        reading = trace(model, config.input_shape)
+        check(of_program(model, reading.exported.batch), reading, config.pixels)
+        return reading.traced
+    own = copied(model)
+    # Exporting may leave traces in the copy.
+    reading = trace(copied(model), config.input_shape)
+    check(own, reading, config.pixels)
+    return reading.traced

@@ -157,32 +157,14 @@ def test_a_batch_norm_that_takes_the_statistics_of_the_batch_is_refused() -> Non
     (lambda x: torch.relu(functional.max_pool2d(x, 3, 2, 1, 1))),
     (lambda x: functional.avg_pool2d(x, 3, 2, 1, False, True)),
     (lambda x: functional.avg_pool2d(input=x, kernel_size=3, stride=(2, 1))),
+    (lambda x: functional.avg_pool2d(x, 2, 2, 0, False, True, 1)),
+    (lambda x: functional.avg_pool2d(x, 2, divisor_override=3)),
+    (lambda x: functional.max_pool2d(x, 5, 2, 0, 1, True)),
+    (lambda x: torch.add(x, torch.relu(x), alpha=2)),
     (lambda x: functional.adaptive_avg_pool2d(x, (None, 4))),
 ])  # fmt: skip
 def test_arguments_by_position_and_by_keyword_are_read(odd: Odd) -> None:
     assert given(net(odd))[-1] == "fc"
-
-
-@pytest.mark.parametrize(("odd", "sentence"), [
-    (
-        lambda x: functional.avg_pool2d(x, 2, 2, 0, False, True, 1),
-        "operation 'avg_pool2d' in 'root' must have ceil_mode False and no divisor_override.",
-    ),
-    (
-        lambda x: functional.avg_pool2d(x, 2, divisor_override=1),
-        "operation 'avg_pool2d' in 'root' must have ceil_mode False and no divisor_override.",
-    ),
-    (
-        lambda x: functional.max_pool2d(x, 5, 2, 0, 1, True),
-        "operation 'max_pool2d' in 'root' must have dilation 1 and ceil_mode False.",
-    ),
-    (
-        lambda x: torch.add(x, torch.relu(x), alpha=2),
-        "operation 'add' in 'root' must add two tensors of one shape.",
-    ),
-])  # fmt: skip
-def test_what_the_reader_refuses_does_not_reach_the_guard(odd: Odd, sentence: str) -> None:
-    assert refusal(net(odd)) == sentence
 
 
 def test_hooks_of_modules_which_change_tensors_are_refused_or_read() -> None:
@@ -361,7 +343,7 @@ def test_what_a_clone_keeps_is_kept() -> None:
         y = x.clone()
         return y + functional.relu(x, True)
 
-    assert given(net(odd)) == ["stem", "relu", "add", "pool", "pool.flat", "fc"]
+    assert given(net(odd)) == ["stem", "add", "pool", "pool.flat", "fc"]
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 12), (1, 30, 7), (3, 150, 130)])

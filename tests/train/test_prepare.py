@@ -210,49 +210,10 @@ class Odd(nn.Module):
         return cast(torch.Tensor, self.fc(self.odd(self.stem(x)).mean((2, 3))))
 
 
-KNOWN = (
-    "prepare rewrites Conv2d, Linear, BatchNorm, ReLU, ReLU6, +, AvgPool2d, AdaptiveAvgPool2d, mean over rows and "
-    "columns, MaxPool2d, flatten, cat, Dropout and Identity; "
-)
-
-
-@pytest.mark.parametrize(
-    ("odd", "sentence"),
-    [
-        (nn.Sigmoid(), KNOWN + "module 'odd' (Sigmoid) is none of them."),
-        (torch.tanh, KNOWN + "operation 'tanh' in 'root' is none of them."),
-        (lambda x: x * 2, KNOWN + "operation 'mul' in 'root' is none of them."),
-        (lambda x: x + 1, "operation 'add' in 'root' must take tensors that earlier steps made, but takes 1."),
-        (
-            lambda x: x + x.mean((2, 3), keepdim=True),
-            "operation 'add' in 'root' must add two tensors of one shape.",
-        ),
-        (
-            nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)),
-            "module 'odd.1' (BatchNorm2d) must be the only reader of a convolution or Linear to be folded into it, but "
-            "reads 'stem'.",
-        ),
-        (
-            nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
-            KNOWN + "module 'odd' (Conv2d) is none of them.",
-        ),
-        (nn.ConvTranspose2d(4, 4, 3), KNOWN + "module 'odd' (ConvTranspose2d) is none of them."),
-        (
-            nn.MaxPool2d(3, ceil_mode=True),
-            "module 'odd' (MaxPool2d) must have dilation 1 and ceil_mode False.",
-        ),
-        (
-            nn.AdaptiveAvgPool2d(5),
-            "module 'odd' (AdaptiveAvgPool2d) must divide its input (12, 12) into equal windows, but gives (5, 5).",
-        ),
-        (lambda x: torch.cat([x, x], 2), "operation 'cat' in 'root' must be along the channels, dim 1."),
-    ],
-)
-def test_what_cannot_be_rewritten_is_named(odd: Callable[[torch.Tensor], torch.Tensor], sentence: str) -> None:
+def test_what_cannot_be_rewritten_is_named() -> None:
     with pytest.raises(ModelError) as raised:
-        prepare(Odd(odd), NestedConfig(EVERY, SHAPE))
-    found = str(raised.value)
-    assert found == sentence or (sentence.endswith("reads 'stem'.") and found.startswith(sentence[:-8]))
+        prepare(Odd(nn.LayerNorm(12)), NestedConfig(EVERY, SHAPE))
+    assert str(raised.value).endswith("; module 'odd' (LayerNorm) is none of them.")
 
 
 def test_ends_and_control_flow_are_refused() -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from dqtsim.errors import ModelError
-from dqtsim.train import guard, steps
+from dqtsim.train import NestedConfig, guard, prepare, steps
+from dqtsim.train.pixels import Pixels
 from dqtsim.train.reading.reader import Reading
 from dqtsim.train.steps import Traced
 from dqtsim.train.tracing import trace
@@ -37,17 +38,17 @@ class Net(nn.Module):
 class Alone(nn.Module):
     """Something odd that reads the picture."""
 
-    def __init__(self, odd: Odd) -> None:
+    def __init__(self, odd: Callable[[Any, torch.Tensor], Any]) -> None:
         super().__init__()
         self.conv, self.flat = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(588, 5)
         self.odd = odd
 
     def forward(self, x: torch.Tensor) -> Any:
-        return self.odd(self, x)  # type: ignore[call-arg]
+        return self.odd(self, x)
 
 
 def compare(model: nn.Module, reading: Reading, shape: tuple[int, ...]) -> None:
-    guard.check(guard.copied(model), reading, shape, 128, 1 / 64)
+    guard.check(guard.copied(model), reading, Pixels(shape, 128, 1 / 64))
 
 
 def read(model: nn.Module, shape: tuple[int, ...] = SHAPE) -> Traced:
@@ -102,7 +103,6 @@ def test_an_activation_is_a_table(module: nn.Module) -> None:
     lambda x: 1 / (x.abs() + 1),
     lambda x: torch.rsub(x.exp(), 2),
     lambda x: torch.add(x, torch.relu(x), alpha=-0.5),
-    lambda x: torch.tanh(x * CONSTANTS + 1) + x,
 ])  # fmt: skip
 def test_a_function_of_one_tensor_is_one_table(odd: Odd) -> None:
     assert kinds(odd) == "Table"
@@ -286,7 +286,7 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
     (lambda m, x: functional.avg_pool2d(normalised(x), 2), "Layer AveragePool"),
     (lambda m, x: torch.cat([x, m.conv(x)], 1), "Layer Concat"),
 ])  # fmt: skip
-def test_layers_that_read_the_picture_take_in_what_is_done_to_its_channels(odd: Odd, found: str) -> None:
+def test_layers_that_read_the_picture_take_in_what_is_done_to_its_channels(odd: Any, found: str) -> None:
     torch.manual_seed(0)
     traced = read(Alone(odd))
     assert " ".join(type(step).__name__ for step in traced.steps) == found
@@ -294,7 +294,7 @@ def test_layers_that_read_the_picture_take_in_what_is_done_to_its_channels(odd: 
 
 
 def test_padded_taps_of_a_normalised_picture_are_its_mean() -> None:
-    (step,) = read(Alone(lambda m, x: m.conv(normalised(x)))).steps  # type: ignore[call-arg, misc]
+    (step,) = read(Alone(lambda m, x: m.conv(normalised(x)))).steps
     assert isinstance(step, steps.Layer)
     assert step.padding is not None
     assert torch.tensor(step.padding).tolist() == MEAN.flatten().tolist()
@@ -380,24 +380,19 @@ KNOWN = (
         "operation 'cat' in 'root' must take tensors that earlier steps made, but takes a constant of shape "
         "(2, 1, 12, 12).",
     ),
-    (nn.Conv3d(1, 1, 1), None),
 ])  # fmt: skip
-def test_what_cannot_be_read_is_named(odd: Odd, sentence: str | None) -> None:
-    if sentence is None:
-        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Unflatten(1, (1, 8)), odd)  # type: ignore[arg-type]
-        with pytest.raises(ModelError, match=r"module '2' .Conv3d. must be a convolution in one or two"):
-            read(model)
-    else:
-        assert refusal(odd) == sentence
+def test_what_cannot_be_read_is_named(odd: Odd, sentence: str) -> None:
+    assert refusal(odd) == sentence
 
 
 def test_an_exported_program_is_read_like_its_module() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 5)).eval()
+    names = [step.name for step in read(model).steps]
     program = torch.export.export(model, (torch.zeros(1, *SHAPE),))
-    reading = trace(program, SHAPE)
-    assert [step.name for step in reading.traced.steps] == [step.name for step in read(model).steps]
-    compare(model, reading, SHAPE)
+    network = prepare(program, NestedConfig(input_shape=SHAPE))
+    assert [step.name for step in network.steps] == names
+    compare(model, trace(program, SHAPE), SHAPE)
     with pytest.raises(ModelError) as raised:
         trace(program, (3, 12, 12))
     assert str(raised.value) == (

@@ -63,7 +63,7 @@ def exported(model: nn.Module, shape: tuple[int, ...]) -> Exported:
     """
     pictures = torch.zeros(_BATCH, *shape, dtype=torch.float64)
     try:
-        with _silent():
+        with silent():
             program = torch.export.export(model, (pictures,))
             program = program.run_decompositions({})
     except GuardOnDataDependentSymNode as error:
@@ -78,7 +78,7 @@ def exported(model: nn.Module, shape: tuple[int, ...]) -> Exported:
 
 def opened(program: ExportedProgram, shape: tuple[int, ...]) -> Exported:
     """The graph of a program that torch.export made, for pictures of `shape` (C, H, W)."""
-    with _silent():
+    with silent():
         found = _opened(program.run_decompositions({}))
     node = next(node for node in found.module.graph.nodes if node.name == found.source)
     taken = tuple(node.meta["val"].shape[1:])
@@ -94,7 +94,7 @@ def reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Without torch.export's warnings and logs, which are about its own workings; errors are raised all the same."""
     before = logging.root.manager.disable
     with (

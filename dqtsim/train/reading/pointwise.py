@@ -66,7 +66,8 @@ def _unary(reader: Reader, node: fx.Node) -> None:
 def _gates(reader: Reader, node: fx.Node, operand: fx.Node) -> bool:
     """Whether a clamp is part of a larger function of its operand, as in x * relu6(x + 3) / 6."""
     root = _root(reader, operand)
-    others = [before for user in node.users for before in user.all_input_nodes if before is not node]
+    users = [user for user in node.users if called(user) in (*_FUNCTIONS, *_ARITHMETIC)]
+    others = [before for user in users for before in user.all_input_nodes if before is not node]
     return any(before not in reader.values and _root(reader, before) == root for before in others)
 
 
@@ -169,7 +170,7 @@ def _positive(value: Any, root: bool) -> bool:
     if name == "pow":
         return isinstance(given[1], int | float) and given[1] % 2 == 0
     if name in ("mul", "div", "add"):
-        square = name == "mul" and given[0] is given[1]
+        square = name == "mul" and isinstance(given[0], Argument | Call) and given[0] == given[1]
         return square or (not value.keywords and all(_positive(part, root) for part in given))
     return name in _POSITIVE
 

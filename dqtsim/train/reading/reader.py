@@ -18,13 +18,21 @@ _CASTS = {"_to_copy", "to"}
 _FILLED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty", "empty_like"}
 
 
+_RANDOM = "must not draw random numbers in eval mode; a dropout takes training=self.training"
+
+
+def _draws(node: fx.Node) -> bool:
+    """Whether an operator draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
 @dataclass(frozen=True)
 class Reading:
     """The steps of a network, and where the graph has their values.
 
     `nodes` names the node of each step's output, `sums` that of its value before the activation; a step that only
-    rearranges another's numbers has none. `left_out` are the functions after the outputs
-    that were left out.
+    rearranges another's numbers has none. `left_out` are the functions after the outputs that
+    were left out.
     """
 
     traced: Traced
@@ -70,7 +78,7 @@ class Reader:
             if node.op == "call_function" and not self.is_read(node):
                 handler = self.handlers.get(called(node))
                 if handler is None:
-                    raise self.refuse(node)
+                    raise self.refuse(node, _RANDOM if _draws(node) else "")
                 handler(self, node)
         outputs, left_out = self._outputs()
         traced = Traced(tuple(self.steps.values()), outputs, tuple(self.notes))
@@ -122,8 +130,8 @@ class Reader:
         constant = all(before in self.values for before in node.all_input_nodes)
         if not constant and called(node) not in _FILLED:
             return
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise self.refuse(node, "must not draw random numbers in eval mode; a dropout takes training=self.training")
+        if _draws(node):
+            raise self.refuse(node, _RANDOM)
         args, kwargs = fx.map_arg((node.args, node.kwargs), value)
         with torch.no_grad():
             self.values[node] = cast(Callable[..., Any], node.target)(*args, **kwargs)
