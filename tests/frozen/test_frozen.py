@@ -73,7 +73,7 @@ def test_emitted_ir_does_not_depend_on_hashes_of_strings() -> None:
         run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
         found.append(json.loads(run.stdout))
     assert found[0] == found[1]
-    assert len(found[0]) == 7
+    assert len(found[0]) == 8
 
 
 def test_programs_print_as_they_did() -> None:

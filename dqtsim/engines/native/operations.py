@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from .emit.add import ADD
 from .emit.average_pool import AVERAGE_POOL
+from .emit.centroid import CENTROID, COLUMNS
 from .emit.clear import CLEAR
 from .emit.copy import COPY
 from .emit.decision import ARGMAX, GATHER_ROWS
@@ -28,7 +29,10 @@ RECORDS: Mapping[str, Record] = {
     "argmax": ARGMAX,
     "average_pool": AVERAGE_POOL,
     "bits": BITS,
+    "centroid": CENTROID,
+    "centroid_logits": CENTROID,
     "clear": CLEAR,
+    "columns": COLUMNS,
     "conv": CONV,
     "copy_rows": COPY,
     PLAIN: EACH,

@@ -14,6 +14,7 @@ from llvmlite import ir
 from dqtsim.engines.native.emit import (
     add,
     average_pool,
+    centroid,
     copy,
     decision,
     max_pool,
@@ -40,6 +41,7 @@ SHIFTS = Record("values", "shifts", "target")
 EMITTERS: tuple[Callable[[Any, Isa], str], ...] = (
     nest.emit,
     window_nest.emit,
+    centroid.emit_columns,
     picture.emit,
     planes.emit,
     max_pool.emit,
@@ -87,7 +89,8 @@ def library(isa: Isa, rounding: Rounding = Rounding.TIES_UP) -> Callable[[str], 
     if rounding == Rounding.TIES_UP:
         names += [*(emit(module, isa) for emit in EMITTERS), one_bit.emit(module)]
     names += [each.emit(module, isa, rounding) for each in (average_pool, add, multiply)]
-    names += [overflow.emit(module, isa, rounding, logits=logits) for logits in (False, True)]
+    for operation in (overflow, centroid):
+        names += [operation.emit(module, isa, rounding, logits=logits) for logits in (False, True)]
     names += [add.emit(module, isa, rounding, narrow=True), "shift", "shifts32", "shifts64"]
     _emit_scalar_shift(module, rounding)
     for kind in (I32, I64):

@@ -11,6 +11,7 @@ import pytest
 from dqtsim.engines.native import emit
 from dqtsim.engines.native.compile.functions import Functions
 from dqtsim.engines.native.emit import saturate_each
+from dqtsim.engines.native.emit.centroid import CENTROID, COLUMNS
 from dqtsim.engines.native.emit.choice import CHOICE, ELSEWHERE
 from dqtsim.engines.native.emit.nest import NEST
 from dqtsim.engines.native.emit.one_bit import BITS
@@ -27,6 +28,9 @@ from .compiled import HERE, Chosen, address, library
 RECORDS = {
     "nest": NEST,
     "window_nest": WINDOW_NEST,
+    "columns": COLUMNS,
+    "centroid": CENTROID,
+    "centroid_logits": CENTROID,
     "conv": CONV,
     "narrow": NARROW,
     "narrow_logits": NARROW,

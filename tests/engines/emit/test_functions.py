@@ -11,6 +11,7 @@ from dqtsim.engines.native.compile import cache
 from dqtsim.engines.native.compile.build import choose, host, products
 from dqtsim.engines.native.compile.functions import Functions
 from dqtsim.engines.native.emit.libraries import (
+    CENTROIDS,
     DEPTHWISE,
     MAIN,
     MOVES,
@@ -44,6 +45,8 @@ NAMES = {
     "each_depth": REGISTERS,
     "move": MOVES,
     "window_nest": WINDOWS,
+    "columns": CENTROIDS,
+    "centroid_logits": CENTROIDS,
     f"{SMALL}tile_6x1": SMALL,
     f"{SMALL}logits_1x1": SMALL,
     f"{AND}tile_6x1": AND,
@@ -60,7 +63,7 @@ def test_a_name_says_where_it_is(name: str) -> None:
 def test_libraries(isa: Isa) -> None:
     counts = (AND, XOR) if host()[1].get("avx512vpopcntdq") else ()
     assert products(isa) == {"avx2": (SMALL,), "vnni512": counts}.get(isa.name, ())
-    assert libraries(products(isa)) == (MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS, *products(isa))
+    assert libraries(products(isa)) == (MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS, CENTROIDS, *products(isa))
 
 
 @pytest.mark.parametrize("name", kernels())

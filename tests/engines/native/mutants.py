@@ -102,6 +102,22 @@ def windows() -> Graph:
     return b.build([(4, 4), (4, 4)])
 
 
+def halves() -> Graph:
+    """Return layers whose weights stand for the mean of their codes: plain, grouped, depthwise, and logits."""
+    random = np.random.default_rng(5)
+    b = GraphBuilder("halves", weight_rule="CENTROID", candidates=((4, 4), (8, 8)))
+    ways: dict[str, Any] = {"bias": [[0] * 6], "multiplier": [[1 << 15] * 6], "shift": [[23] * 6], "row_widths": (8,)}
+    ways |= {"zero_point": 128, "scale": 1.0, "clip": (0, 255), "pads": (1, 0, 1, 1)}
+    x = b.input("x", (1, 3, 4, 5), zero_point=77, scale=1.0)
+    for group, channels in ((1, 3), (2, 6), (6, 6)):
+        weight = random.integers(0, 256, (6, channels // group, 3, 3), np.uint8)
+        x = b.conv(f"of {group}", x, weight=weight, group=group, **ways)
+    weight = random.integers(0, 256, (3, 6 * 4 * 2), np.uint8)
+    flat = b.flatten("flat", x)
+    b.output(b.logits("last", flat, weight=weight, bias=[[5, 6, 7]], row_widths=(8,)), classes=True)
+    return b.build([(4, 8), (4, 4), (8, 4), (2, 8)])
+
+
 @cache
 def plans() -> dict[str, Plan]:
     """Return small networks with every kind of operation between them."""
@@ -119,6 +135,7 @@ def plans() -> dict[str, Plan]:
         "elements": compiled(elements()),
         "moved": compiled(moved()),
         "windows": compiled(windows()),
+        "halves": compiled(halves()),
         "vector": compiled(builders.dense(np.arange(-30, 30).reshape(4, 15), logits=True)),
     }
     apart = builders.conv((8, 6, 5), random.integers(-128, 128, (8, 1, 3, 3)), group=8, pads=(1, 1, 1, 1))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....graph.model import Array
+from ..emit.centroid import HALVED, SUMMED
 from ..emit.choice import ELSEWHERE, REFUSED, WIDTHS
 from ..emit.matrix import ALL_PANELS, DIRECT, PANELS, VECTORS
 from ..emit.one_bit import CHANNELS
@@ -340,6 +341,51 @@ def each(words: Words) -> Iterator[Access]:
             by_channel = function == EACH_DEPTH
             begin, end = (int(channels.min()), int(channels.max()) + lanes - 1) if by_channel else (0, 0)
             yield Access("taps", source, first + begin, last + end)
+
+
+# ---- half a master step taken off every product ----
+
+
+def columns(words: Words) -> Iterator[Access]:
+    """The channels of every pixel, and an int32 for each column."""
+    yield from _chosen(words)
+    pixels, step, groups, channels, copies, columns_ = words.numbers(
+        "pixels", "step", "groups", "channels", "copies", "columns", least=1
+    )
+    sources = {1: words.optional("direct"), 0: words.optional("nested")}
+    for (direct,) in _variants(words, SUMMED):
+        source = sources[words.entry("direct", direct, 0, 1)]
+        if source is None:
+            words.refuse(f"reads an input at {source}")
+        yield Access("codes", source, *hull(groups * channels, (pixels, step)))
+    if columns_ < groups * copies:
+        words.refuse(f"writes {groups * copies} columns of {columns_}")
+    yield Access("target", words.place("target"), 0, INT32 * pixels * columns_, writes=True)
+
+
+def centroid(words: Words) -> Iterator[Access]:
+    """The sums of every pixel, the columns of its taps, and its codes or logits."""
+    logits, lanes = words.operation.function == "centroid_logits", words.isa.lanes
+    yield from _chosen(words)
+    pixels, count, vectors = words.numbers("pixels", "tap_count", "vectors", least=1)
+    offsets, taps = words.integers("offsets", pixels), words.integers("taps", count)
+    size = INT32 * lanes * vectors
+    last = int(offsets.max()) + int(taps.max()) + (size if words.number_of("each", 0, 1) else INT32)
+    yield Access("columns", words.place("columns"), int(offsets.min()) + int(taps.min()), last)
+    yield Access("sums", words.place("sums"), *hull(size, (pixels, words.number_of("stride"))), align=INT32)
+    for exponent, of_codes, zeros, parameters in _variants(words, HALVED):
+        # larger shifts of 32 bits have no meaning
+        for name, word in zip(HALVED, (exponent, of_codes), strict=False):
+            words.entry(name, word, 0, 8 * INT32 - 1)
+        words.entry("zeros", zeros)
+        if not isinstance(parameters, Constant):
+            words.refuse(f"has parameters at {parameters}")
+        yield Access("parameters", parameters, 0, vectors * lanes * (LOGIT_BYTES if logits else CODE_BYTES))
+    places = words.integers("target_offsets", pixels)
+    wide = size if logits else lanes * vectors
+    beyond = 0 if logits else lanes - PIXEL
+    first, last = int(places.min()), int(places.max()) + wide
+    yield Access("target", words.place("target"), first, last, writes=True, beyond=beyond)
 
 
 def _count(words: Words) -> Access:

@@ -7,7 +7,8 @@ from ....spec.rules import Rounding
 from ..isa.base import AND, PACKED, SMALL, XOR, Isa
 
 # libraries; besides these, every dot product with a name has one
-MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS = "main", "depthwise", "registers", "moves", "windows"
+MAIN, DEPTHWISE, REGISTERS = "main", "depthwise", "registers"
+MOVES, WINDOWS, CENTROIDS = "moves", "windows", "centroids"
 # by what the names of their functions begin with
 _LIBRARIES = {
     "quads_": DEPTHWISE,
@@ -16,13 +17,15 @@ _LIBRARIES = {
     "each": REGISTERS,
     "move": MOVES,
     "window_nest": WINDOWS,
+    "centroid": CENTROIDS,
+    "columns": CENTROIDS,
     **{product: product for product in (SMALL, AND, XOR)},
 }
 
 
 def libraries(products: Collection[str]) -> tuple[str, ...]:
     """Return the libraries of an instruction set; `products` are those of its named dot products that the CPU has."""
-    return (MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS, *products)
+    return (MAIN, DEPTHWISE, REGISTERS, MOVES, WINDOWS, CENTROIDS, *products)
 
 
 def library_of(name: str) -> str:
@@ -42,7 +45,7 @@ def emit_library(
 
     products: see `libraries`. yields: whether the C library has sched_yield.
     """
-    from . import move, window_nest
+    from . import centroid, move, window_nest
 
     if library == MAIN:
         _emit_tiles(module, isa, rounding)
@@ -55,6 +58,10 @@ def emit_library(
         move.emit(module, isa)
     elif library == WINDOWS:
         window_nest.emit(module, isa)
+    elif library == CENTROIDS:
+        centroid.emit_columns(module, isa)
+        for logits in (False, True):
+            centroid.emit(module, isa, rounding, logits=logits)
     elif library in isa.dots:
         _emit_tiles(module, isa, rounding, library)
     else:

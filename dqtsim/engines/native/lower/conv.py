@@ -10,7 +10,8 @@ from ....graph.model import Array
 from ....planner import Step
 from ..emit.tile import CODES, DEPTH, QUADS
 from ..memory import Planes, Word
-from ..proofs.variants import Variants, can_overflow, variants_of
+from ..proofs.variants import Variants, can_overflow, has_halves, variants_of
+from .centroid import Window
 from .geometry import Dense, Part, Shape, Source, taps_of
 from .layer import NO_RESIDUAL, Layer, layer
 from .nest import nest
@@ -49,8 +50,8 @@ def conv(known: Known, step: Step) -> Emit | None:
     group, outputs = step.node.integer("group"), step.call.type.shape[1]
     depth = group == place.channels == outputs and group > 4
     kind = (QUADS if known.isa.depthwise.quads else DEPTH) if depth else CODES
-    # codes whose sums the register may still change must not be added yet
-    residual = None if can_overflow(step) else residual_of(known, step)
+    # codes whose sums may still change must not be added yet
+    residual = None if can_overflow(step) or has_halves(step) else residual_of(known, step)
     found = Convolution(step, place, variants, kind, counts_bits(known, step, place), residual)
     return partial(_conv, found=found)
 
@@ -58,15 +59,28 @@ def conv(known: Known, step: Step) -> Emit | None:
 def _conv(state: Lowering, *, found: Convolution) -> None:
     node, residual = found.step.node, found.residual
     parts = _parts(state, found)
+    window = _window(state, found, parts[0].source)
     target = state.new_planes(residual.output if residual else node.outputs[0])
     y, x = found.grid
     words: dict[str, Word] = {"target": target.origin, "low": node.integer("low"), "high": node.integer("high")}
     words |= residual.words() if residual else NO_RESIDUAL
     others = residual.offsets(y, x) if residual else None
     places = y * target.row + x * target.step
-    layer(state, Layer(found.step, found.kind, parts, found.variants, places, words, others))
+    layer(state, Layer(found.step, found.kind, parts, found.variants, places, words, window, others))
     if residual:
         state.fused.add(residual.output)
+
+
+def _window(state: Lowering, found: Convolution, source: Source) -> Window:
+    """Return the taps of a convolution by their pixels; `source` is its input in bytes."""
+    node, place = found.step.node, found.place
+    pads, stride, dilation = node.integers("pads"), node.pair("strides"), node.pair("dilations")
+    rows, columns = state.operand(found.step, "w").shape[2:]
+    y, x = found.grid
+    ky, kx = np.divmod(np.arange(rows * columns, dtype=np.int64), columns)
+    offsets = y * stride[0] - pads[0], x * stride[1] - pads[1]
+    nested = None if source.nested is None else source.nested + -place.at(-pads[0], -pads[1])
+    return Window(place, nested, offsets, (ky * dilation[0], kx * dilation[1]), node.integer("group"))
 
 
 def _parts(state: Lowering, found: Convolution) -> list[Part]:

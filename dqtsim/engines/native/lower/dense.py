@@ -9,6 +9,7 @@ from ....planner import Step
 from ..emit.tile import CODES, LOGITS
 from ..memory import Flat, Planes, Word
 from ..proofs.variants import Variants, variants_of
+from .centroid import Window
 from .geometry import Dense, Part, Shape, Source
 from .layer import NO_RESIDUAL, Layer, layer
 from .nest import nest
@@ -32,13 +33,16 @@ def _gemm(state: Lowering, *, step: Step, place: Flat, variants: Variants) -> No
     runs[0, :taps] = np.arange(taps)
     shape = Shape(np.zeros(1, np.int64), np.zeros(1, np.int64), runs, outputs, Dense(1, taps))
     # one pixel, whose channels are the taps
-    nested = nest(state, step, Planes(place.start, taps, 1, 1), variants, padded=False)
+    input_ = Planes(place.start, taps, 1, 1)
+    nested = nest(state, step, input_, variants, padded=False)
     target = Flat(state.room(-(-outputs // 16) * 16 * (4 if logits else 1)), step.call.type.dtype, step.call.type.shape)
     state.put(node.outputs[0], target)
     limits = {"low": 0, "high": 0} if logits else {"low": node.integer("low"), "high": node.integer("high")}
     words: dict[str, Word] = {"target": target.start, **limits, **NO_RESIDUAL}
     parts = [Part(shape, Source(place.start, nested), variants)]
-    layer(state, Layer(step, LOGITS if logits else CODES, parts, variants, np.zeros(1, np.int64), words))
+    zero = np.zeros(1, np.int64)
+    window = Window(input_, nested, (zero, zero), (zero, zero), 1)
+    layer(state, Layer(step, LOGITS if logits else CODES, parts, variants, zero, words, window))
 
 
 HANDLERS: Mapping[str, Handler] = {"NestedGemm": gemm, "NestedLogits": gemm}

@@ -13,7 +13,8 @@ from ..emit.tile import DEPTH, LOGITS, QUADS, VARIANT
 from ..memory import Constant, Flat, Spot, Word
 from ..proofs import tables
 from ..proofs.activations import activations_of
-from ..proofs.variants import Variants, bias_register, can_overflow, clamps_products, row_index
+from ..proofs.variants import Variants, bias_register, can_overflow, clamps_products, has_halves, row_index
+from .centroid import Window, centroid
 from .geometry import Part, Tiling, tiling_of
 from .matrices import words_of_matrices
 from .nest import choose
@@ -37,7 +38,7 @@ class Layer:
     """A layer whose geometry is known, in one or two parts for different widths.
 
     places, others: offsets int64 of the output pixels in the target, and in the other operand of an addition. words:
-    the fields of its epilogue, which all its operations share.
+    the fields of its epilogue, which all its operations share. window: its taps in the input.
     """
 
     step: Step
@@ -46,6 +47,7 @@ class Layer:
     variants: Variants
     places: Array
     words: Mapping[str, Word]
+    window: Window
     others: Array | None = None
 
     @property
@@ -80,12 +82,15 @@ def layer(state: Lowering, made: Layer) -> None:
     elif can_overflow(step):
         assert sums is not None
         narrow(state, step, made.variants, sums, stride, made.places, made.words)
+    if has_halves(step):
+        assert sums is not None
+        centroid(state, step, made.window, sums, stride, made.places, made.words)
 
 
 def _room_for_sums(state: Lowering, made: Layer, tiling: Tiling) -> Spot | None:
     """Return the place of the exact sums of a layer, if they are needed."""
     pixels, name = len(made.places), made.step.node.name
-    if not state.keep and not can_overflow(made.step):
+    if not state.keep and not can_overflow(made.step) and not has_halves(made.step):
         return None
     sums = state.room(pixels * tiling.channels * 4, last=END if state.keep else 0)
     if state.keep:

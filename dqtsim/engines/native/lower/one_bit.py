@@ -15,7 +15,7 @@ from ..isa.base import AND, XOR
 from ..memory import Address, Planes
 from ..proofs import tables
 from ..proofs.activations import Activations, activations_of
-from ..proofs.variants import Variants, clamps_products
+from ..proofs.variants import Variants, clamps_products, has_halves
 from .nest import choose
 from .state import Known, Lowering, spread
 
@@ -29,13 +29,16 @@ LEAST_TAPS = 32
 def counts_bits(known: Known, step: Step, place: Planes) -> bool:
     """Return whether a convolution over all channels counts bits where both its widths are 1.
 
-    Registers that clamp after each product need codes as bytes; the border has one bit for all channels. MIDPOINT has
-    no operand 0 for lanes whose channels do not exist, and the sums of these lanes must not be among the extremes.
+    Registers that clamp after each product need codes as bytes, and so do halves that are taken off sums; the border
+    has one bit for all channels. MIDPOINT has no operand 0 for lanes whose channels do not exist, and the sums of these
+    lanes must not be among the extremes.
     """
     machine, outputs = step.call.machine, step.call.type.shape[1]
     if not can_count(known.isa) or ONE not in step.call.bounds or step.node.integer("group") != 1:
         return False
-    if "padding" in step.node.form or (_is_odd(machine.weight_rule) and outputs % known.isa.lanes):
+    if "padding" in step.node.form or has_halves(step):
+        return False
+    if _is_odd(machine.weight_rule) and outputs % known.isa.lanes:
         return False
     taps = math.prod(known.operand(step, "w").shape[1:])
     return not clamps_products(step) and place.channels >= LEAST_CHANNELS and taps >= LEAST_TAPS

@@ -13,8 +13,10 @@ from ....spec.rules import Overflow
 from ..emit.choice import ELSEWHERE, NONE, WIDTHS
 from . import tables
 from .activations import activations_of
+from .centroid import Halved, halved
 
 Variants = Mapping[Widths, "tables.Scaling | int"]
+Halves = Mapping[Widths, "tuple[Halved, tables.Scaling | int]"]
 
 
 def choices(planned: Iterable[Widths], variants: Iterable[Widths]) -> Array:
@@ -37,38 +39,74 @@ def can_overflow(step: Step) -> bool:
 
 
 def is_native(step: Step) -> bool:
-    """Return whether 32 bits hold all exact sums of a layer, and operations know its rule."""
-    machine = step.call.machine
-    if any(tables.is_below_middle(b_w, machine.n, machine.weight_rule) for b_w, _ in step.call.bounds):
-        return False
+    """Return whether 32 bits hold all exact sums of a layer."""
     return all(bound.bits <= 32 for bound in step.call.bounds.values())
 
 
 def variants_of(step: Step, constants: Mapping[str, Array]) -> Variants | None:
     """Return for each pair of widths its epilogue (for logits the exponent), or None if a proof is missing.
 
-    constants: by role, those among the step's inputs.
+    constants: by role, those among the step's inputs. Where half a master step is taken off every product, the codes
+    of this epilogue are overwritten; see `halves_of`.
     """
-    node, machine = step.node, step.call.machine
+    machine = step.call.machine
     if not is_native(step):
         return None
     activations = activations_of(step, constants)
     found: dict[Widths, tables.Scaling | int] = {}
     for pair, bound in step.call.bounds.items():
-        exponent = tables.dropped(pair[0], machine.n, machine.weight_rule)
-        exponent += activations.exponent(pair[1])
-        if "multiplier" not in node.operands:
-            found[pair] = exponent
-            continue
-        row = row_index(rows_of(node, constants), pair)
-        bias, m, s, zero = (constants[role] for role in ("bias", "multiplier", "shift", "y_zero_point"))
-        limited = bias_register(bias[row], machine.bias_width)
-        reach = registered(bound, machine)
-        scale = tables.scaling(reach, limited, m[row], s[row], exponent, int(zero), machine.rounding)
-        if scale is None:
+        exponent = tables.dropped(pair[0], machine.n, machine.weight_rule) + activations.exponent(pair[1])
+        made = _epilogue(step, pair, registered(bound, machine), exponent, constants)
+        if tables.is_below_middle(pair[0], machine.n, machine.weight_rule):
+            made = _overwritten(step)
+        if made is None:
             return None
-        found[pair] = scale
+        found[pair] = made
+    return None if halves_of(step, constants) is None else found
+
+
+def has_halves(step: Step) -> bool:
+    """Return whether half a master step is taken off the products of a layer, at any of its widths."""
+    machine = step.call.machine
+    return any(tables.is_below_middle(b_w, machine.n, machine.weight_rule) for b_w, _ in step.call.bounds)
+
+
+def halves_of(step: Step, constants: Mapping[str, Array]) -> Halves | None:
+    """Return what is taken off the sums, and the epilogue of what is left, or None if a proof is missing (B2').
+
+    Only for the pairs of widths at which weights stand for the mean of their codes.
+    """
+    machine = step.call.machine
+    found = {}
+    for pair, bound in step.call.bounds.items():
+        if tables.is_below_middle(pair[0], machine.n, machine.weight_rule):
+            taken = halved(step, pair, registered(bound, machine), constants)
+            made = None if taken is None else _epilogue(step, pair, taken.bound, 0, constants)
+            if taken is None or made is None:
+                return None
+            found[pair] = (taken, made)
     return found
+
+
+def _epilogue(
+    step: Step, pair: Widths, bound: Bound, exponent: int, constants: Mapping[str, Array]
+) -> "tables.Scaling | int | None":
+    """Return the epilogue of sums within `bound`, for logits the exponent, or None if a proof is missing."""
+    if "multiplier" not in step.node.operands:
+        return exponent
+    machine = step.call.machine
+    row = row_index(rows_of(step.node, constants), pair)
+    bias, m, s, zero = (constants[role] for role in ("bias", "multiplier", "shift", "y_zero_point"))
+    limited = bias_register(bias[row], machine.bias_width)
+    return tables.scaling(bound, limited, m[row], s[row], exponent, int(zero), machine.rounding)
+
+
+def _overwritten(step: Step) -> "tables.Scaling | int":
+    """Return an epilogue that gives one code for all sums."""
+    if "multiplier" not in step.node.operands:
+        return 0
+    nothing = np.zeros(step.call.type.shape[1], np.int64)
+    return tables.Scaling(nothing.astype(np.int32), nothing, nothing)
 
 
 def registered(bound: Bound, machine: Machine) -> Bound:
