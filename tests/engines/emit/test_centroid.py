@@ -8,6 +8,7 @@ import pytest
 from dqtsim.engines.native.emit.centroid import CENTROID, COLUMNS
 from dqtsim.engines.native.emit.choice import ELSEWHERE
 from dqtsim.engines.native.isa import Isa
+from dqtsim.graph.model import Array
 from dqtsim.spec import Rounding
 
 from .compiled import Chosen, address, arena, fenced, run
@@ -53,17 +54,14 @@ def check(isa: Isa, rounding: Rounding, chunks: int, *, each: bool, logits: bool
     width = channels if each else 1
     plane = random.integers(0, 1000, (40, width), np.int32)
     offsets, taps = random.integers(0, 30, pixels), np.array([0, 4, 9])
-    if logits:
-        m, s, r = (np.zeros(channels, np.int32),) * 3
-        bias = random.integers(-(1 << 30), 1 << 30, channels).astype(np.int32)
-        parts = [m, bias]
-    else:
-        m, s = random.integers(0, 1 << 16, channels).astype(np.int32), random.integers(20, 34, channels)
-        r = random.integers(-(1 << 30), 1 << 30, channels)
-        folded = rounding in (Rounding.TIES_UP, Rounding.FLOOR)
-        half = (1 << s) >> 1 if rounding is Rounding.TIES_UP else 0
-        parts = [m, r + (zero << s) + half if folded else r, s]
-        bias = m
+    bias = random.integers(-(1 << 30), 1 << 30, channels).astype(np.int32)
+    m, s = random.integers(0, 1 << 16, channels).astype(np.int32), random.integers(20, 34, channels)
+    r = random.integers(-(1 << 30), 1 << 30, channels)
+    folded = rounding in (Rounding.TIES_UP, Rounding.FLOOR)
+    half = (1 << s) >> 1 if rounding is Rounding.TIES_UP else 0
+    addend = r + (zero << s) + half if folded else r
+    # the exponent of logits is 0: the sums are in master steps
+    parts: list[Array] = [np.zeros(channels, np.int32), bias] if logits else [m, addend, s]
     packed = [part[v * lanes : (v + 1) * lanes].view(np.uint8) for v in range(2) for part in parts]
     constants = fenced(np.concatenate(packed))
     step = channels * (4 if logits else 1) + 12

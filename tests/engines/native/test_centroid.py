@@ -130,7 +130,11 @@ def network() -> Graph:
     ways: dict[str, Any] = {"bias": [[0] * 6], "multiplier": [[1 << 15] * 6], "shift": [[23] * 6], "row_widths": (8,)}
     ways |= {"zero_point": 128, "scale": 1.0, "clip": (0, 255), "pads": (1, 1, 1, 1)}
     x = b.input("x", (1, 6, 5, 6), zero_point=77, scale=1.0)
-    choice = {"weight": random.integers(0, 256, (6, 180), np.uint8), "bias": [[0] * 6], "row_widths": (8,)}
+    choice: dict[str, Any] = {
+        "weight": random.integers(0, 256, (6, 180), np.uint8),
+        "bias": [[0] * 6],
+        "row_widths": (8,),
+    }
     b.control(b.logits("choice", b.flatten("flat", x), controller=True, **choice))
     y = b.conv("first", x, weight=random.integers(0, 256, (6, 6, 3, 3), np.uint8), **ways)
     y = b.conv("second", y, weight=random.integers(0, 256, (6, 6, 3, 3), np.uint8), **ways)
