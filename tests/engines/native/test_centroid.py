@@ -12,6 +12,7 @@ from dqtsim.engines.native.lower import one_bit
 from dqtsim.engines.native.lower.lower import lower
 from dqtsim.engines.native.memory import Constant
 from dqtsim.engines.native.program import Operation
+from dqtsim.engines.native.proofs.centroid import halved
 from dqtsim.engines.native.proofs.variants import has_halves, variants_of
 from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.graph.model import Array
@@ -170,6 +171,15 @@ def test_a_layer_whose_sums_32_bits_might_not_hold_is_left_to_a_fallback() -> No
     (step,) = compiled(far, accumulator_width=40).layer_steps()
     constants = {role: far.initializers[name] for role, name in step.node.operands.items() if name in far.initializers}
     assert variants_of(step, constants) is None
+
+
+@pytest.mark.parametrize(("taps", "fits"), [(1 << 23, True), (9 << 20, False)])
+def test_sums_of_codes_are_proven_to_fit_32_bits(taps: int, fits: bool) -> None:
+    layer = dense([[1, 1]], bits=(4, 8), rules=RULES)
+    (step,), known = compiled(layer).layer_steps(), layer.initializers
+    constants = {role: known[name] for role, name in step.node.operands.items() if name in known}
+    constants["w"] = np.zeros((1, taps), np.uint8)
+    assert (halved(step, (4, 8), step.call.bounds[4, 8], constants) is not None) == fits
 
 
 # ---- mistakes ----

@@ -26,10 +26,11 @@ class Halved:
 
 
 def halved(step: Step, pair: Widths, bound: Bound, constants: Mapping[str, Array]) -> Halved | None:
-    """Return what is taken off the sums of a layer at a pair of widths, or None if 32 bits might not hold it.
+    """Return what is taken off the sums of a layer at a pair of widths, or None if 32 bits might not hold U or H.
 
     bound: of the register values of P. constants: the layer's constant inputs by role. Every product of a window has a
-    code u from 0 to the greatest byte of its input, so U, H and A have extremes.
+    code u from 0 to the greatest byte of its input, so U, H and A have extremes. That 32 bits hold A is proven with the
+    epilogue; of logits the whole is known to fit.
     """
     machine, activations = step.call.machine, activations_of(step, constants)
     count = prod(constants["w"].shape[1:])
@@ -41,6 +42,4 @@ def halved(step: Step, pair: Widths, bound: Bound, constants: Mapping[str, Array
         return None
     least, greatest = (end >> 1 for end in ends)
     found = Bound((bound.lowest << exponent) - greatest, (bound.highest << exponent) - least)
-    if int(found.lowest.min()) < -tables.I32_MOST - 1 or int(found.highest.max()) > tables.I32_MOST:
-        return None
     return Halved(exponent, of_codes, count * zeta, found)
