@@ -223,7 +223,7 @@ WRONG: list[tuple[Callable[[Program], Program], str]] = [
     ),
     (
         lambda p: replace(p, constants=p.constants[:-1]),
-        "operation 20, conv of 'result', takes variants from Constant(number=45, offset=0); there are 45 constants.",
+        "operation 20, conv of 'result', takes variants from Constant(number=46, offset=0); there are 46 constants.",
     ),
     (with_words("nest", n=7), "operation 2, nest of 'stem', nests codes into a copy that is not there."),
 ]
