@@ -48,6 +48,7 @@ def vectors_command(
     """Write what goes into and comes out of each layer of MODEL, for any test bench."""
     from ..golden import hash_file
     from ..rtl import vectors
+    from ..rtl.corner import corner
 
     check_folder(output, vectors.FOLDER)
     compiled, codes, policy = planned_input(model, input_path, bits, target_name)
@@ -61,7 +62,7 @@ def vectors_command(
         for vector in recorded:
             index = order.index(vector.name)
             names.append(vectors.folder_name(index, vector))
-            made = vector if seed is None else vectors.corner(compiled, vector, seed + index)
+            made = vector if seed is None else corner(compiled, vector, seed + index)
             vectors.write(made, hardware, aside / names[-1])
         manifest = {"format": vectors.FORMAT, "model": model.name, "model_sha256": hash_file(model), "bits": policy}
         manifest |= {"target": compiled.target.name, "seed": seed, "layers": names}
@@ -120,7 +121,7 @@ def rtl_group() -> None:
 
 @rtl_group.command("params")
 @click.argument("target_name", metavar="TARGET")
-@click.option("--model", type=click.Path(path_type=Path), help="Take master width and rules from this model.")
+@click.option("--model", type=click.Path(path_type=Path), help="Take master width, rules and options from this model.")
 def params_command(target_name: str, model: Path | None) -> None:
     """Print the parameters of the module dqt_layer for TARGET as SystemVerilog, one a line.
 
@@ -134,8 +135,10 @@ def params_command(target_name: str, model: Path | None) -> None:
     from ..target import load_target
 
     target = load_target(target_name)
-    rules = load(model).arithmetic if model else Arithmetic(weight_rule=Nesting.MIDPOINT)
-    for name, value in vectors.parameters_of(machine_of(rules, target), target).items():
+    graph = load(model) if model else None
+    rules = graph.arithmetic if graph else Arithmetic(weight_rule=Nesting.MIDPOINT)
+    nodes = graph.nodes if graph else ()
+    for name, value in vectors.parameters_of(machine_of(rules, target), target, nodes).items():
         click.echo(f"localparam int {name} = {value};")
 
 

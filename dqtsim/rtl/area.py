@@ -60,6 +60,10 @@ MAPPINGS: dict[str, Technology] = {
 }
 
 
+# the module and the parameters of a circuit that is counted
+Circuit = tuple[str, dict[str, int]]
+
+
 def _name(mode: ArrayMode) -> str:
     match mode:
         case ArrayMode.PARALLEL:
@@ -87,11 +91,13 @@ def _element(mode: ArrayMode) -> tuple[int, int, int]:
 
 MODES = {mode: _name(mode) for mode in ArrayMode}
 COLUMN_END = "column end, 32"
+# of CENTROID: half a weight step of every tap, one circuit for a tile, and the column end that takes it off
+HALF, LESS_HALF = "half of the ones, 25", "column end less half, 32"
 
 
-def _circuits() -> dict[str, tuple[str, dict[str, int]]]:
+def _circuits() -> dict[str, Circuit]:
     """Return the module and the parameters of each circuit, by name; a number at the end is the accumulator width."""
-    found: dict[str, tuple[str, dict[str, int]]] = {}
+    found: dict[str, Circuit] = {}
     for width in ACCUMULATORS:
         found[f"plain 8-bit MAC, {width}"] = "area_mac", {"SUM_W": width}
         for mode, name in MODES.items():
@@ -109,7 +115,24 @@ def _circuits() -> dict[str, tuple[str, dict[str, int]]]:
     return found
 
 
-CIRCUITS = _circuits()
+def _optional() -> dict[str, Circuit]:
+    """Return the circuits of which only tiles with an option have one: windows, padding codes, the column of ones."""
+    found: dict[str, Circuit] = {}
+    for mode, name in MODES.items():
+        a, _, serial = _element(mode)
+        edge = {"MODE": of_mode(mode), "A_W": a}
+        found[f"{name}, row edge, window"] = "dqt_row", {**edge, "WINDOWS": 1}
+        found[f"{name}, row edge, padding code"] = "dqt_row", {**edge, "PADDING": 1}
+        found[f"{name}, one of the ones, 25"] = "dqt_ones", {"A_W": a, "U_W": 25, "SERIAL": serial}
+    found[HALF] = "dqt_half", {"U_W": 25}
+    found[LESS_HALF] = "area_less_half", {}
+    return found
+
+
+_PLAIN_CIRCUITS, _OPTIONAL_CIRCUITS = _circuits(), _optional()
+CIRCUITS = _PLAIN_CIRCUITS | _OPTIONAL_CIRCUITS
+_PLAIN_FILES = (*SOURCES[: SOURCES.index("dqt_window")], "area")
+_OPTIONAL_FILES = (*SOURCES[: SOURCES.index("dqt_tile")], "area_options")
 
 
 def base_of(circuit: str) -> str:
@@ -169,6 +192,17 @@ class Areas:
             SIDE**2 * self.area(mapping, f"{name}, nesting inside, 32"),
         )
 
+    def added(self, mapping: str, mode: ArrayMode) -> dict[str, float]:
+        """Return by how much of its area each option makes the tile larger; a padding code may make it smaller."""
+        name, tile = MODES[mode], self.tile(mapping, mode).nesting_at_edges
+        edge, end = self.area(mapping, f"{name}, row edge"), self.area(mapping, COLUMN_END)
+        ones = self.area(mapping, f"{name}, one of the ones, 25") + self.area(mapping, LESS_HALF) - end
+        return {
+            "windows": SIDE * (self.area(mapping, f"{name}, row edge, window") - edge) / tile,
+            "padding codes": SIDE * (self.area(mapping, f"{name}, row edge, padding code") - edge) / tile,
+            "column of ones": (SIDE * ones + self.area(mapping, HALF)) / tile,
+        }
+
 
 def version() -> str:
     """Return the version of Yosys. Raises ToolError if Yosys is missing."""
@@ -185,15 +219,20 @@ def measure(mappings: Sequence[str], done: Callable[[], None] = lambda: None) ->
     Raises ToolError if Yosys is missing or fails.
     """
     used = version()
+    # apart, so that the counts of the plain circuits do not depend on what options there are
+    groups = [
+        {name: CIRCUITS[name] for name in CIRCUITS if name in group} for group in (_PLAIN_CIRCUITS, _OPTIONAL_CIRCUITS)
+    ]
 
     def counted(mapping: str) -> dict[str, dict[str, int]]:
-        cells = _map(mapping, folder)
+        cells = [_map(mapping, folder / str(number), group) for number, group in enumerate(groups) if group]
         done()
-        return cells
+        return {name: found for each in cells for name, found in each.items()}
 
     with tempfile.TemporaryDirectory(prefix="dqtsim-") as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder = Path(name)
-        _elaborate(folder)
+        for number, (group, files) in enumerate(zip(groups, (_PLAIN_FILES, _OPTIONAL_FILES), strict=True)):
+            _elaborate(folder / str(number), group, files)
         return Areas(used, dict(zip(mappings, pool.map(counted, mappings), strict=True)))
 
 
@@ -201,24 +240,25 @@ def _identifier(circuit: str) -> str:
     return "area_of_" + re.sub(r"\W+", "_", circuit)
 
 
-def _elaborate(folder: Path) -> None:
-    """Write each circuit as one module with its parameters in place."""
-    files = [f"{name}.sv" for name in (*SOURCES[: SOURCES.index("dqt_tile")], "area")]
+def _elaborate(folder: Path, circuits: Mapping[str, Circuit], names: Sequence[str]) -> None:
+    """Write each circuit as one module with its parameters in place into a new folder."""
+    folder.mkdir()
+    files = [f"{name}.sv" for name in names]
     # by file names without folders: Yosys names cells by file and line, and ABC's result depends on the order of names
     for file in files:
         shutil.copy(FOLDER / file, folder)
     lines = [f"read_verilog -sv {' '.join(files)}", "design -save all"]
-    for name, (module, settings) in CIRCUITS.items():
+    for name, (module, settings) in circuits.items():
         own = _identifier(name)
         chosen = " ".join(f"-set {key} {value}" for key, value in settings.items())
-        lines += ["design -load all", f"chparam {chosen} {module}", f"hierarchy -check -top {module}"]
+        lines += ["design -load all", f"chparam {chosen} {module}" if chosen else "", f"hierarchy -check -top {module}"]
         lines += ["proc", "flatten", f"rename -top {own}", f"write_rtlil {own}.il"]
     _yosys("elaborate", lines, folder)
 
 
-def _map(mapping: str, folder: Path) -> dict[str, dict[str, int]]:
+def _map(mapping: str, folder: Path, circuits: Mapping[str, Circuit]) -> dict[str, dict[str, int]]:
     """Return the cells of every circuit after a mapping: the counts of each kind."""
-    own = {name: _identifier(name) for name in CIRCUITS}
+    own = {name: _identifier(name) for name in circuits}
     top = "".join(f"(* keep *) {module} {module}_ ();\n" for module in own.values())
     (folder / f"{mapping}.v").write_text(f"module area_top;\n{top}endmodule\n", encoding="ascii")
     lines = [f"read_rtlil {module}.il" for module in own.values()]

@@ -23,12 +23,12 @@ SIMULATORS = {"verilator": ("verilator", "g++", "make"), "icarus": ("iverilog", 
 FOLDER = Path(__file__).parent
 # a package must come before its users
 SOURCES = (
-    *("dqt", "dqt_nest", "dqt_row_edge", "dqt_column_edge", "dqt_pe", "dqt_narrow", "dqt_requant", "dqt_tile"),
-    *("dqt_address", "dqt_layer", "dqt_bench"),
+    *("dqt", "dqt_nest", "dqt_row_edge", "dqt_column_edge", "dqt_pe", "dqt_narrow", "dqt_requant", "dqt_window"),
+    *("dqt_row", "dqt_ones", "dqt_half", "dqt_tile", "dqt_address", "dqt_layer", "dqt_bench"),
 )
 TOP = "dqt_bench"
 _RESULT = re.compile(r"^RESULT words=(\d+) bad=(\d+) cycles=(\d+) overflows=(\d+)$", re.M)
-_FIRST = re.compile(r"^FIRST index=(\d+) acc=(\w+) expected=(\w+) y=(\w+) expected=(\w+)$", re.M)
+_FIRST = re.compile(r"^FIRST index=(\d+) acc=(\w+) expected=(\w+) y=(\w+) expected=(\w+) u=(\w+) expected=(\w+)$", re.M)
 
 __all__ = ["SIMULATORS", "SOURCES", "Finding", "build", "check", "missing", "parameters", "simulate"]
 
@@ -164,5 +164,9 @@ def _first(output: str, vector: LayerVector) -> str:
         return "the first is not known"
     index, *words = found.groups()
     at = ", ".join(str(i) for i in np.unravel_index(int(index), vector.arrays["y"].shape))
-    acc, expected_acc, y, expected = words
-    return f"first at [{at}]: accumulator {acc}, expected {expected_acc}; output {y}, expected {expected} (hexadecimal)"
+    acc, expected_acc, y, expected, u, expected_u = words
+    ones = f"sum of operands {u}, expected {expected_u}; " if "u" in vector.arrays else ""
+    return (
+        f"first at [{at}]: {ones}accumulator {acc}, expected {expected_acc}; output {y}, expected {expected} "
+        "(hexadecimal)"
+    )

@@ -3,7 +3,7 @@
 // ($error outside procedures would do, but Icarus 11 lacks it, and Verilator only warns).
 /* verilator lint_off UNUSEDPARAM */
 package dqt;
-  // how a code of width b is taken from the master code (A1-A3)
+  // how a code of width b is taken from the master code (A1-A3, A3')
   localparam int NEST_TIES_UP = 0, NEST_FLOOR = 1, NEST_MIDPOINT = 2, NEST_CENTROID = 3;
   // how a processing element multiplies
   localparam int PARALLEL = 0, ACTIVATION_SERIAL = 1, DIGIT_SERIAL = 2;

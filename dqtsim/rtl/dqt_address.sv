@@ -30,6 +30,7 @@ module dqt_address #(
   output logic [R*32-1:0]    a_address,
   output logic [R-1:0]       a_inside,
   output logic [R-1:0]       a_used,      // the row has an output position
+  output logic signed [31:0] plane,       // of all rows: the input channel of this tap
   output logic [C*32-1:0]    w_address,
   output logic [C-1:0]       w_used,      // the column has an output channel
   output logic               first_tap,
@@ -69,7 +70,6 @@ module dqt_address #(
   end
 
   // rows: each has the output position after that of the row before it
-  logic signed [31:0] plane;
   assign plane = group * channels + channel;
   logic [R*32-1:0] rows_y, rows_x;
   always_comb begin

@@ -2,12 +2,13 @@
 // The line RESULT is the verdict: the exit status of a simulator says nothing.
 module dqt_bench;
   parameter int R = 16, C = 16, N = 8, WEIGHT_RULE = 0, ACTIVATION_RULE = 0, MODE = 0, OVERFLOW = 0, TAP_ORDER = 0;
-  parameter int ACC_W = 32, BIAS_W = 32, M_W = 16, ROUNDING = 0;
+  parameter int ACC_W = 32, BIAS_W = 32, M_W = 16, ROUNDING = 0, WINDOWS = 0, PADDING = 0;
   parameter int X_WORDS = 65536, W_WORDS = 65536, Y_WORDS = 65536;  // room for the largest layer
-  localparam int CONFIG = 23, CHANNELS = 4096;
+  localparam int CONFIG = WINDOWS != 0 ? 24 : 23, CHANNELS = 4096;
+  localparam bit ONES = WEIGHT_RULE == dqt::NEST_CENTROID;  // the circuit has a column of ones
 
   logic clk = 1'b0, rst_n = 1'b0, go = 1'b0;
-  logic [31:0] cfg [CONFIG];
+  logic [31:0] cfg [24];
   logic [N-1:0] x [X_WORDS];
   logic [N-1:0] w [W_WORDS];
   logic [BIAS_W-1:0] b [CHANNELS];
@@ -16,29 +17,33 @@ module dqt_bench;
   logic [ACC_W-1:0] expected_acc [Y_WORDS];
   logic [31:0] expected_y [Y_WORDS];
   logic seen [Y_WORDS];
+  logic [N-1:0] padding [X_WORDS];
+  logic [N+16:0] expected_u [Y_WORDS];
 
   logic [R*32-1:0] a_address;
   logic [R*N-1:0] a_codes;
   logic [C*32-1:0] w_address, logits;
   logic [C*N-1:0] w_codes, y;
-  logic signed [31:0] first_channel, position;
+  logic signed [31:0] first_channel, position, plane;
   logic [C*BIAS_W-1:0] bias_row;
   logic [C*M_W-1:0] m_row;
   logic [C*6-1:0] s_row;
   logic [C*ACC_W-1:0] acc;
   logic [C-1:0] used, overflow;
+  logic [N+16:0] u;
   logic busy, valid;
 
   dqt_layer #(
     .R(R), .C(C), .N(N), .WEIGHT_RULE(WEIGHT_RULE), .ACTIVATION_RULE(ACTIVATION_RULE), .MODE(MODE),
-    .OVERFLOW(OVERFLOW), .TAP_ORDER(TAP_ORDER), .ACC_W(ACC_W), .BIAS_W(BIAS_W), .M_W(M_W), .ROUNDING(ROUNDING)
+    .OVERFLOW(OVERFLOW), .TAP_ORDER(TAP_ORDER), .ACC_W(ACC_W), .BIAS_W(BIAS_W), .M_W(M_W), .ROUNDING(ROUNDING),
+    .WINDOWS(WINDOWS), .PADDING(PADDING)
   ) dut (
     .clk, .rst_n, .go, .b_w(cfg[0][3:0]), .b_a(cfg[1][3:0]), .z_x(cfg[2][N-1:0]), .z_y(cfg[3][N-1:0]),
     .lo(cfg[4][N-1:0]), .hi(cfg[5][N-1:0]), .groups(cfg[6]), .height(cfg[7]), .width(cfg[8]), .out_height(cfg[9]),
     .out_width(cfg[10]), .channels(cfg[11]), .outputs(cfg[12]), .kernel_y(cfg[13]), .kernel_x(cfg[14]),
     .stride_y(cfg[15]), .stride_x(cfg[16]), .dilation_y(cfg[17]), .dilation_x(cfg[18]), .pad_top(cfg[19]),
-    .pad_left(cfg[20]), .a_address, .a_codes, .w_address, .w_codes, .first_channel, .bias(bias_row), .m(m_row),
-    .s(s_row), .busy, .valid, .used, .position, .y, .logits, .acc, .overflow);
+    .pad_left(cfg[20]), .j(cfg[23][3:0]), .a_address, .a_codes, .w_address, .w_codes, .first_channel, .bias(bias_row), .m(m_row),
+    .s(s_row), .plane, .padding(padding[plane]), .busy, .valid, .used, .position, .y, .logits, .acc, .overflow, .u);
 
   for (genvar r = 0; r < R; r++) begin : g_x
     assign a_codes[r*N+:N] = x[a_address[r*32+:32]];
@@ -51,7 +56,7 @@ module dqt_bench;
   end
 
   string dir;
-  int inputs, taps, channels, outputs, positions, words, bad, cycles, overflows, index;
+  int inputs, taps, channels, outputs, positions, words, bad, cycles, overflows, index, sum;
   logic is_logits;
   logic [31:0] found;
 
@@ -62,7 +67,8 @@ module dqt_bench;
       $display("no +dir=FOLDER");
       $finish;
     end
-    $readmemh({dir, "/config.hex"}, cfg);
+    cfg[23] = 0;
+    $readmemh({dir, "/config.hex"}, cfg, 0, CONFIG - 1);
     is_logits = cfg[21][0];
     channels = cfg[6] * cfg[12];
     inputs = cfg[6] * cfg[11] * cfg[7] * cfg[8];
@@ -80,6 +86,8 @@ module dqt_bench;
     $readmemh({dir, "/s.hex"}, s, 0, channels - 1);
     $readmemh({dir, "/acc.hex"}, expected_acc, 0, outputs - 1);
     $readmemh({dir, "/y.hex"}, expected_y, 0, outputs - 1);
+    if (PADDING != 0) $readmemh({dir, "/padding.hex"}, padding, 0, cfg[6] * cfg[11] - 1);
+    if (ONES) $readmemh({dir, "/u.hex"}, expected_u, 0, cfg[6] * positions - 1);
     for (index = 0; index < outputs; index = index + 1) seen[index] = 1'b0;
     words = 0;
     bad = 0;
@@ -101,14 +109,15 @@ module dqt_bench;
         for (int c = 0; c < C; c = c + 1) begin
           if (used[c]) begin
             index = (first_channel + c) * positions + position;
+            sum = first_channel / cfg[12] * positions + position;
             found = is_logits ? logits[c*32+:32] : 32'(y[c*N+:N]);
             words = words + 1;
             overflows = overflows + 32'(overflow[c]);
             if (seen[index] !== 1'b0 || acc[c*ACC_W+:ACC_W] !== expected_acc[index]
-                || found !== expected_y[index]) begin
+                || found !== expected_y[index] || (ONES && u !== expected_u[sum])) begin
               if (bad == 0)
-                $display("FIRST index=%0d acc=%h expected=%h y=%h expected=%h", index, acc[c*ACC_W+:ACC_W],
-                         expected_acc[index], found, expected_y[index]);
+                $display("FIRST index=%0d acc=%h expected=%h y=%h expected=%h u=%h expected=%h", index,
+                         acc[c*ACC_W+:ACC_W], expected_acc[index], found, expected_y[index], u, expected_u[sum]);
               bad = bad + 1;
             end
             seen[index] = 1'b1;

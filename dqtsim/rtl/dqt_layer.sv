@@ -13,7 +13,9 @@ module dqt_layer #(
   parameter int ACC_W = 32,
   parameter int BIAS_W = 32,
   parameter int M_W = 16,
-  parameter int ROUNDING = dqt::TIES_UP
+  parameter int ROUNDING = dqt::TIES_UP,
+  parameter int WINDOWS = 0,
+  parameter int PADDING = 0
 ) (
   input  logic                clk,
   input  logic                rst_n,
@@ -39,6 +41,7 @@ module dqt_layer #(
   input  logic signed [31:0]  dilation_x,
   input  logic signed [31:0]  pad_top,
   input  logic signed [31:0]  pad_left,
+  input  logic [3:0]          j,          // of the window of b_a; read if WINDOWS
   // memories
   output logic [R*32-1:0]     a_address,
   input  logic [R*N-1:0]      a_codes,
@@ -48,6 +51,8 @@ module dqt_layer #(
   input  logic [C*BIAS_W-1:0] bias,
   input  logic [C*M_W-1:0]    m,
   input  logic [C*6-1:0]      s,
+  output logic signed [31:0]  plane,          // input channel of this tap
+  input  logic [N-1:0]        padding,        // the master code of its padded taps; read if PADDING
   // results: one output position, C output channels
   output logic                busy,
   output logic                valid,
@@ -56,7 +61,8 @@ module dqt_layer #(
   output logic [C*N-1:0]      y,
   output logic [C*32-1:0]     logits,
   output logic [C*ACC_W-1:0]  acc,
-  output logic [C-1:0]        overflow
+  output logic [C-1:0]        overflow,
+  output logic signed [N+16:0] u  // sum of the activations' operands, the same in every column; CENTROID has it
 );
   logic running, start, next_tap, first_tap, last_tap, drain, done;
   logic [15:0] row;
@@ -99,14 +105,15 @@ module dqt_layer #(
   dqt_address #(.R(R), .C(C), .TAP_ORDER(TAP_ORDER)) address (
     .clk, .start, .next_tap, .height, .width, .out_height, .out_width, .channels, .outputs, .kernel_y, .kernel_x,
     .stride_y, .stride_x, .dilation_y, .dilation_x, .pad_top, .pad_left, .group, .first_y, .first_x, .column,
-    .a_address, .a_inside, .a_used, .w_address, .w_used, .first_tap, .last_tap, .after_y, .after_x);
+    .a_address, .a_inside, .a_used, .plane, .w_address, .w_used, .first_tap, .last_tap, .after_y, .after_x);
 
   dqt_tile #(
     .R(R), .C(C), .N(N), .WEIGHT_RULE(WEIGHT_RULE), .ACTIVATION_RULE(ACTIVATION_RULE), .MODE(MODE),
-    .OVERFLOW(OVERFLOW), .ACC_W(ACC_W), .BIAS_W(BIAS_W), .M_W(M_W), .ROUNDING(ROUNDING)
+    .OVERFLOW(OVERFLOW), .ACC_W(ACC_W), .BIAS_W(BIAS_W), .M_W(M_W), .ROUNDING(ROUNDING),
+    .WINDOWS(WINDOWS), .PADDING(PADDING)
   ) tile (
     .clk, .rst_n, .start, .first_tap, .last_tap, .b_w, .b_a, .z_x, .z_y, .lo, .hi, .a_codes, .a_inside, .w_codes,
-    .bias, .m, .s, .next_tap, .valid(drain), .done, .row, .y, .logits, .acc, .overflow);
+    .bias, .m, .s, .j, .padding, .next_tap, .valid(drain), .done, .row, .y, .logits, .acc, .overflow, .u);
 
   assign valid = drain && 1'(a_used >> row);
   assign used = w_used;

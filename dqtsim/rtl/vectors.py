@@ -6,8 +6,8 @@ The files are described in `rtl/README.md`, for readers without dqtsim.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,20 @@ from ..engines.names import DEFAULT
 from ..engines.registry import traced
 from ..errors import InputError, TargetError
 from ..graph.model import Array, Node, Widths
-from ..graph.rows import rows_of
-from ..ops.nested import layer_bound
-from ..ops.operator import Call, Machine
+from ..graph.rows import rows_of, window_of
+from ..ops.operator import Machine
 from ..outputs import Kind
 from ..planner import Plan, Step
 from ..spec.mac import Flags
 from ..target import Target
+from .sums import column_sums, has_column_of_ones
 
 MOST_TAPS, MOST_CHANNELS, MOST_ELEMENTS = (1 << 16) - 1, 4096, 4096
+# of the folder, and of a layer that needs nothing newer
 FORMAT = 1
-# the words of config.hex, in order; the test bench relies on this order
+# of a layer with row pairs, or in a circuit with windows, padding codes or a column of ones
+OPTIONS_FORMAT = 2
+# the words of config.hex, in order, and `j` after them in a circuit with windows; the test bench relies on this order
 CONFIG = (
     *("b_w", "b_a", "z_x", "z_y", "lo", "hi", "groups", "height", "width", "out_height", "out_width", "channels"),
     *("outputs", "kernel_y", "kernel_x", "stride_y", "stride_x", "dilation_y", "dilation_x", "pad_top", "pad_left"),
@@ -45,7 +48,12 @@ ORDER = {
     "acc": "output channel, row, column",
     "y": "output channel, row, column",
 }
-_FILES = ("layer.json", "config.hex", *(f"{name}.{ending}" for name in ORDER for ending in ("bin", "hex")))
+# the arrays of circuits with padding codes, and with a column of ones
+OPTIONAL_ORDER = {"padding": "channel", "u": "group, row, column"}
+_ORDERS = {**ORDER, **OPTIONAL_ORDER}
+# the parameters of a circuit that has what a part of a layer's form needs
+_OPTIONS = {"windows": "WINDOWS", "padding": "PADDING"}
+_FILES = ("layer.json", "config.hex", *(f"{name}.{ending}" for name in _ORDERS for ending in ("bin", "hex")))
 # a folder with one subfolder for each layer
 FOLDER = Kind(
     ("format", "model", "model_sha256", "bits", "target", "seed", "layers"),
@@ -55,13 +63,19 @@ FOLDER = Kind(
 
 @dataclass(frozen=True, eq=False)
 class LayerVector:
-    """One layer in one run. `arrays` has the keys of ORDER; `flags` are those of the engine's accumulators."""
+    """One layer in one run.
+
+    `arrays` has the keys of ORDER, and those of OPTIONAL_ORDER that its circuit needs; `flags` are those of the
+    engine's accumulators. `rules` says by which rules its codes are nested, and which row its widths select; it is
+    empty for a layer of FORMAT.
+    """
 
     name: str
     operator: str
     config: Mapping[str, int]
     arrays: Mapping[str, Array]
     flags: Flags | None
+    rules: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def widths(self) -> Widths:
@@ -71,16 +85,20 @@ class LayerVector:
 
 def parameters(plan: Plan) -> dict[str, int]:
     """Return the parameters of `dqt_layer` for a plan. Raises TargetError for arrays too large to simulate."""
-    return parameters_of(plan.machine, plan.target)
+    return parameters_of(plan.machine, plan.target, plan.graph.nodes)
 
 
-def parameters_of(machine: Machine, target: Target) -> dict[str, int]:
-    """Return the parameters of `dqt_layer` for one arithmetic on a target. Raises TargetError as `parameters` does."""
+def parameters_of(machine: Machine, target: Target, nodes: Iterable[Node] = ()) -> dict[str, int]:
+    """Return the parameters of `dqt_layer` for one arithmetic on a target. Raises TargetError as `parameters` does.
+
+    What only some layers need, windows and padding codes, is there if one of `nodes` needs it.
+    """
     if target.rows * target.columns > MOST_ELEMENTS:
         raise TargetError(
             f"a simulated tile has at most {MOST_ELEMENTS} elements; target '{target.name}' has "
             f"{target.rows} x {target.columns}."
         )
+    parts = {part for node in nodes for part in node.form}
     return {
         "R": target.rows,
         "C": target.columns,
@@ -94,6 +112,7 @@ def parameters_of(machine: Machine, target: Target) -> dict[str, int]:
         "BIAS_W": machine.bias_width,
         "M_W": target.multiplier_width,
         "ROUNDING": numbers.of_rounding(machine.rounding),
+        **{name: 1 for part, name in _OPTIONS.items() if part in parts},
     }
 
 
@@ -118,11 +137,6 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
     x, w = inputs["x"], inputs["w"]
     b_w, b_a = inputs["widths"].tolist()
     pair = b_w, b_a
-    if machine.weight_rule == spec.Nesting.CENTROID:
-        raise TargetError(f"the circuit has no CENTROID weights; {node.title} has them.")
-    lacking = [part for part in node.form if part in ("windows", "padding")]
-    if lacking:
-        raise TargetError(f"the circuit has no {' and no '.join(lacking)}; {node.title} has them.")
     rows = rows_of(node, inputs)
     row = spec.select_pair_row(*pair, rows.pairs) if rows.pairs else spec.select_row(*pair, rows.widths)
     logits = node.operator == "NestedLogits"
@@ -137,6 +151,7 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
         **_geometry(node, x.shape, w.shape, step.call.type.shape),
         "logits": int(logits),
         "cycles": cycles(step, plan.target, pair),
+        "j": window_of(node, inputs, b_a),
     }
     if prod(w.shape[1:]) > MOST_TAPS or w.shape[0] > MOST_CHANNELS:
         raise TargetError(
@@ -146,13 +161,24 @@ def _vector(plan: Plan, step: Step, tensors: Mapping[str, Array], flags: Flags |
     arrays = {
         "x": x[0],
         "w": w,
-        "bias": _bias_register(inputs["bias"][row], machine),
+        "bias": bias_register(inputs["bias"][row], machine),
         "m": zeros if logits else inputs["multiplier"][row],
         "s": zeros if logits else inputs["shift"][row],
         "acc": tensors[f"{node.name}.acc"][0],
         "y": tensors[node.outputs[0]][0],
     }
-    return LayerVector(node.name, node.operator, {name: config[name] for name in CONFIG}, arrays, flags)
+    hardware, padding = parameters(plan), inputs.get("padding", np.full((x.shape[1],), config["z_x"], np.uint8))
+    if "PADDING" in hardware:
+        arrays["padding"] = padding
+    if has_column_of_ones(machine.weight_rule):
+        arrays["u"] = column_sums(config, x[0], padding, config["j"], machine)
+    words = (*CONFIG, *(["j"] if "WINDOWS" in hardware else []))
+    vector = LayerVector(node.name, node.operator, {name: config[name] for name in words}, arrays, flags)
+    if "row_pairs" not in node.form and arrays.keys() == ORDER.keys() and "j" not in words:
+        return vector
+    return replace(
+        vector, rules={"weight_rule": machine.weight_rule, "activation_rule": machine.activation_rule, "row": row}
+    )
 
 
 def _geometry(node: Node, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...]) -> dict[str, int]:
@@ -183,80 +209,9 @@ def _geometry(node: Node, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, 
     }
 
 
-def _bias_register(biases: Array, machine: Machine) -> Array:
+def bias_register(biases: Array, machine: Machine) -> Array:
     """Return biases int64 (O) as the bias register holds them, by the law (B3)."""
     return np.array([spec.saturate(b, machine.bias_width) for b in biases.tolist()], np.int64)
-
-
-def corner(
-    plan: Plan, vector: LayerVector, seed: int, *, plain_shift: bool = False, extreme: bool = False
-) -> LayerVector:
-    """Return `vector` with the corners of every range in place of its codes and tables; same shapes and widths.
-
-    Accumulators come from the layer's kernel, outputs from the law. `plain_shift` makes every multiplier a power of
-    two and keeps shifts small, so that ties are frequent. `extreme` makes the sums as large as they can get.
-    """
-    from ..engines.numba.table import KERNELS
-
-    rng, n, machine = np.random.default_rng(seed), plan.machine.n, plan.machine
-    step = next(step for step in plan.layer_steps() if step.node.name == vector.name)
-    top, old = (1 << n) - 1, vector.arrays
-    codes = np.array([0, 1, top // 2, top // 2 + 1, top - 1, top], np.uint8)
-    x, w = (_mixed(rng, codes, rng.integers(0, top, old[name].shape, np.uint8, endpoint=True)) for name in "xw")
-    if extreme or rng.integers(2):
-        w[: len(w) // 2] = 0 if extreme else rng.choice(np.array([0, top], np.uint8))
-    z_x, z_y = (int(rng.choice([0, 1 << (n - 1), int(rng.integers(top + 1))])) for _ in range(2))
-    if extreme:
-        x[:], z_x = top, 0
-    lo, hi = sorted(int(z) for z in rng.integers(0, top, 2, endpoint=True)) if rng.integers(2) else (0, top)
-    logits, channels = bool(vector.config["logits"]), w.shape[0]
-    half = 1 << (min(machine.bias_width, 30 if logits else 48) - 1)
-    bias = _mixed(rng, np.array([-half, half - 1, 0, 1, -1]), rng.integers(-half, half, (channels,)))
-    full = (1 << plan.target.multiplier_width) - 1
-    m = _mixed(rng, np.array([0, 1, full, full // 2 + 1]), rng.integers(0, full, (channels,), endpoint=True))
-    s = _mixed(rng, np.array([0, 1, 2, 61, 62]), rng.integers(0, 63, (channels,)))
-    if plain_shift:
-        m, s, bias = (
-            np.ones((channels,), np.int64),
-            rng.integers(0, 12, (channels,)),
-            rng.integers(-512, 512, (channels,)),
-        )
-    constants = {**plan.graph.constants(step.node), "w": w, "x_zero_point": np.array(z_x, np.uint8)}
-    bounds = {vector.widths: layer_bound(step.node, constants, 0, top, machine, vector.widths)}
-    call = Call(step.node, machine, step.call.type, bounds)
-    # below, the law computes everything after the accumulators; the kernel's own outputs are not used
-    table = np.zeros((len(rows_of(step.node, constants)), channels), np.int64)
-    inputs = {**constants, "x": x[None], "bias": table}
-    inputs["widths"] = np.array(vector.widths, np.int64)
-    if not logits:
-        inputs |= {"y_zero_point": np.array(z_y, np.uint8), "multiplier": table, "shift": table}
-    outcome = KERNELS[step.node.domain, step.node.operator](call, inputs)
-    assert outcome.accumulator is not None
-    acc = outcome.accumulator[0].astype(np.int64)
-    align = sum(
-        spec.exponent(b, n, rule)
-        for b, rule in zip(vector.widths, (machine.weight_rule, machine.activation_rule), strict=True)
-    )
-    y = np.empty(acc.shape, np.int32 if logits else np.uint8)
-    for o in range(channels):
-        factors = int(m[o]), int(s[o]), z_y, lo, hi, machine.rounding
-        totals = [spec.add_bias(p << align, int(bias[o]), machine.bias_width) for p in acc[o].reshape(-1).tolist()]
-        y[o] = np.reshape(totals if logits else [spec.requantize(t, *factors) for t in totals], acc.shape[1:])
-    limits = {} if logits else {"z_y": z_y, "lo": lo, "hi": hi}
-    arrays = {
-        "x": x,
-        "w": w,
-        "bias": _bias_register(bias, machine),
-        "m": old["m"] if logits else m,
-        "s": old["s"] if logits else s,
-    }
-    config = {**vector.config, **limits, "z_x": z_x}
-    return replace(vector, config=config, arrays={**arrays, "acc": acc, "y": y}, flags=outcome.flags)
-
-
-def _mixed(rng: np.random.Generator, corners: Array, values: Array) -> Array:
-    """Return `values` with about half of them replaced by corners."""
-    return np.where(rng.integers(0, 2, values.shape) == 1, rng.choice(corners, values.shape), values)
 
 
 def write(vector: LayerVector, hardware: Mapping[str, int], folder: Path) -> None:
@@ -266,8 +221,9 @@ def write(vector: LayerVector, hardware: Mapping[str, int], folder: Path) -> Non
     widths = {
         **{"x": hardware["N"], "w": hardware["N"], "bias": hardware["BIAS_W"], "m": hardware["M_W"], "s": 6},
         **{"acc": hardware["ACC_W"], "y": 32 if vector.config["logits"] else hardware["N"]},
+        **{"padding": hardware["N"], "u": hardware["N"] + 17},
     }
-    dtypes = {"bias": "<i8", "m": "<u4", "acc": "<i8"}
+    dtypes = {"bias": "<i8", "m": "<u4", "acc": "<i8", "u": "<i4"}
     for name, array in vector.arrays.items():
         dtype = "<i4" if array.dtype == np.int32 else dtypes.get(name, "|u1")
         data = np.ascontiguousarray(array).astype(dtype).tobytes()
@@ -275,7 +231,7 @@ def write(vector: LayerVector, hardware: Mapping[str, int], folder: Path) -> Non
         _write_hex(folder / f"{name}.hex", array.reshape(-1).tolist(), widths[name])
         files[name] = {
             "shape": list(array.shape),
-            "order": ORDER[name],
+            "order": _ORDERS[name],
             "hex_bits": widths[name],
             "signed": name in ("bias", "acc") or dtype == "<i4",
             "binary": dtype,
@@ -283,7 +239,8 @@ def write(vector: LayerVector, hardware: Mapping[str, int], folder: Path) -> Non
         }
     _write_hex(folder / "config.hex", list(vector.config.values()), 32)
     layer = {
-        **{"format": FORMAT, "layer": vector.name, "operator": vector.operator, "cycles": vector.config["cycles"]},
+        **{"format": OPTIONS_FORMAT if vector.rules else FORMAT, "layer": vector.name, "operator": vector.operator},
+        **{"cycles": vector.config["cycles"], **vector.rules},
         **{"parameters": dict(hardware), "config": dict(vector.config), "arrays": files},
     }
     (folder / "layer.json").write_text(json.dumps(layer, indent=1) + "\n", encoding="utf-8")

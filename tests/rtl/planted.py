@@ -52,7 +52,7 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     ("dqt_requant", "$signed({1'b0, lo})) ? lo", "$signed({1'b0, lo})) ? '0"),
     # tile
     ("dqt_tile", "k_w != 4'd0 ? k_w - 4'd1 : k_w", "k_w != 4'd0 ? k_w : k_w"),
-    ("dqt_tile", "+ (4'(N) - b_a)", "+ (4'd7 - b_a)"),
+    ("dqt_tile", "assign e_a = 4'(N) - b_a;", "assign e_a = 4'd7 - b_a;"),
     ("dqt_tile", ".q(z_x), .b(b_a)", ".q(z_x), .b(4'(N))"),
     ("dqt_tile", "N'(1) << (b_w - 4'd1)", "N'(1) << (b_a - 4'd1)"),
     ("dqt_tile", "3'(b_a - 4'd1)", "3'(b_w - 4'd1)"),
@@ -75,6 +75,32 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     ("dqt_layer", "after_y >= out_height", "after_y > out_height"),
     ("dqt_layer", "column + 32'(C) >= outputs", "column + 32'(C) > outputs"),
     ("dqt_layer", "start <= done &&", "start <= valid &&"),
+    # windows
+    ("dqt_window", "{1'b0, finer} - {1'b0, offset}", "{1'b0, finer}"),
+    ("dqt_window", "moved[N] ? '0 : ", ""),
+    ("dqt_window", "moved[N-1:0] > top ? top : ", ""),
+    ("dqt_window", ".b(b + j)", ".b(b)"),
+    ("dqt_window", "(4'(N) - b)", "(4'(N) - b - j)"),
+    ("dqt_tile", "assign offset = finer - zero_a", "assign offset = finer"),
+    ("dqt_tile", "- b_a - j", "- b_a"),
+    # padding codes
+    ("dqt_row", "tapped ? q : padding", "q"),
+    ("dqt_row", "assign held = 1'b1", "assign held = tapped"),
+    ("dqt_layer", ".a_used, .plane,", ".a_used, .plane(),"),
+    # column of ones
+    ("dqt_ones", "first_tap && first_step ? '0 : u", "u"),
+    ("dqt_ones", "first_tap && first_step ? '0 : u", "first_tap ? '0 : u"),
+    ("dqt_ones", "U_W'(a) <<< place", "U_W'(a)"),
+    ("dqt_half", " + U_W'(1)", ""),
+    ("dqt_half", "u <<< e_a", "u"),
+    ("dqt_half", "twice >>> 1", "twice >> 1"),
+    ("dqt_half", "middle ? shifted : '0", "shifted"),
+    ("dqt_tile", "en && digit_w == 2'd0", "en"),
+    ("dqt_tile", ".first_step, .a(a[r]), .place, .u", ".first_step, .a(a_inside[r] ? a[r] : A_W'(0)), .place, .u"),
+    ("dqt_tile", "us[row*U_W+:U_W]", "us[0+:U_W]"),
+    ("dqt_tile", "- END_W'(half)", "+ END_W'(half)"),
+    ("dqt_tile", "(BIAS_W > U_W ? BIAS_W : U_W) + 1", "BIAS_W"),
+    ("dqt_tile", ".middle(k_w != 4'd0)", ".middle(e_a != 4'd0)"),
 )
 # what changes no bit and no cycle, and why
 EQUIVALENT: dict[tuple[str, str, str], str] = {

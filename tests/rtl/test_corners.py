@@ -36,8 +36,7 @@ def test_corner_circuits_have_every_choice() -> None:
     """Each number of `dqt.sv` is built by some circuit, so a module that has no answer for it is found."""
     plans = [circuit.plan(circuit.pairs[0], "pointwise") for circuit in CIRCUITS.values()]
     assert {plan.machine.rounding for plan in plans} == set(Rounding)
-    # the circuit refuses CENTROID, in tests/rtl/test_forms.py
-    assert {plan.machine.weight_rule for plan in plans} == set(Nesting) - {Nesting.CENTROID}
+    assert {plan.machine.weight_rule for plan in plans} == set(Nesting)
     assert {plan.machine.overflow for plan in plans} == set(Overflow)
     assert {plan.machine.tap_order for plan in plans} == set(TapOrder)
     assert {plan.target.mode for plan in plans} == set(ArrayMode)

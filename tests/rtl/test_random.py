@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dqtsim.errors import AccumulatorError
 from dqtsim.planner import plan
 from dqtsim.rtl import cosim, vectors
+from dqtsim.rtl.corner import corner
 from dqtsim.spec.rules import Overflow, Rounding, TapOrder
 from dqtsim.target import ArrayMode, Target, load_target
 from tests.networks import Sample, samples
@@ -36,7 +37,7 @@ def test_random_networks(sample: Sample, target: Target, seed: int) -> None:
     compiled = plan(sample.graph, target)
     try:
         recorded = vectors.record(compiled, sample.codes)
-        recorded += [vectors.corner(compiled, vector, seed) for vector in recorded]
+        recorded += [corner(compiled, vector, seed) for vector in recorded]
     except AccumulatorError:
         return
     hardware = vectors.parameters(compiled)

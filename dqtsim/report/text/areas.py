@@ -10,10 +10,12 @@ from ...rtl.area import CIRCUITS, MAPPINGS, MODES, SIDE, Areas, base_of
 
 
 def print_areas(console: Console, areas: Areas) -> None:
-    """Print the circuits by mapping, then the tiles with nesting in two places."""
+    """Print the circuits by mapping, then the tiles with nesting in two places, then what options add to them."""
     console.print(_circuits(areas))
     console.print()
     console.print(_tiles(areas))
+    console.print()
+    console.print(_options(areas))
     console.print()
     for name in areas.cells:
         console.print(f"{name}: {MAPPINGS[name].counted}")
@@ -38,8 +40,12 @@ def area_block(areas: Areas) -> dict[str, Any]:
     tiles = {
         name: {mapping: asdict(areas.tile(mapping, mode)) for mapping in areas.cells} for mode, name in MODES.items()
     }
+    added = {name: {mapping: areas.added(mapping, mode) for mapping in areas.cells} for mode, name in MODES.items()}
     counted = {name: MAPPINGS[name].counted for name in areas.cells}
-    return {"estimate": True, "yosys": areas.yosys, "counted": counted, "circuits": circuits, "tiles": tiles}
+    return {
+        **{"estimate": True, "yosys": areas.yosys, "counted": counted, "circuits": circuits},
+        **{"tiles": tiles, "added": added},
+    }
 
 
 def _circuits(areas: Areas) -> Table:
@@ -61,6 +67,17 @@ def _tiles(areas: Areas) -> Table:
         ]
         cells = [_range(min(column), max(column), digits=1) for column in zip(*rows, strict=True)]
         table.add_row(name, *(f"{cell} %" for cell in cells[:3]), f"+{cells[3]} %")
+    return table
+
+
+def _options(areas: Areas) -> Table:
+    """Return by how much each option makes the tile larger."""
+    found = {name: [areas.added(mapping, mode) for mapping in areas.cells] for mode, name in MODES.items()}
+    options = next(iter(found.values()))[0]
+    table = _table(f"added to a tile of {SIDE} x {SIDE}", *options)
+    for name, rows in found.items():
+        columns = [[round(100 * row[option], 1) + 0.0 for row in rows] for option in options]  # no minus before 0
+        table.add_row(name, *(f"{min(column):+.1f} to {max(column):+.1f} %" for column in columns))
     return table
 
 
