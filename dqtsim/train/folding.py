@@ -187,39 +187,20 @@ class _Folding:
     def multiply(self, module: NestedMultiply, name: str, a: Tensor, b: Tensor) -> Tensor:
         """B10."""
         multiplier, shift = module.constants(_step(a), _step(b))
-        factor = {"multiplier": multiplier, "shift": shift}
-        return self._operator("NestedMultiply", name, a.shape, {"a": a, "b": b}, factor, module, self.clip(module))
+        return self.builder.multiply(name, a, b, multiplier=multiplier, shift=shift, **self.grid(module))
 
     def average(self, module: NestedAveragePool, name: str, x: Tensor) -> Tensor:
         """B6, or B6' where the divisor depends on the position."""
         multiplier, shift = module.constants(_step(x))
-        walk: dict[str, Any] = {"kernel": module.kernel, "strides": module.stride, "pads": module.pads}
-        if isinstance(multiplier, int):
-            return self.builder.average_pool(name, x, **walk, multiplier=multiplier, shift=shift, **self.grid(module))
-        attributes = {"kernel_shape": module.kernel, "strides": module.stride, "pads": module.pads}
-        return self._operator(
-            "NestedAveragePool", name, (*x.shape[:2], *multiplier.shape), {"x": x},
-            {"multiplier": multiplier, "shift": shift}, module, {**attributes, **self.clip(module)}, ("positions",),
-        )  # fmt: skip
-
-    def clip(self, module: Nested) -> dict[str, int]:
-        """The least and the greatest code of the output."""
-        return {"low": 0, "high": module.high()}
-
-    def _operator(
-        self, operator: str, name: str, shape: tuple[int, ...], tensors: dict[str, Tensor], constants: dict[str, Any],
-        module: Nested, attributes: dict[str, Any], form: tuple[str, ...] = (),
-    ) -> Tensor:  # fmt: skip
-        return self.builder.operator(
-            operator, name, shape, tensors, constants, attributes, zero_point=module.zero_point,
-            scale=module.step().item(), form=form,
+        return self.builder.average_pool(
+            name, x, kernel=module.kernel, strides=module.stride, pads=module.pads, multiplier=multiplier,
+            shift=shift, **self.grid(module),
         )  # fmt: skip
 
     def table(self, module: NestedTable, name: str, x: Tensor) -> Tensor:
         """B9, or B9' with a table per channel."""
-        constants = {"table": module.table(_step(x), _zero(x))}
-        form = ("channels",) if module.per_channel else ()
-        return self._operator("NestedTable", name, x.shape, {"x": x}, constants, module, {}, form)
+        table = module.table(_step(x), _zero(x))
+        return self.builder.table(name, x, table, zero_point=module.zero_point, scale=module.step().item())
 
     def concat(self, module: NestedConcat, name: str, *sources: Tensor) -> Tensor:
         """Parts on the output's grid, joined."""

@@ -174,9 +174,24 @@ KINDS: dict[str, tuple[Step, ...]] = {
     "rectify": (Rectify("y", ("stem",), SHAPE, True, Activation(True)),),
     "average": (pooled(),),
     "average, pads": (AveragePool("y", ("stem",), (4, 4, 3), False, (3, 3), (2, 2), (2, 0, 0, 1)),),
+    "average, a divisor per position": (
+        AveragePool(
+            "y", ("stem",), (4, 4, 3), False, (3, 3), (2, 2), (2, 0, 0, 1), torch.arange(4.0, 10.0, 0.5).reshape(4, 3)
+        ),
+    ),
     "maximum": (MaxPool("y", ("stem",), (4, 3, 3), False, (3, 2), (2, 2), (0, 0, 0, 0)),),
     "maximum, pads, dilated": (MaxPool("y", ("stem",), (4, 6, 5), False, (3, 2), (1, 1), (1, 0, 2, 1), (2, 2)),),
     "table": (Table("y", ("stem",), SHAPE, False, SILU, False),),
+    "table per channel": (
+        Table(
+            "y",
+            ("stem",),
+            SHAPE,
+            False,
+            Call("_prelu_kernel.default", (Argument(), random(4, seed=9).reshape(4, 1, 1))),
+            True,
+        ),
+    ),
     "table of a table": (
         Table(
             "y", ("stem",), SHAPE, True, Call("mul.Tensor", (Argument(), Call("relu.default", (Argument(),)))), False
