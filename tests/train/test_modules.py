@@ -13,6 +13,7 @@ import torch
 from dqtsim.engines.registry import traced
 from dqtsim.errors import ModelError
 from dqtsim.graph import Graph, with_bits
+from dqtsim.graph.results import meaning
 from dqtsim.planner import plan
 from dqtsim.target import load_target
 from dqtsim.train import NestingRules
@@ -292,6 +293,27 @@ def test_a_layer_that_gives_its_pairs_rows_of_their_own() -> None:
     assert bool((tensors["y"] >= plain).all())
     assert not np.array_equal(tensors["y"], plain)
     check(network, 0)
+
+
+@pytest.mark.parametrize("pair", range(4))
+@pytest.mark.parametrize("kind", ["same pads", "groups, dilated", "flat"])
+def test_weights_as_the_mean_of_their_codes(kind: str, pair: int) -> None:
+    rules = NestingRules("CENTROID", candidates=RULES.candidates)
+    network = nested(stem(), *KINDS[kind], rules=rules)
+    check(network, pair)
+
+
+@pytest.mark.parametrize("pair", range(4))
+def test_logits_of_weights_as_the_mean_of_their_codes(pair: int) -> None:
+    flat = Flatten("flat", ("stem",), (168,), False)
+    logits = Logits("y", ("flat",), (3,), False, random(3, 168), random(3))
+    network = nested(stem(), flat, logits, rules=NestingRules("CENTROID", candidates=RULES.candidates))
+    graph, tensors = check(network, pair)
+    with torch.no_grad(), integer_exact(network):
+        found = network(pictures()[:1], Uniform(pair))
+    meant = meaning(graph, "y")
+    assert meant is not None
+    assert np.array_equal((found / meant.scale[0]).round().to(torch.int64).numpy(), tensors["y"])
 
 
 @pytest.mark.parametrize("pair", [0, 2])
