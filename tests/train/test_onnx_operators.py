@@ -95,6 +95,9 @@ for pads in ([1, 0, 0, 0], [0, 0, 1, 1], [1, 1, 0, 1]):
     case("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=pads)
     case("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=pads)
     case("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=pads, count_include_pad=1)
+# a window that would begin in the padding
+case("MaxPool", "x", kernel_shape=[2, 2], strides=[3, 3], pads=[0, 0, 0, 1], ceil_mode=1)
+case("AveragePool", "x", kernel_shape=[2, 2], strides=[3, 3], pads=[0, 0, 0, 1], ceil_mode=1)
 case("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2])
 case("MaxPool", "x", kernel_shape=[2], strides=[2], shape=("n", 3, 9))
 case("AveragePool", "x", kernel_shape=[2], strides=[2], shape=("n", 3, 9))
