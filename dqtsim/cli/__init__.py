@@ -13,6 +13,7 @@ from .evaluate import evaluate_command
 from .inspect import info_command, target_group
 from .plan import plan_command
 from .process import Program
+from .quantize import quantize_command
 from .report import report_command
 from .rtl import cosim_command, rtl_group, vectors_command
 from .run import run_command
@@ -43,5 +44,6 @@ for command in (
     rtl_group,
     train_command,
     export_command,
+    quantize_command,
 ):
     main.add_command(command)
