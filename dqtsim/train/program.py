@@ -8,6 +8,7 @@ or names, and calls of ATen operators; anything else is refused.
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,10 +52,18 @@ def read(path: Path) -> ProgramFile:
         raise InputError(f"the model file '{path}' cannot be read: {reason(error)}.") from None
     _look(path, data)
     try:
-        program = torch.export.load(io.BytesIO(data))
-        network = torch.export.unflatten(program).eval()
+        # PyTorch's warnings are about its own workings.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(io.BytesIO(data))
+            network = torch.export.unflatten(program).eval()
     except Exception as error:
         raise ModelError(f"'{path}' is no program that this PyTorch reads: {_first_line(error)}.") from None
+    for module in network.modules():
+        # Notes about sizes that are not known, which cannot be copied.
+        graph = getattr(module, "graph", None)
+        for node in graph.nodes if isinstance(graph, torch.fx.Graph) else ():
+            node.meta = {}
     names = program.graph_signature.user_inputs
     if len(names) != 1:
         raise ModelError(f"a program must have one input, and '{path}' has {len(names)}.")

@@ -1,5 +1,6 @@
 """A trained float model in a file becomes a nested model in a file, without training."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,10 @@ def quantize(
         say("comparing what was read with onnxruntime")
         reference.check(file, pixels.values(pictures[:_COMPARED]))
     say("reading the network's steps")
-    network = prepare(file.network, config)
+    with warnings.catch_warnings():
+        # A program's module warns about PyTorch's own workings when it is copied.
+        warnings.simplefilter("ignore")
+        network = prepare(file.network, config)
     for note in network.notes:
         say(note)
     say(f"calibrating on {len(pictures)} pictures")
@@ -112,7 +116,7 @@ def export(network: NestedNetwork, path: Path, source: Path, golden: Path | None
 def float_outputs(network: NestedNetwork, pictures: Pictures) -> list[npt.NDArray[np.float64]]:
     """The float values of the network's outputs, [N, ...] each, in the order of the graph's outputs."""
     found: list[list[torch.Tensor]] = []
-    for part in torch.from_numpy(pictures).split(_TOGETHER):
-        values = network.activations(part)
+    for start in range(0, len(pictures), _TOGETHER):
+        values = network.activations(torch.from_numpy(pictures[start : start + _TOGETHER]))
         found.append([values[name] for name in network.outputs])
     return [torch.cat(values).double().cpu().numpy() for values in zip(*found, strict=True)]
