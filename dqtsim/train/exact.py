@@ -5,6 +5,7 @@ evidence. Multiply-accumulates run on floats and are exact there, because every 
 2^24 (float32) or far below 2^53 (float64); everything else is int64. Accumulators are unbounded.
 """
 
+import math
 from collections.abc import Callable
 from typing import assert_never
 
@@ -78,12 +79,40 @@ def run_batch(
             own = used[:, rows[node.name]] if node.name in rows else torch.full((len(codes), 2), n)
             values[node.outputs[0]] = _mixed_layer(graph, node, inputs, own)
         else:
-            values[node.outputs[0]] = _other(graph, node, inputs)
+            values[node.outputs[0]] = _other(graph, node, _of_batch(node, inputs))
         if widths is None and node.outputs[0] == graph.controller:
             free = [rows[name] for name in graph.layers if name not in graph.pinned]
             table = values[graph.controller].reshape(len(codes), len(free), len(graph.candidates))
             used[:, free] = torch.tensor(graph.candidates)[_first_largest(table)]
     return values[output], used
+
+
+def _of_batch(node: Node, inputs: Inputs) -> Inputs:
+    """Return the inputs of a node for many samples; its constants say what it does to one, whose first axis is 1.
+
+    Raises ModelError for a node that moves the axis of the samples.
+    """
+    first = next(iter(inputs.values()))
+    rank = first.dim()
+    keeps = True
+    match node.operator:
+        case "Concat" | "Gather":
+            keeps = node.integer("axis") % rank != 0
+        case "Slice":
+            keeps = all(axis % rank for axis in inputs["axes"].tolist())
+        case "Transpose":
+            keeps = node.integers("perm")[0] == 0
+        case "Flatten":
+            keeps = node.integer("axis") in (1, 1 - rank)
+        case "Reshape":
+            shape = inputs["shape"].tolist()
+            if shape[0] == -1 and 0 not in shape:
+                shape[0] = first[0].numel() // math.prod(shape[1:])
+            keeps = shape[0] in (0, 1)
+            inputs = {**inputs, "shape": torch.tensor([0, *shape[1:]])}
+    if not keeps:
+        raise ModelError(f"the PyTorch path runs one sample at a time where {node.title} moves the axis of the samples.")
+    return inputs
 
 
 def _data_nodes(graph: Graph, wanted: list[str]) -> list[Node]:
@@ -333,8 +362,15 @@ def _slice(_graph: Graph, _node: Node, inputs: Inputs) -> torch.Tensor:
 def _gather(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
     data, indices = inputs["data"], inputs["indices"]
     axis = node.integer("axis") % data.dim()
-    taken = data.index_select(axis, indices.reshape(-1))
-    return taken.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    # an index below 0 counts from the end
+    taken = data.index_select(axis, indices.reshape(-1) % data.shape[axis])
+    return taken.reshape([*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]])
+
+
+def _flatten(_graph: Graph, node: Node, inputs: Inputs) -> torch.Tensor:
+    data, axis = inputs["input"], node.integer("axis")
+    rows = data.shape[: axis if axis >= 0 else data.dim() + axis]
+    return data.reshape(rows.numel(), -1)
 
 
 _OPERATORS: dict[str, Callable[[Graph, Node, Inputs], torch.Tensor]] = {
@@ -346,7 +382,7 @@ _OPERATORS: dict[str, Callable[[Graph, Node, Inputs], torch.Tensor]] = {
     "MaxPool": _max_pool,
     "ArgMax": _argmax,
     "Concat": _concat,
-    "Flatten": lambda _graph, _node, inputs: inputs["input"].flatten(1),
+    "Flatten": _flatten,
     "Gather": _gather,
     "Identity": lambda _graph, _node, inputs: inputs["input"],
     "Reshape": _reshape,

@@ -419,6 +419,16 @@ CASES: dict[str, tuple[Graph, Change, str]] = {
         "every intermediate fits in 63 bits; node 'mean' (dqtsim.NestedAveragePool) allows a requantized sum of "
         "64 bits.",
     ),
+    "pool past 63 bits at one position": (
+        STATIC,
+        together(
+            attribute("mean", "kernel_shape", (1 << 12, 1 << 13)),
+            change_node("mean", lambda node: replace(node, form=("positions",))),
+            put("mean.multiplier", np.array([[0, 1 << 30]])),
+        ),
+        "every intermediate fits in 63 bits; node 'mean' (dqtsim.NestedAveragePool) allows a requantized sum of "
+        "64 bits.",
+    ),
     "stride of zero": (
         STATIC,
         attribute("widest", "strides", (1, 0)),
