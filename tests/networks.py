@@ -15,7 +15,10 @@ from dqtsim.graph.model import Array
 from dqtsim.spec import Nesting, Rounding, Window
 
 LARGEST_AREA = 81
-KINDS = ("add", "average_pool", "concat", "conv", "max_pool", "multiply", "requantize", "squeeze", "table")
+KINDS = (
+    *("add", "average_pool", "concat", "conv", "max_pool", "multiply", "requantize", "squeeze", "table"),
+    *("border", "deepen", "shuffle", "split", "upsample"),
+)
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,53 @@ class _Sketch:
             self.codes(x.shape[1], size),
         )
         return self.builder.table(self.name("table"), x, entries, zero_point=self.zero_point(), scale=0.3)
+
+    def shuffle(self, x: Tensor) -> Tensor:
+        """Channels in another order: of groups, or in any."""
+        channels, pixels = x.shape[1], x.shape[2:]
+        groups = self.draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+        if self.draw(st.booleans(), label="any order"):
+            return self.builder.take(self.name("shuffle"), x, 1, self.rng.permutation(channels).tolist())
+        apart = self.builder.reshape(self.name("apart"), x, (groups, channels // groups, *pixels))
+        turned = self.builder.transpose(self.name("turned"), apart, (0, 2, 1, 3, 4))
+        return self.builder.reshape(self.name("shuffle"), turned, (channels, *pixels))
+
+    def upsample(self, x: Tensor) -> Tensor:
+        """Every row and every column twice, or one of both."""
+        for axis in (2, 3):
+            if x.shape[axis] <= 4 and self.draw(st.booleans(), label="twice"):
+                x = self.builder.take(self.name("twice"), x, axis, np.repeat(np.arange(x.shape[axis]), 2).tolist())
+        return x
+
+    def deepen(self, x: Tensor) -> Tensor:
+        """Depth to space where channels allow it, else space to depth, else rows and columns exchanged."""
+        _, c, h, w = x.shape
+        if c % 4 == 0:
+            sizes, axes, joined = (c // 4, 2, 2, h, w), (0, 1, 4, 2, 5, 3), (c // 4, 2 * h, 2 * w)
+        elif h % 2 == w % 2 == 0:
+            sizes, axes, joined = (c, h // 2, 2, w // 2, 2), (0, 1, 3, 5, 2, 4), (4 * c, h // 2, w // 2)
+        else:
+            return self.builder.transpose(self.name("exchanged"), x, (0, 1, 3, 2))
+        apart = self.builder.reshape(self.name("apart"), x, sizes)
+        turned = self.builder.transpose(self.name("turned"), apart, axes)
+        return self.builder.reshape(self.name("joined"), turned, joined)
+
+    def split(self, x: Tensor) -> Tensor:
+        """Two parts of the channels, of which one goes through a layer, joined in the other order."""
+        at = self.draw(st.integers(1, x.shape[1]))
+        zero_point = self.zero_point()
+        first = self.conv(self.builder.take(self.name("first"), x, 1, range(at)), keep=True)
+        parts = [self.requantize(first, zero_point)]
+        if at < x.shape[1]:
+            rest = self.builder.take(self.name("rest"), x, 1, range(at, x.shape[1]))
+            parts.insert(0, self.requantize(rest, zero_point))
+        return self.builder.concat(self.name("joined"), parts)
+
+    def border(self, x: Tensor) -> Tensor:
+        """Constants of the zero point around the rows, or between the columns."""
+        between = [place for column in range(x.shape[3]) for place in (column, -1)]
+        axis, places = self.pick((2, [-1, *range(x.shape[2]), -1]), (3, between))
+        return self.builder.take(self.name("border"), x, axis, places)
 
     def concat(self, x: Tensor) -> Tensor:
         zero_point = self.zero_point()

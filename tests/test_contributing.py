@@ -118,7 +118,7 @@ def test_the_reference_of_the_bodies_knows_every_operator_of_the_domain() -> Non
 def test_random_networks_have_every_operator_of_the_domain() -> None:
     seen: set[str] = set()
 
-    @settings(max_examples=60, derandomize=True, database=None, phases=[Phase.generate], deadline=None,
+    @settings(max_examples=150, derandomize=True, database=None, phases=[Phase.generate], deadline=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(samples())
     def look(sample: Sample) -> None:

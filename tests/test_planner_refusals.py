@@ -9,6 +9,7 @@ import pytest
 
 from dqtsim.errors import ModelError, TargetError
 from dqtsim.graph import Graph, GraphBuilder, Node, check_graph
+from dqtsim.graph.model import Quantization
 from dqtsim.planner import plan
 from tests.builders import (
     ONE,
@@ -57,6 +58,15 @@ def joined(scale: float, z: int) -> Graph:
     other = b.requantize("other", x, **ONE, zero_point=z, scale=scale, clip=(0, 255))
     b.output(b.concat("y", [x, other]))
     return b.build()
+
+
+def bordered(z: int) -> Graph:
+    """Return a Concat of constants that stand for codes with the zero point `z` and of codes with another."""
+    b = GraphBuilder("bordered")
+    x = b.input("x", (1, 2, 1, 1), zero_point=128, scale=0.5)
+    b.output(b.take("y", x, 2, [-1, 0]))
+    graph = b.build()
+    return replace(graph, quantization={**graph.quantization, "y.0": Quantization((0.5,), z)})
 
 
 def bits_from(table: np.ndarray[Any, Any] | None, row: Any) -> Graph:
@@ -235,6 +245,11 @@ REFUSED: list[tuple[str, Callable[[], Graph], str]] = [
         "concat zero points",
         lambda: joined(0.5, 0),
         "node 'y' (Concat) joins codes of one scale and zero point; 'x' has 0.5 and 128, 'other' has 0.5 and 0.",
+    ),
+    (
+        "concat of a constant",
+        lambda: bordered(9),
+        "node 'y' (Concat) joins codes of one scale and zero point; 'y.0' has 0.5 and 9, 'x' has 0.5 and 128.",
     ),
     (
         "declared shape",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..graph.model import Array
 from ..planner import Plan, Step
 from .standard import Form, StandardLayer, mean_ratio, ratio
 
@@ -47,6 +48,12 @@ class Float(Form):
     def scale(self, name: str) -> float:
         """Return the real value of one step of the tensor `name`; that of logits is 1."""
         return self._scales.find(name)[1] if self.plan.types[name].dtype == "uint8" else 1.0
+
+    def constant_codes(self, step: Step, name: str) -> Array:
+        """Return the real values of constant codes; they are on the grid of what `step` gives."""
+        zero_point = self.plan.graph.quantization[step.node.outputs[0]].zero_point
+        values = (super().constant_codes(step, name).astype(np.float64) - zero_point) * self.scale(name)
+        return values.astype(np.float32)
 
     def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""

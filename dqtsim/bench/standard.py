@@ -135,6 +135,10 @@ class Form(ABC):
         self._nodes.append(helper.make_node(operator, list(inputs), [output], name, domain=domain, **attributes))
         return output
 
+    def constant_codes(self, step: Step, name: str) -> Array:
+        """Return the constant codes `name` that `step` joins to others, for each sample of the batch."""
+        return np.repeat(self.plan.graph.initializers[name], self.batch, axis=0)
+
     @abstractmethod
     def conv(self, step: Step, layer: StandardLayer, geometry: Mapping[str, Any]) -> None:
         """Write a NestedConv."""
@@ -202,7 +206,8 @@ class Form(ABC):
             raise InputError(f"{node.title} mixes the samples of a batch in other runtimes; use --batch 1.")
         for name in node.inputs:
             if name in self.plan.graph.initializers:
-                self.constant(name, self.plan.graph.initializers[name])
+                array = self.plan.graph.initializers[name]
+                self.constant(name, self.constant_codes(step, name) if array.dtype == np.uint8 else array)
         attributes: dict[str, Any] = {key: value for key, value in node.attributes.items() if value != "NOTSET"}
         self.node(node.operator, node.inputs, node.outputs[0], **attributes)
 

@@ -111,7 +111,7 @@ def _of_batch(node: Node, inputs: Inputs) -> Inputs:
             keeps = shape[0] in (0, 1)
             inputs = {**inputs, "shape": torch.tensor([0, *shape[1:]])}
     if not keeps:
-        raise ModelError(f"the PyTorch path runs one sample at a time where {node.title} moves the axis of the samples.")
+        raise ModelError(f"the PyTorch path runs one sample at a time if {node.title} moves the axis of the samples.")
     return inputs
 
 

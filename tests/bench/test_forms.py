@@ -15,7 +15,7 @@ from dqtsim.bench.qlinear import FORMS
 from dqtsim.bench.standard import layer_of
 from dqtsim.engines.registry import run
 from dqtsim.errors import InputError
-from dqtsim.graph import Graph
+from dqtsim.graph import Graph, GraphBuilder
 from dqtsim.planner import Plan
 from dqtsim.structures import build
 from dqtsim.widths import apply_bits
@@ -186,6 +186,29 @@ def test_float_is_close_where_nothing_saturates() -> None:
     # residual additions add plainly: their scales are in the weights
     operators = {node.op_type for node in Float(plan).model().graph.node}
     assert operators == {"Add", "Conv", "Gemm", "GlobalAveragePool", "Relu", "Reshape"}
+
+
+def moved() -> Graph:
+    """Return moves alone: channels shuffled, rows twice, depth to space, a border of constants, half of the columns."""
+    b = GraphBuilder("moved", candidates=((2, 2),))
+    x = b.take("shuffled", b.input("x", (1, 4, 3, 2), zero_point=7, scale=1.0), 1, [2, 0, 3, 1])
+    x = b.reshape("apart", b.take("twice", x, 2, [0, 0, 1, 1, 2, 2]), (1, 2, 2, 6, 2))
+    x = b.reshape("deep", b.transpose("turned", x, (0, 1, 4, 2, 5, 3)), (1, 12, 4))
+    x = b.take("border", x, 2, [-1, *range(12), -1])
+    b.output(b.take("y", x, 3, [0, 2]))
+    return b.build()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("form", [*FORMS])
+def test_moves_are_the_same_moves(form: str, batch: int) -> None:
+    plan = compiled(moved())
+    codes = np.random.default_rng(5).integers(0, 256, (batch, *plan.graph.input.shape[1:]), np.uint8)
+    ours = np.concatenate([result.outputs["y"] for result in run(plan, codes)])
+    assert np.array_equal(execute(FORMS[form](plan, batch).model(), codes)[0], ours)
+    # a constant is the real zero
+    assert np.array_equal(execute(Float(plan, batch).model(), codes.astype(np.float32) - 7)[0], ours.astype(float) - 7)
+    assert (ours[:, :, 0] == 7).all()
 
 
 def test_float_products_are_those_of_the_codes_less_zero_points() -> None:
