@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from dqtsim.rtl import cosim, vectors
 from dqtsim.spec import Rounding
 from dqtsim.target import load_target
 
-from .builders import Array, compiled, tabled, tables
+from .builders import Array, compiled, pooled, tabled, tables
 from .cli.conftest import Command, command
+from .ops.table_nested_table import one as per_channel
 from .rtl.conftest import need
 from .vectorkernels import kernel, kernels
 from .vectors import Folder
@@ -68,6 +70,20 @@ def test_all_engines_agree_where_channels_leave_gaps_and_layers_have_borders(cha
 
 def test_a_table_has_a_native_form() -> None:
     assert not [operation for operation in native_program().operations if isinstance(operation, Fallback)]
+
+
+@pytest.mark.parametrize("n", [8, 5])
+@pytest.mark.parametrize("shape", [(5, 3, 2), (17, 1, 1), (7,)])
+def test_a_table_per_channel_has_a_native_form(shape: tuple[int, ...], n: int) -> None:
+    table = np.random.default_rng(n).integers(0, 1 << n, (shape[0], 1 << n), np.uint8)
+    program = driver.lower(compiled(per_channel(shape, table, n=n)), ISAS[-1])
+    assert not [operation for operation in program.operations if isinstance(operation, Fallback)]
+
+
+def test_a_pool_with_a_multiplier_per_position_has_a_native_form() -> None:
+    how: dict[str, Any] = {"kernel": (2, 2), "strides": (2, 2), "multiplier": [[1, 2], [3, 4]]}
+    program = driver.lower(compiled(pooled((3, 4, 4), "average_pool", **how)), ISAS[-1])
+    assert not [operation for operation in program.operations if isinstance(operation, Fallback)]
 
 
 @pytest.mark.usefixtures("without_a_native_form")

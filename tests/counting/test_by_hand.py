@@ -27,8 +27,9 @@ from dqtsim.spec import Rounding
 from dqtsim.structures import build
 from dqtsim.target import ArrayMode, Target, load_target
 from tests.builders import add as adding
-from tests.builders import node, plain
+from tests.builders import node, plain, pooled
 from tests.builders import tables as with_tables
+from tests.ops.table_nested_table import one as per_channel
 
 from .conftest import PLAIN
 
@@ -277,6 +278,29 @@ def test_tables() -> None:
     assert figures(ready, [item], PLAIN) == []
     # five tables of 32 codes; a row of 3 channels, and one of 3 biases
     assert storage(ready)["tables"] == 5 * 32 * 5 + 3 * (32 + 16 + 6) + 3 * 32
+
+
+def test_a_multiplier_per_position_is_stored_and_read_once() -> None:
+    """2 channels of 2 x 3 codes, windows of 2 x 2 with a border at the top and at the left: 2 x 3 positions."""
+    how: dict[str, Any] = {"kernel": (2, 2), "strides": (1, 1), "pads": (1, 1, 0, 0), "shift": 2}
+    one, many = (
+        plan(pooled((2, 2, 3), "average_pool", **how, multiplier=multiplier), TARGET)
+        for multiplier in (1, np.ones((2, 3), np.int64))
+    )
+    (plain_item,), (item,) = (count(ready, {}, PLAIN) for ready in (one, many))
+    # rows see 1 and 2 taps, columns 1, 2 and 2
+    assert item.cost.primitives == plain_item.cost.primitives
+    assert item.cost.primitives[POOL_ADD] == 2 * 3 * 5
+    width = TARGET.multiplier_width
+    assert (plain_item.traffic.tables, item.traffic.tables) == (0, 6 * width)
+    assert (storage(one)["tables"], storage(many)["tables"]) == (0, 6 * width)
+
+
+def test_a_table_per_channel_is_stored_whole_and_read_by_its_entries() -> None:
+    ready = plan(per_channel((3, 1, 2), np.zeros((3, 256), np.uint8)), TARGET)
+    (item,) = count(ready, {}, PLAIN)
+    assert (item.cost.primitives, item.traffic.tables) == ({LOOK_UP: 6}, 6 * 8)
+    assert storage(ready)["tables"] == 3 * 256 * 8
 
 
 def test_the_controller_has_its_own_row() -> None:
