@@ -103,8 +103,7 @@ def quantize_command(
     if golden is not None:
         check_folder(golden, FOLDER)
         check_apart(output, golden)
-    if min(input_std) <= 0:
-        raise InputError(f"--input-std must be positive; found {min(input_std):g}.")
+    _check_pixels(float(input_range), input_mean, input_std)
     pixels = quantize.Pixels(float(input_range), input_mean, input_std)
     _say(f"reading {model}")
     source = quantize.read(model)
@@ -125,6 +124,15 @@ def quantize_command(
     fidelity.print_fidelity(console(), rows, f"{model.name} against float on {len(measured)} {what}")
     for note in notes:
         click.echo(note)
+
+
+def _check_pixels(largest: float, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    if min(std) <= 0:
+        raise InputError(f"--input-std must be positive; found {min(std):g}.")
+    # a mean of pixels to 255 for pixels to 1, which would give a useless model without a word
+    outside = [value for value in mean if not 0 <= value <= largest]
+    if outside:
+        raise InputError(f"--input-mean must lie within --input-range, 0 to {largest:g}; found {outside[0]:g}.")
 
 
 def _measure(

@@ -108,7 +108,7 @@ def test_an_ordinary_onnx_file_is_told_where_to_go(tmp_path: Path, command: Comm
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         f"error: a nested model states its format in metadata 'dqtsim.format'; '{path}' is an ordinary ONNX file: "
-        "dqtsim count-ops counts it, and dqtsim.train.prepare makes a PyTorch network nested.\n"
+        "dqtsim count-ops counts it, and dqtsim quantize makes a float network nested.\n"
     )
 
 

@@ -1,6 +1,7 @@
 """`dqtsim quantize` from end to end: files that PyTorch wrote, and what every engine gives for the result."""
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,9 @@ def test_pixels_are_what_the_float_network_takes() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--input-mean", "1,2"), "error: --input-mean must have one number or one per channel, 3, and has 2.\n"),
+        (("--input-mean", "1,0"), "error: --input-mean must have one number or one per channel, 3, and has 2.\n"),
         (("--input-std", "0"), "error: --input-std must be positive; found 0.\n"),
+        (("--input-mean", "0.5,123.7,0"), "error: --input-mean must lie within --input-range, 0 to 1; found 123.7.\n"),
         (("--widths", "9"), "Error: Invalid value for '--widths': widths are from 1 to 8\n"),
         (("--widths", "x"), "Error: Invalid value for '--widths': give widths such as 2-8, 4,8 or 5,w8a6\n"),
         (("--input-std", "x"), "'--input-std': give a number, or one per channel with commas\n"),
@@ -146,4 +148,14 @@ def test_a_model_that_is_read_wrongly_is_refused(files: Path, tmp_path: Path, mo
     last = found.stderr.splitlines()[-1]
     assert last.startswith("error: the output '")
     assert " as read must be onnxruntime's, but they are up to " in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_onnxruntime_nothing_is_taken_on_trust(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = quantize(files, "net.onnx", tmp_path / "a.onnx")
+    assert found.exit_code == 2
+    assert found.stderr.endswith('error: the reference is onnxruntime; install it with pip install "dqtsim[oracle]".\n')
     assert list(tmp_path.iterdir()) == []

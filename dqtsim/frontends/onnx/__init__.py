@@ -26,7 +26,7 @@ def load(data: bytes, path: str) -> Graph:
     if not nested:
         raise ModelError(
             f"a nested model states its format in metadata 'dqtsim.format'; '{path}' is an ordinary ONNX file: "
-            "dqtsim count-ops counts it, and dqtsim.train.prepare makes a PyTorch network nested."
+            "dqtsim count-ops counts it, and dqtsim quantize makes a float network nested."
         )
     return from_onnx(model)
 
