@@ -75,6 +75,20 @@ def test_bounds_with_windows_are_what_a_tap_by_tap_search_finds(activation_rule:
             assert bound_of(graph) == (least, most)
 
 
+@pytest.mark.parametrize("lower", range(5))
+def test_bounds_take_a_short_range_of_codes_through_its_window(lower: int) -> None:
+    """Codes of the whole range reach the ends of every window; those from 100 to 140 do not."""
+    b = GraphBuilder("two")
+    x = b.input("x", (1, 1), zero_point=128, scale=1.0)
+    one: dict[str, Any] = {"row_widths": (8,), "bias": [[0]], "weight": np.full((1, 1), 129, np.uint8)}
+    way: dict[str, Any] = {"multiplier": [[1]], "shift": [[0]], "zero_point": 128, "scale": 1.0, "clip": (100, 140)}
+    windows = [0, *(lower if width == 4 else 0 for width in range(1, 9))]
+    b.output(b.logits("y", b.gemm("first", x, **one, **way), **one, windows=windows))
+    ends = [window_operand(q, 128, 4, lower, 8, Nesting.TIES_UP) for q in (100, 140)]
+    assert bound_of(b.build([(8, 8), (8, 4)])) == ([ends[0]], [ends[1]])
+    assert ends == {0: [-2, 1], 1: [-3, 2], 2: [-7, 3], 3: [-8, 6], 4: [-8, 7]}[lower]
+
+
 @pytest.mark.parametrize("group", [1, 2])
 def test_bounds_include_the_padding_codes_of_each_channel(group: int) -> None:
     """The input stays between 100 and 110, so that only padding codes reach further."""
