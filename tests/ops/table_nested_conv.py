@@ -212,7 +212,7 @@ def rows() -> list[Case]:
         Case(f"multiplier and shift row of {b}", partial(scaled, bits=(b, 8)), [[[129]]], [y])
         for b, y in ((2, 64), (4, 64), (8, 192))
     ]
-    mixed = {(2, 8): 10, (4, 4): 20, (8, 2): 30, (2, 4): 10, (3, 4): 20, (8, 1): 30, (5, 4): 30, (8, 8): 30, (1, 1): 10}
+    mixed = {(2, 8): 10, (4, 4): 20, (8, 2): 30, (2, 4): 10, (3, 4): 20, (8, 1): 30, (5, 4): 30, (8, 8): 30, (4, 8): 30}
     by_pair = partial(conv, (1, 1, 1), UNIT, row_pairs=((2, 8), (4, 4), (8, 2)), bias=[[10], [20], [30]], z_y=0)
     cases += [
         Case(f"row of pair {pair}", partial(by_pair, bits=pair), [[[128]]], [b], [0]) for pair, b in mixed.items()
@@ -495,6 +495,7 @@ CASES = [
     *rows(),
     *windows(),
     *padding(),
+    *centroid(),
     *requantization(),
     *master_widths(),
 ]
