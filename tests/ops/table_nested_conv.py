@@ -217,6 +217,11 @@ def rows() -> list[Case]:
     cases += [
         Case(f"row of pair {pair}", partial(by_pair, bits=pair), [[[128]]], [b], [0]) for pair, b in mixed.items()
     ]
+    own = partial(conv, (1, 1, 1), UNIT, row_pairs=((8, 8), (2, 8), (4, 4)), bias=[[10], [20], [30]], z_y=0)
+    cases += [
+        Case(f"own row of pair {pair} behind a wide one", partial(own, bits=pair), [[[128]]], [b])
+        for pair, b in (((2, 8), 20), ((4, 4), 30), ((8, 8), 10), ((4, 8), 10), ((2, 7), 10))
+    ]
     paired = partial(scaled, row_widths=None, row_pairs=((8, 8), (2, 8), (4, 4)))
     cases += [
         Case(f"multiplier and shift row of pair {b}", partial(paired, bits=(b, 8)), [[[129]]], [y])

@@ -30,7 +30,8 @@ from dqtsim.train.rules import WEIGHT_RULES, WeightRule
 from .conftest import tiny_config
 from .test_prepare import SHAPE, Everything, pictures, trained
 
-PAIRS = ((2, 2), (4, 4), (8, 8), (3, 6))
+# At (4, 8) sums of CENTROID may end in a half.
+PAIRS = ((2, 2), (4, 8), (8, 8), (3, 6))
 # A scale that float32 does not hold, and a zero point that nests unlike 128.
 SCALE, ZERO_POINT = 0.0171, 113
 
