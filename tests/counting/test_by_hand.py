@@ -27,7 +27,7 @@ from dqtsim.spec import Rounding
 from dqtsim.structures import build
 from dqtsim.target import ArrayMode, Target, load_target
 from tests.builders import add as adding
-from tests.builders import node, plain, pooled
+from tests.builders import conv, node, plain, pooled
 from tests.builders import tables as with_tables
 from tests.ops.table_nested_table import one as per_channel
 
@@ -204,6 +204,26 @@ def test_traffic() -> None:
 
 def test_storage() -> None:
     assert storage(plan(drawing(), TARGET)) == {"weights": 72 * 8, "tables": 3 * 162 + 162 + 64}
+
+
+def test_row_pairs_padding_codes_and_the_column_of_ones() -> None:
+    """Two groups of one channel, 2 x 3 pixels, 2 x 2 taps, pads 1 above and left, at 4 bits by 4 with a window."""
+    weight = [[[[1, 2], [3, 4]]]] * 4
+    options: dict[str, Any] = {"group": 2, "pads": (1, 1, 0, 0), "padding": [3, 9], "row_pairs": ((8, 8), (4, 4))}
+    graph = conv((2, 2, 3), weight, bits=(4, 4), windows=[0, *[1] * 7, 0], rules={"weight_rule": "CENTROID"}, **options)
+    ready = plan(graph, TARGET)
+    (item,) = (item for item in count(ready, {"y": (4, 4)}, PLAIN) if item.name == "y")
+    assert storage(ready) == {"weights": 16 * 8, "tables": 2 * 4 * (32 + 16 + 6) + 2 * 8}
+    assert item.traffic.tables == 4 * (32 + 16 + 6) + 2 * 8
+    found = {primitive.value: times for primitive, times in item.cost.primitives.items() if times}
+    assert found == {
+        **{"weight_nest_shifts": 16, "weight_nest_ors": 16},
+        # twelve codes and two of padding
+        **{"activation_nest_shifts": 14, "activation_nest_increments": 14, "activation_nest_clips": 14},
+        # two groups of six positions of four taps; four channels of six positions
+        **{"column_adds": 48, "half_shifts": 24, "half_subtractions": 24, "align_shifts": 24, "bias_adds": 24},
+        **{"requantize_multiplies": 24, "requantize_adds": 48, "requantize_shifts": 24, "requantize_clips": 24},
+    }
 
 
 def test_energy() -> None:

@@ -106,7 +106,7 @@ def nest_counting(q: int, b: int, n: int, rule: Nesting, seen: Counter[Primitive
         return q - zero
     seen[WEIGHT_SHIFT] += 1
     code = q >> k
-    if rule == Nesting.MIDPOINT:
+    if rule in (Nesting.MIDPOINT, Nesting.CENTROID):
         seen[WEIGHT_OR] += 1
         return ((q >> (k - 1)) | 1) - (zero >> (k - 1))
     if rule == Nesting.TIES_UP:
