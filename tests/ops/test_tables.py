@@ -56,20 +56,6 @@ def test_case(engine: str, key: tuple[str, str], case: Case) -> None:
         assert tensors["y.acc"].reshape(-1).tolist() == list(case.sums)
 
 
-@pytest.mark.parametrize(("key", "case"), CASES)
-def test_case_by_the_trainers_path(key: tuple[str, str], case: Case) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed")
-    plan = compiled(case.graph(), **case.target)
-    if case.narrow:
-        with pytest.raises(TargetError, match=r"^torch runs the trainer's path, which "):
-            run(plan, "torch", case.x)
-        return
-    _, tensors = run(plan, "torch", case.x)
-    assert tensors["y"].reshape(-1).tolist() == list(case.expect)
-    if case.sums is not None:
-        assert tensors["y.acc"].reshape(-1).tolist() == list(case.sums)
-
-
 def test_every_operator_has_a_table() -> None:
     assert set(TABLES) == set(operators())
     assert all(len(cases) > 0 for cases in TABLES.values())
