@@ -55,9 +55,7 @@ def _add(state: Lowering, *, step: Step, a: Planes, b: Planes) -> None:
 def multiply(known: Known, step: Step) -> Emit | None:
     """Lower NestedMultiply (B10)."""
     a, b = (known.places.get(step.node.operand(role)) for role in ("a", "b"))
-    # a product of two codes has 17 bits and M has 31: with half of 2^61 every sum fits
-    if known.scalar(step, "shift") > 61:
-        return None
+    # a product of two codes has 17 bits with its sign and M has 31: with half of 2^62 every sum fits 64 bits
     if isinstance(a, Planes) and isinstance(b, Planes):
         return partial(_multiply_planes, step=step, a=a, b=b)
     if isinstance(a, Flat) and isinstance(b, Flat):
