@@ -91,7 +91,7 @@ def test_json_has_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["parallel wrap", "digits each"])
+@pytest.mark.parametrize("name", ["parallel wrap", "digits each", "digits centroid, master 5"])
 def test_the_netlist_gives_the_bits_of_the_law(name: str, yosys: str, verilator: str, tmp_path: Path) -> None:
     """Yosys reads the sources as the simulators do: the tile that it makes of them passes the corner layers."""
     sources = tmp_path / "rtl"

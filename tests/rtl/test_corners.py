@@ -12,7 +12,7 @@ def test_corner_layers(name: str, icarus: str) -> None:
     assert faults(name, icarus) == []
 
 
-@pytest.mark.parametrize("name", ["parallel each", "digits wrap"])
+@pytest.mark.parametrize("name", ["parallel each", "digits wrap", "bits windows", "digits centroid"])
 def test_corner_layers_in_the_other_simulator(name: str, verilator: str) -> None:
     assert faults(name, verilator) == []
 

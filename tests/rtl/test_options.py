@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dqtsim import spec
-from dqtsim.graph import Graph, save
+from dqtsim.graph import Graph, GraphBuilder, save
 from dqtsim.planner import plan
 from dqtsim.rtl import cosim, vectors
 from dqtsim.rtl.vectors import CONFIG, ORDER, LayerVector
@@ -198,3 +198,23 @@ def test_a_wrong_sum_of_operands_is_found_and_named(icarus: str) -> None:
     vector.arrays["u"][1, 0, 2] += 1  # the sums are the vector's own
     fault = cosim.simulate(cosim.build(hardware, [vector], icarus), hardware, vector).fault
     assert re.match(r"2 of 120 outputs differ; first at \[[23], 0, 2\]: sum of operands ", fault)
+
+
+def product_of_maps() -> Graph:
+    """Return a graph of a layer 'y' and of the product of what it gives with itself."""
+    b = GraphBuilder("product", candidates=((2, 2),))
+    x = b.input("x", (1, 4, 3, 4), zero_point=0, scale=1.0)
+    how: dict[str, Any] = {"zero_point": 0, "scale": 1.0, "clip": (0, 255)}
+    tables = {role: np.full((1, 2), value, np.int64) for role, value in (("bias", 3), ("multiplier", 1), ("shift", 9))}
+    y = b.conv("y", x, weight=np.full((2, 4, 1, 1), 99, np.uint8), **tables, row_widths=(8,), **how)
+    b.output(b.multiply("product", y, y, multiplier=1, shift=8, **how))
+    return b.build([(8, 8)])
+
+
+def test_a_product_is_no_layer_of_the_circuit(command: Command, tmp_path: Path) -> None:
+    save(product_of_maps(), tmp_path / "one.onnx")
+    np.save(tmp_path / "x.npy", CODES)
+    expected = "error: 'product' is no nested layer; the model has y.\n"
+    for words in (("vectors", "--layer", "product", "-o", tmp_path / "out"), ("cosim", "--layers", "product")):
+        result = command(words[0], tmp_path / "one.onnx", "--input", tmp_path / "x.npy", *words[1:])
+        assert (result.exit_code, result.stderr) == (2, expected)
