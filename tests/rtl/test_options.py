@@ -205,7 +205,9 @@ def product_of_maps() -> Graph:
     b = GraphBuilder("product", candidates=((2, 2),))
     x = b.input("x", (1, 4, 3, 4), zero_point=0, scale=1.0)
     how: dict[str, Any] = {"zero_point": 0, "scale": 1.0, "clip": (0, 255)}
-    tables = {role: np.full((1, 2), value, np.int64) for role, value in (("bias", 3), ("multiplier", 1), ("shift", 9))}
+    tables: dict[str, Any] = {
+        role: np.full((1, 2), value, np.int64) for role, value in (("bias", 3), ("multiplier", 1), ("shift", 9))
+    }
     y = b.conv("y", x, weight=np.full((2, 4, 1, 1), 99, np.uint8), **tables, row_widths=(8,), **how)
     b.output(b.multiply("product", y, y, multiplier=1, shift=8, **how))
     return b.build([(8, 8)])
