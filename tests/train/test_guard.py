@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from dqtsim.errors import ModelError
 from dqtsim.train import NestedConfig, floats, guard, networks, prepare, rewrite
 from dqtsim.train.network import NestedNetwork
+from dqtsim.train.reading import layers, pointwise, pools, transposed
 from dqtsim.train.reading.reader import Reading
 from dqtsim.train.steps import Activation, Layer, Norm, Step, converted
 from dqtsim.train.tracing import trace
@@ -417,3 +418,44 @@ def test_a_step_that_is_read_wrongly_is_refused(
     assert prepared(net(Sound())).steps[-1].name == "fc"
     monkeypatch.setattr(rewrite, "trace", wrongly)
     assert refused_at(net(Sound())).startswith(f"'{name}' (")
+
+
+def a_pad_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = layers.unpadded
+    monkeypatch.setattr(layers, "unpadded", lambda *given: replace(read(*given), pads=(0, 0, 0, 0)))
+
+
+def kernel_and_stride_are_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = pools._walk
+    monkeypatch.setattr(pools, "_walk", lambda *given: (read(*given)[1], read(*given)[0], read(*given)[2]))
+
+
+def an_eps_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = layers.norm_of
+    monkeypatch.setattr(layers, "norm_of", lambda *given: replace(read(*given), eps=0.0))
+
+
+def phases_are_not_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = transposed._phases
+    monkeypatch.setattr(transposed, "_phases", lambda *given: read(*given).flip(2, 3))
+
+
+def an_operand_of_a_difference_keeps_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = pointwise._spread
+    monkeypatch.setattr(pointwise, "_spread", lambda reader, node, operand, alpha=1: read(reader, node, operand))
+
+
+@pytest.mark.parametrize(("fault", "odd", "step"), [
+    (a_pad_is_dropped, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 4, 3, 2)), "'odd.1' (Layer)"),
+    (kernel_and_stride_are_swapped, nn.MaxPool2d(3, 2, 1), "'odd' (MaxPool)"),
+    (an_eps_is_forgotten, nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), "'odd' (Layer)"),
+    (phases_are_not_turned, nn.ConvTranspose2d(4, 4, 4, 2, 1), "'odd.take2' (Take)"),
+    (an_operand_of_a_difference_keeps_its_sign, lambda x: x - x.flip(1), "'add' (Add)"),
+])  # fmt: skip
+def test_a_fault_planted_in_the_reader_is_found_at_its_step(
+    fault: Callable[[pytest.MonkeyPatch], None], odd: Odd, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = net(odd)
+    assert prepared(model).steps[-1].name == "fc"
+    fault(monkeypatch)
+    assert refused_at(model) == step
