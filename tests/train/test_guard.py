@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from dqtsim.errors import ModelError
 from dqtsim.train import NestedConfig, floats, guard, networks, prepare, rewrite
 from dqtsim.train.network import NestedNetwork
-from dqtsim.train.reading import layers, pointwise, pools, transposed
+from dqtsim.train.reading import affine, layers, pads, pointwise, pools, transposed
 from dqtsim.train.reading.reader import Reading
 from dqtsim.train.steps import Activation, Layer, Norm, Step, converted
 from dqtsim.train.tracing import trace
@@ -421,7 +421,7 @@ def test_a_step_that_is_read_wrongly_is_refused(
 
 
 def a_pad_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = layers.unpadded
+    read = pads.unpadded
     monkeypatch.setattr(layers, "unpadded", lambda *given: replace(read(*given), pads=(0, 0, 0, 0)))
 
 
@@ -431,7 +431,7 @@ def kernel_and_stride_are_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def an_eps_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = layers.norm_of
+    read = affine.norm_of
     monkeypatch.setattr(layers, "norm_of", lambda *given: replace(read(*given), eps=0.0))
 
 
