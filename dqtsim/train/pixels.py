@@ -1,5 +1,6 @@
 """What the codes of a picture stand for, and how a mean and deviation per channel fold into the first layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,6 +29,11 @@ class Pixels:
         """Raise InputError for values with which no network is possible."""
         if not 1 <= len(self.shape) <= 3 or min(self.shape) < 1:
             raise InputError(f"input_shape must be (C, H, W), (C, L) or (K,), but is {self.shape}.")
+        if isinstance(self.scale, Sequence) or isinstance(self.zero_point, Sequence):
+            raise InputError(
+                "input_scale and input_zero_point are one number for all channels; input_mean and input_std are per "
+                "channel."
+            )
         if not 0 <= self.zero_point <= TOP_CODE or not 0 < self.scale < float("inf"):
             raise InputError(
                 f"A picture's zero point must be a code and its scale positive, but they are {self.zero_point} and "

@@ -90,6 +90,11 @@ def test_a_mean_outside_the_pixels_has_no_code() -> None:
     ("changes", "sentence"),
     [
         ({"input_mean": (0.5,)}, "input_mean must have one value for each of 3 channels, but has 1."),
+        (
+            {"input_scale": (0.1, 0.2, 0.3)},
+            "input_scale and input_zero_point are one number for all channels; input_mean and input_std are per "
+            "channel.",
+        ),
         ({"input_std": (0.5, 0.0, 1.0)}, "input_std must be positive, but is (0.5, 0.0, 1.0)."),
         ({"input_shape": (3, 2, 2, 2)}, "input_shape must be (C, H, W), (C, L) or (K,), but is (3, 2, 2, 2)."),
         (
