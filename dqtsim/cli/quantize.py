@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from ..train.rules import WEIGHT_RULES, NestingRules
 from .common import check_writable, console, counted, progress, threads_option
 from .training import _keep_memory, _needs_torch
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ..graph.model import Array, Graph, Widths
     from ..report.text.fidelity import Fidelity
     from ..train.network import NestedNetwork
+    from ..train.rules import WeightRule
 
 _RANGE = re.compile(r"(\d)-(\d)")
 _PAIR = re.compile(r"w(\d)a(\d)")
@@ -58,6 +60,10 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tu
 )  # fmt: skip
 @click.option("--widths", default="2-8", show_default=True, callback=_widths, help="As 2-8, 4,8 or 5,w8a6; 8 is added.")
 @click.option(
+    "--weight-rule", type=click.Choice(WEIGHT_RULES), default="CENTROID", show_default=True,
+    help="How weights nest; CENTROID has no error on average, which training would have to make up for.",
+)  # fmt: skip
+@click.option(
     "--input-range", type=click.Choice(["1", "255"]), default="1", show_default=True,
     help="The network's pixels are from 0 to this, before mean and deviation.",
 )  # fmt: skip
@@ -75,6 +81,7 @@ def quantize_command(
     data: Path,
     pictures: int,
     widths: "tuple[Widths, ...]",
+    weight_rule: "WeightRule",
     input_range: str,
     input_mean: tuple[float, ...],
     input_std: tuple[float, ...],
@@ -109,7 +116,7 @@ def quantize_command(
     source = quantize.read(model)
     with progress(2 * pictures, "images") as count:
         used, others = read_pictures(data, source.shape, model.stem, pictures, count)
-    network = quantize.quantize(source, used, pixels, widths, _say)
+    network = quantize.quantize(source, used, pixels, NestingRules(weight_rule, candidates=widths), _say)
     _say("writing the model" + (" and golden vectors" if golden else ""))
     graph = quantize.export(network, output, model, golden, used[:golden_pictures])
     measured, what = (others, "other pictures") if len(others) else (used, "pictures of the calibration")

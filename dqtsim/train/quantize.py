@@ -24,7 +24,7 @@ from dqtsim.train.onnx import reference
 from dqtsim.train.onnx.network import FloatFile
 from dqtsim.train.program import ProgramFile
 from dqtsim.train.rewrite import NestedConfig, prepare
-from dqtsim.train.rules import NestingRules, Widths
+from dqtsim.train.rules import NestingRules
 
 Pictures = npt.NDArray[np.uint8]
 # Pictures that are compared with onnxruntime, and those computed at once.
@@ -73,7 +73,7 @@ def quantize(
     file: FloatFile | ProgramFile,
     pictures: Pictures,
     pixels: Pixels,
-    pairs: tuple[Widths, ...],
+    rules: NestingRules,
     say: Callable[[str], None],
 ) -> NestedNetwork:
     """The nested network of a float model, calibrated on pictures uint8 [N, C, H, W]; `say` is told what goes on.
@@ -81,7 +81,7 @@ def quantize(
     Raises ModelError where the model as read differs from onnxruntime's run of the same file, or has no nested
     counterpart.
     """
-    config = pixels.config(NestingRules(candidates=pairs), file.shape)
+    config = pixels.config(rules, file.shape)
     if isinstance(file, FloatFile):
         say("comparing what was read with onnxruntime")
         reference.check(file, pixels.values(pictures[:_COMPARED]))

@@ -18,6 +18,7 @@ from torch import nn
 
 from dqtsim import load
 from dqtsim.cli import main
+from dqtsim.spec.rules import Nesting
 from dqtsim.train import networks
 from dqtsim.train.quantize import Pixels
 
@@ -81,6 +82,7 @@ def test_a_file_is_quantized_and_every_engine_agrees(files: Path, name: str, tmp
         assert best["same_class"] >= 0.9
     graph = load(out)
     assert graph.candidates == ((4, 4), (8, 6), (8, 8))
+    assert graph.arithmetic.weight_rule is Nesting.CENTROID
     assert {"stem", "block1.conv1", "block2.down"} <= {node.name for node in graph.nodes}
     verified = run("verify", out, "--golden", golden)
     assert verified.exit_code == 0, verified.output
