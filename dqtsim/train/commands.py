@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dqtsim import __version__
-from dqtsim.errors import InputError
+from dqtsim.errors import InputError, ModelError
 from dqtsim.graph import save
 from dqtsim.graph.model import Graph
 from dqtsim.outputs import check_apart, check_file, check_folder
@@ -53,8 +53,11 @@ def export(
 
     Without `controller` the widths are static. Vectors go to the folder `golden`, else to the model's path without its
     suffix and with `-golden`; one per picture and policy. That folder must be empty or hold only older vectors, which
-    are replaced. Raises OutputError otherwise, or if anything cannot be written; InputError for other pictures.
+    are replaced. Raises OutputError otherwise, or if anything cannot be written; InputError for other pictures;
+    ModelError for a network that was not calibrated.
     """
+    if not network.fitted:
+        raise ModelError("this network was not calibrated; call calibrate(network, batches) before export.")
     network.eval()
     pictures, path = given.pictures(example, network.shape), given.path(path)
     folder = path.with_name(f"{path.stem}-golden") if golden is None else given.path(golden)

@@ -56,6 +56,7 @@ class NestedNetwork(nn.Module, IntegerExact):
         super().__init__()
         self.rules, self.shape, self.zero_point, self.scale = rules, tuple(shape), zero_point, scale
         self.steps, self.outputs, self.notes = traced.steps, traced.outputs, traced.notes
+        self.calibrated = False
         self.layer_names: list[str] = []
         self.layers = nn.ModuleDict()
         for step in self.steps:
@@ -152,13 +153,14 @@ class NestedNetwork(nn.Module, IntegerExact):
     def _walk(self, values: Values, walked: tuple[steps.Step, ...], policy: Policy, kept: tuple[str, ...]) -> Values:
         """Compute steps from `values`; only those in `kept` remain."""
         for step in walked:
-            values[step.name] = self._run(step, [cast(Codes, values[source]) for source in step.sources], policy)
+            values[step.name] = self.run(step, [cast(Codes, values[source]) for source in step.sources], policy)
             for source in {*step.sources} - {*kept}:
                 if self._last_readers[source] == step.name:
                     del values[source]
         return values
 
-    def _run(self, step: steps.Step, inputs: list[Codes], policy: Policy) -> Codes | torch.Tensor:
+    def run(self, step: steps.Step, inputs: list[Codes], policy: Policy) -> Codes | torch.Tensor:
+        """One step of codes [N, ...]: codes, or logits."""
         if (found := moved(step, inputs[0])) is not None:
             return found
         module = self.layer(step.name)
@@ -182,6 +184,19 @@ class NestedNetwork(nn.Module, IntegerExact):
         values = (pictures.to(self.device).float() - self.zero_point) * self.scale
         with torch.no_grad():
             return evaluate(converted(self.steps, self.device), values)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the steps of activations were ever set: each is 1 at first."""
+        codes = [module for module in self.layers.values() if isinstance(module, Nested)]
+        return not codes or any(bool(module.step.logarithm != 0) for module in codes)
+
+    def replace_norms(self, measured: tuple[steps.Step, ...]) -> None:
+        """Take over the statistics of batch norm from steps that are equal otherwise."""
+        self.steps = measured
+        for step in measured:
+            if isinstance(step, steps.Layer) and step.norm is not None:
+                cast(NestedLayer, self.layer(step.name)).set_statistics(step)
 
     def set_steps(self, pictures: torch.Tensor) -> None:
         """Set every activation's step from the float network's activations on a few uint8 pictures."""

@@ -112,7 +112,10 @@ def compare(network: NestedNetwork, policy: Policy, widths: torch.Tensor, graph:
 def test_every_code_is_that_of_the_exported_model(weight: WeightRule, shared: bool, every: bool) -> None:
     network, controller = nested(weight, shared, every)
     graph = fold(network, controller)
-    assert len(graph.node(network.layer_names[0]).integers("row_widths")) == (1 if shared else 4)
+    first = graph.node(network.layer_names[0])
+    # A row per pair of widths (B3''), or one of one width.
+    assert ("row_pairs" in first.form) != shared
+    assert len(graph.constants(first)["bias"]) == (1 if shared else 4)
     for module in (network, controller):
         set_exact(module.train(), True)
     with recorded_step(network) as steps:

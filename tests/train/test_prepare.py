@@ -247,9 +247,9 @@ def test_pictures_of_another_shape_are_refused(everything: tuple[nn.Module, Nest
 
 
 def test_the_float_network_is_left_as_it_was(everything: tuple[nn.Module, NestedNetwork]) -> None:
-    model, network = everything
+    model, _ = everything
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    calibrate(network, [pictures()])
+    calibrate(prepare(model, NestedConfig(EVERY, SHAPE)), [pictures()])
     assert not model.training
     for name, value in model.state_dict().items():
         assert np.array_equal(value.numpy(), before[name].numpy()), name

@@ -46,7 +46,8 @@ class NestedLayer(Nested):
             padding = self.pads[:2] if even else (0, 0)
             self.pads = (0, 0, 0, 0) if even else self.pads
             self.geometry = Geometry(source.strides, padding, source.dilations, source.groups)
-        self.normalised = source.norm is not None
+        # Whether there is a factor per output besides the weight's step; and whether training measures its statistics.
+        self.normalised = self.tracked = source.norm is not None
         self.eps = source.norm.eps if source.norm is not None else 0.0
         weight, gamma, beta, mean, variance = _folded_source(source)
         count = len(self.row_widths)
@@ -74,6 +75,52 @@ class NestedLayer(Nested):
             self.beta = nn.Parameter(self.beta[index])
             self.running_mean, self.running_var = self.running_mean[index], self.running_var[index]
         self.row_pairs, self.rows = self.pairs, tuple(range(len(self.pairs)))
+
+    def set_statistics(self, source: steps.Layer) -> None:
+        """Take over the batch norm statistics of the step that this layer was made of."""
+        *_, mean, variance = _folded_source(source)
+        with torch.no_grad():
+            self.running_mean.copy_(mean.expand_as(self.running_mean))
+            self.running_var.copy_(variance.expand_as(self.running_var))
+
+    def multiply_rows(self, factors: torch.Tensor) -> None:
+        """Multiply the outputs by positive `factors` [O]."""
+        with torch.no_grad():
+            self.beta.mul_(factors)
+            if self.normalised:
+                self.gamma.mul_(factors)
+            else:
+                self.weight.mul_(factors.reshape(-1, *[1] * (self.weight.dim() - 1)))
+
+    def factors(self, input_step: torch.Tensor) -> torch.Tensor:
+        """Real output per accumulator step, [R, O]."""
+        return self.slope() * (self.effective_step(input_step) * input_step)
+
+    def constant(self) -> torch.Tensor:
+        """Real output at accumulator 0, [R, O]."""
+        return self.beta - self.slope() * self.running_mean
+
+    def set_row(self, row: int, factor: torch.Tensor, constant: torch.Tensor, input_step: torch.Tensor) -> None:
+        """Let the outputs of a row be factor * accumulator + constant, float64 [O] each, before the activation.
+
+        A layer without a batch norm gets a factor per row; training will not measure statistics for it.
+        """
+        if not self.normalised:
+            self.gamma = nn.Parameter(torch.ones_like(self.beta))
+            self.running_var, self.eps, self.normalised = torch.ones_like(self.beta), 0.0, True
+        unit = (self.effective_step(input_step) * input_step).double()
+        slope = factor / unit.clamp_min(LEAST_STEP)
+        with torch.no_grad():
+            self.gamma[row] = slope * (self.running_var[row].double() + self.eps).sqrt()
+            self.beta[row] = constant + slope * self.running_mean[row].double()
+
+    def accumulators(self, x: Codes, pair: int) -> torch.Tensor:
+        """Sums [N, O, H', W'] of operands at one of `pairs` (B1, B2), less what the input's centre adds."""
+        x = self.padded(x)
+        width = self.pairs[pair][1]
+        operand = nest_activation(x.values, width, x.zero_point, self.rules.activation, self.window(width))
+        sums, centre = self.geometry.convolve(operand, self._operand(pair, x)), self._centre_sums(x.step)
+        return sums if centre is None else sums - centre.reshape(-1, 1, 1)
 
     def positive_gamma(self) -> torch.Tensor:
         """Batch norm scales as they are used: float32 [R, O], positive, because M is unsigned (B4)."""
@@ -172,15 +219,15 @@ class NestedLayer(Nested):
 
     def forward(self, x: Codes, policy: Policy) -> Codes:
         """Codes [N, I, H, W] or [N, I] to codes [N, O, ...] at the widths that `policy` gives this layer."""
-        step, x = self.step(), self._padded(x)
-        running = not self.normalised or self.frozen or self.exact or not self.training
+        step, x = self.step(), self.padded(x)
+        running = not self.tracked or self.frozen or self.exact or not self.training
         if isinstance(policy, Uniform) and not running:
             values = self._batch_statistics(x, policy.pair if self.layer is not None else 0, step)
         else:
             values = self._running_statistics(x, policy)
         return Codes(values.flatten(1) if self.flat else values, step, self.zero_point)
 
-    def _padded(self, x: Codes) -> Codes:
+    def padded(self, x: Codes) -> Codes:
         """The codes with their border, unless the convolution itself adds zeros."""
         values = x.values
         if self.flat:

@@ -49,6 +49,22 @@ class NestedLogits(nn.Module, IntegerExact):
         least = float(self.bias.detach().abs().max()) / (input_step.item() * room) * (1 + 1e-6)
         return step if least <= step.item() else torch.full_like(step, least)
 
+    def factors(self, input_step: torch.Tensor) -> torch.Tensor:
+        """Logit per accumulator step, [R, O], all equal."""
+        return torch.ones_like(self.bias) * (self.effective_step(input_step) * input_step)
+
+    def set_row(self, row: int, factor: torch.Tensor, constant: torch.Tensor, input_step: torch.Tensor) -> None:
+        """Let the logits of a row be the accumulators times `factors` plus `constant` float64 [O]."""
+        with torch.no_grad():
+            self.bias[row] = constant
+
+    def accumulators(self, x: Codes, pair: int) -> torch.Tensor:
+        """Sums [N, O] of operands at one of `pairs` (B1, B2)."""
+        width_w, width_a = self.pairs[pair]
+        weight = nest_weight(self.weight, self.effective_step(x.step), width_w, self.rules.weight)
+        operand = nest_activation(x.values, width_a, x.zero_point, self.rules.activation, self.window(width_a))
+        return functional.linear(operand, weight)
+
     def constants(self, input_step: float) -> Array:
         """B, int64 [R, O], as export writes it."""
         step = self.effective_step(torch.tensor(input_step, dtype=torch.float64)).item()

@@ -1,0 +1,101 @@
+"""Rows (B, M, S) per pair of widths (B3''), and windows (A6), from what the nested network itself computes.
+
+A row is the least squares fit of the float network's values before the activation to the accumulators of the pair, on
+the nested network's own inputs at that pair: one factor and one constant per output channel. The logits have no
+factor (B7): their row has the mean of the float network's.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from dqtsim.train.calibration.pictures import Parts, by_channel
+from dqtsim.train.calibration.ranges import windows_at
+from dqtsim.train.modules.base import Codes
+from dqtsim.train.modules.layer import NestedLayer
+from dqtsim.train.modules.logits import NestedLogits
+from dqtsim.train.rules import MASTER_WIDTH
+
+# A fitted factor is at most this much greater or smaller than the weights' own.
+_REACH = 2.0
+# Parts on which windows are tried.
+_TRIED = 4
+
+
+class Moments:
+    """Sums of accumulators a and targets t, per channel, from which t ~ factor * a + constant follows."""
+
+    def __init__(self, accumulators: Parts, targets: Parts) -> None:
+        sums = [
+            _sums(by_channel(a).double(), by_channel(t).double()) for a, t in zip(accumulators, targets, strict=True)
+        ]
+        count = sum(by_channel(a).shape[1] for a in accumulators)
+        self.a, self.t, self.aa, self.at, self.tt = (torch.stack(s).sum(0) / count for s in zip(*sums, strict=True))
+
+    def fit(self, plain: torch.Tensor, fixed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Factor and constant float64 [C]; the factor is near `plain` [C], or is that if `fixed`."""
+        plain = plain.double()
+        variance, joint = self.aa - self.a.square(), self.at - self.a * self.t
+        factor = plain
+        if not fixed:
+            sound = (variance > 1e-9 * self.aa) & (joint > 0)
+            factor = torch.where(sound, joint / variance.clamp_min(1e-300), plain)
+            factor = torch.minimum(torch.maximum(factor, plain / _REACH), plain * _REACH)
+        return factor, self.t - factor * self.a
+
+    def error(self, factor: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
+        """The mean squared error of a row, float64 [C]."""
+        square = factor.square() * self.aa + constant.square() + self.tt
+        cross = factor * constant * self.a - factor * self.at - constant * self.t
+        found: torch.Tensor = square + 2 * cross
+        return found
+
+
+def _sums(a: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return a.sum(1), t.sum(1), a.square().sum(1), (a * t).sum(1), t.square().sum(1)
+
+
+def deciding(module: NestedLayer | NestedLogits) -> list[int]:
+    """For each row the widest pair that selects it, which decides it."""
+    found: dict[int, int] = {}
+    for pair, row in enumerate(module.rows):
+        if row not in found or sum(module.pairs[pair]) > sum(module.pairs[found[row]]):
+            found[row] = pair
+    return list(found.values())
+
+
+def fit_row(module: NestedLayer | NestedLogits, pair: int, grid: Codes, accumulators: Parts, targets: Parts) -> None:
+    """Fit the row of one of `module.pairs` to what the float network has before the activation."""
+    row = module.rows[pair]
+    plain = module.factors(grid.step)[row]
+    module.set_row(row, *Moments(accumulators, targets).fit(plain, fixed=isinstance(module, NestedLogits)), grid.step)
+
+
+def real_outputs(module: NestedLayer, pair: int, grid: Codes, accumulators: Parts) -> Parts:
+    """The real values of accumulators [N, O, ...] before the activation."""
+    row = module.rows[pair]
+    factor, constant = module.factors(grid.step)[row], module.constant()[row]
+    shape = (-1, *[1] * (accumulators[0].dim() - 2))
+    return [a * factor.reshape(shape) + constant.reshape(shape) for a in accumulators]
+
+
+def fit_windows(module: NestedLayer | NestedLogits, inputs: Sequence[tuple[Codes, Parts]], targets: Parts) -> None:
+    """Choose a window per activation width, by the error of the outputs after the best row.
+
+    `inputs` has, for each of `module.pairs`, the grid and the codes of the layer's inputs at that pair.
+    """
+    chosen = [0] * (MASTER_WIDTH + 1)
+    for width in sorted({pair[1] for pair in module.pairs if pair[1] < MASTER_WIDTH}):
+        pair = max((p for p in range(len(module.pairs)) if module.pairs[p][1] == width), key=lambda p: module.pairs[p])
+        grid, codes = inputs[pair]
+        codes, wanted = codes[:_TRIED], targets[:_TRIED]
+        errors = []
+        for window in windows_at(width):
+            chosen[width] = window
+            module.windows = tuple(chosen)
+            sums = [module.accumulators(Codes(part.float(), grid.step, grid.zero_point), pair) for part in codes]
+            found = Moments(sums, wanted)
+            fixed = isinstance(module, NestedLogits)
+            errors.append(float(found.error(*found.fit(module.factors(grid.step)[module.rows[pair]], fixed)).sum()))
+        chosen[width] = errors.index(min(errors))
+    module.windows = tuple(chosen) if any(chosen) else None

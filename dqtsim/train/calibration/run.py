@@ -1,0 +1,169 @@
+"""`calibrate`: one walk through the network, every step fitted on what the steps before it give."""
+
+import sys
+from collections.abc import Callable
+from typing import cast
+
+import torch
+
+from dqtsim.errors import InputError
+from dqtsim.train import steps
+from dqtsim.train.calibration.equalize import equalize
+from dqtsim.train.calibration.measured import Extent, extents
+from dqtsim.train.calibration.pictures import Parts, Walk, drop, last_readers, never_trained, parts_of
+from dqtsim.train.calibration.pictures import with_measured_norms as measured_norms
+from dqtsim.train.calibration.ranges import fit_grid, fit_weight_step, reads_of
+from dqtsim.train.calibration.rounding import covariance, round_weights
+from dqtsim.train.calibration.rows import deciding, fit_row, fit_windows, real_outputs
+from dqtsim.train.modules.base import Codes, Nested, Uniform
+from dqtsim.train.modules.layer import NestedLayer
+from dqtsim.train.modules.logits import NestedLogits
+from dqtsim.train.network import NestedNetwork
+
+Progress = Callable[[str], None]
+_UNTRAINED = (
+    "The batch norms of this network have mean 0 and variance 1: it was never trained. Their statistics are measured "
+    "on the calibration pictures."
+)
+
+
+def calibrate(
+    network: NestedNetwork, batches: object, *, equalized: bool = False, progress: Progress | None = None
+) -> NestedNetwork:
+    """Fit `network` to batches of uint8 pictures [N, C, H, W], and return it, ready for export.
+
+    `batches` is a list, a DataLoader or one tensor; a batch is a tensor or an array, or (pictures, labels). All
+    pictures count alike, whatever the batches; labels are not needed. `progress` gets a line before each step.
+    `equalized` scales channels to share a tensor's codes (`equalize.py`).
+
+    Batch norm's statistics are those of the network, unless it was never trained, which is said on stderr. Steps,
+    zero points, master codes and, for every pair of widths, rows (B, M, S) and windows are fitted to the float network.
+    Raises InputError for anything else (see `given`), and for a network that has been calibrated already.
+    """
+    parts = parts_of(batches, network.shape)
+    if network.calibrated:
+        raise InputError("this network has been calibrated; calibrate what prepare returns.")
+    told = progress or (lambda _: None)
+    network.eval()
+    with torch.no_grad():
+        if never_trained(network.steps):
+            print(_UNTRAINED, file=sys.stderr)
+            network.replace_norms(measured_norms(network, parts, told))
+        _Calibration(network, parts, told).run(equalized)
+    network.calibrated = True
+    return network
+
+
+class _Calibration:
+    """The float tensors and, for every pair of widths, the nested network's codes, of all parts at one step."""
+
+    def __init__(self, network: NestedNetwork, parts: Parts, progress: Progress) -> None:
+        self.network, self.parts, self.progress = network, parts, progress
+        self.steps = steps.converted(network.steps, network.device)
+        self.last = last_readers(self.steps)
+        self.pairs = range(len(network.rules.pairs))
+        widest = max(self.pairs, key=lambda k: (sum(network.rules.pairs[k]), network.rules.pairs[k]))
+        self.widest = widest
+        source = network.codes(parts[0])
+        self.grids: dict[str, Codes] = {steps.INPUT: source}
+        # What no width has changed yet is the same list for all pairs.
+        own = [part.to(network.device) for part in parts]
+        self.codes: list[dict[str, Parts]] = [{steps.INPUT: own} for _ in self.pairs]
+
+    def run(self, equalized: bool) -> None:
+        """Fit all steps."""
+        self.extents = extents(self.network, self.steps, self.parts, self.progress)
+        self.factors = equalize(self.network, self.steps, self.extents) if equalized else {}
+        walk = Walk(self.network, self.steps, self.parts)
+        for step in self.steps:
+            self.progress(f"fitting {step.name}")
+            before, after = walk.step(step)
+            self._fit(step, before, after)
+            walk.forget(step)
+            if not isinstance(step, steps.Logits):
+                for codes in self.codes:
+                    drop(codes, self.last, step)
+            self.grids = {name: grid for name, grid in self.grids.items() if name in self.codes[0]}
+
+    def _fit(self, step: steps.Step, before: Parts, after: Parts) -> None:
+        module = self.network.by_name().get(step.name)
+        factors = self.factors.get(step.name)
+        if isinstance(module, Nested):
+            extent = self.extents[step.name]
+            scaled = extent if factors is None else extent.scaled(factors)
+            fit_grid(module, after, _at_least_zero(scaled), factors, reads_of(self.network, self.steps, step.name))
+        if isinstance(module, NestedLayer | NestedLogits):
+            self._fit_layer(step, module, _times(before, factors))
+        else:
+            self._put(step, [self._run(step, k) for k in self.pairs])
+
+    def _fit_layer(self, step: steps.Step, module: NestedLayer | NestedLogits, targets: Parts) -> None:
+        source = step.sources[0]
+        grid = self.grids[source]
+        inputs = [(grid, self.codes[k][source]) for k in self.pairs]
+        if not self.network.rules.shared_norm:
+            module.separate_rows()
+        fit_weight_step(module)
+        module.weight_step.set(module.effective_step(grid.step))
+        own = covariance(module, inputs[self.widest][1], grid)
+        round_weights(module, module.weight_step(), own)
+        if len(module.pairs) == len(self.pairs):
+            fit_windows(module, inputs, targets)
+        for k in deciding(module):
+            # A pinned layer has one pair, whatever the network's.
+            source_pair = k if len(module.pairs) == len(self.pairs) else self.widest
+            fit_row(module, k, grid, self._sums(module, k, *inputs[source_pair]), targets)
+        if isinstance(module, NestedLogits):
+            return
+        self.grids[step.name] = Codes(targets[0], module.step(), module.zero_point)
+        for k in self.pairs:
+            pair = k if len(module.pairs) == len(self.pairs) else 0
+            if k and self.codes[k][source] is self.codes[0][source] and pair == 0:
+                self.codes[k][step.name] = self.codes[0][step.name]
+            else:
+                self.codes[k][step.name] = self._coded(module, pair, *inputs[k])
+
+    def _sums(self, module: NestedLayer | NestedLogits, pair: int, grid: Codes, codes: Parts) -> Parts:
+        return [module.accumulators(_on(grid, part), pair) for part in codes]
+
+    def _coded(self, module: NestedLayer, pair: int, grid: Codes, codes: Parts) -> Parts:
+        """The layer's own codes, uint8."""
+        found = [
+            module.coded(real, torch.uint8)
+            for real in real_outputs(module, pair, grid, self._sums(module, pair, grid, codes))
+        ]
+        return [part.flatten(1) for part in found] if module.flat else found
+
+    def _run(self, step: steps.Step, pair: int) -> list[Codes]:
+        """An operator that knows no widths, at one pair."""
+        sources = [self.codes[pair][source] for source in step.sources]
+        grids = [self.grids[source] for source in step.sources]
+        found = []
+        for inputs in zip(*sources, strict=True):
+            given = [_on(grid, values) for grid, values in zip(grids, inputs, strict=True)]
+            result = cast(Codes, self.network.run(step, given, Uniform(pair)))
+            found.append(result.moved(result.values.to(torch.uint8)))
+        return found
+
+    def _put(self, step: steps.Step, found: list[list[Codes]]) -> None:
+        self.grids[step.name] = found[0][0]
+        for k in self.pairs:
+            self.codes[k][step.name] = [codes.values for codes in found[k]]
+
+
+def _on(grid: Codes, values: torch.Tensor) -> Codes:
+    """Codes uint8 in float32 on a grid."""
+    return grid.moved(
+        values.float().contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values.float()
+    )
+
+
+def _times(values: Parts, factors: torch.Tensor | None) -> Parts:
+    if factors is None:
+        return values
+    return [value * factors.reshape(-1, *[1] * (value.dim() - 2)) for value in values]
+
+
+def _at_least_zero(extent: Extent) -> Extent:
+    """An extent that holds 0, which every grid has."""
+    return Extent(extent.low.clamp_max(0), extent.high.clamp_min(0), extent.rms)
