@@ -93,7 +93,7 @@ def quantize(
     for note in network.notes:
         say(note)
     say(f"calibrating on {len(pictures)} pictures")
-    return calibrate(network, [torch.from_numpy(pictures)])
+    return calibrate(network, [torch.from_numpy(pictures)], progress=say)
 
 
 def export(network: NestedNetwork, path: Path, source: Path, golden: Path | None, pictures: Pictures) -> Graph:
