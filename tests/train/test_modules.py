@@ -126,7 +126,7 @@ def nearly(network: NestedNetwork, bound: float = 0.03) -> None:
     """Assert that at eight bits every output is within `bound` root mean squares of the float network's."""
     eight = network.rules.pairs.index((8, 8))
     expected = network.activations(pictures(network.shape))
-    with torch.no_grad():
+    with torch.no_grad(), integer_exact(network):
         values = network.values(pictures(network.shape), Uniform(eight), network.outputs)
     for name in network.outputs:
         value = values[name]
