@@ -153,7 +153,8 @@ def gradients(exact: bool, policy: str) -> dict[str, torch.Tensor]:
     network.freeze_norm(True)
     for module in (network, controller):
         set_exact(module, exact)
-    stem = network.features(pictures(), torch.float32)
+    # Of many pictures, so that no gradient rests on one code that may differ by one.
+    stem = network.features(pictures(64), torch.float32)
     # With this seed no choice is so close that the codes that differ by one turn it.
     mixed = sample(controller(stem), 1.0, torch.Generator().manual_seed(2))
     logits = network.head(stem, mixed if policy == "mixed" else Uniform(2))
