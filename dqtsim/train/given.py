@@ -43,7 +43,8 @@ def network(model: object) -> nn.Module:
 def _tensor(name: str, tensor: torch.Tensor) -> None:
     if nn.parameter.is_lazy(tensor):
         raise ModelError(f"{_TAKES}, but '{name}' has no shape yet; run a picture through the network first.")
-    if tensor.is_meta:
+    # A subclass of tensors may keep its values elsewhere.
+    if tensor.is_meta and type(tensor) in (torch.Tensor, nn.Parameter):
         raise ModelError(f"{_TAKES}, but '{name}' is on the device meta and has no values; load them first.")
     if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype != torch.float32):
         dtype = str(tensor.dtype).removeprefix("torch.")

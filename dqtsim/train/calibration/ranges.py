@@ -109,7 +109,7 @@ def fit_grid(module: Nested, outputs: Parts, extent: Extent, factors: torch.Tens
             found.append((_grid_error(values, influence, step, zero, reads), -step, zero))
     _, step, zero = min(found)
     module.zero_point = zero
-    module.step.set(torch.tensor(-step, device=module.step.logarithm.device))
+    module.step.set(torch.full_like(module.step.logarithm, -step))
 
 
 def _grid_error(values: torch.Tensor, influence: torch.Tensor, step: float, zero: int, reads: Reads) -> float:

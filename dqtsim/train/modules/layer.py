@@ -68,7 +68,7 @@ class NestedLayer(Nested):
         """Give every pair of widths a row of its own (B3''), equal to the one that it had."""
         if self.row_pairs is not None or len(self.pairs) == 1:
             return
-        index = torch.tensor(self.rows, device=self.beta.device)
+        index = torch.tensor(self.rows).to(self.beta.device)
         with torch.no_grad():
             if self.normalised:
                 self.gamma = nn.Parameter(self.gamma[index])

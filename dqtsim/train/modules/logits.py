@@ -38,7 +38,7 @@ class NestedLogits(nn.Module, IntegerExact):
         if self.row_pairs is not None or len(self.pairs) == 1:
             return
         with torch.no_grad():
-            self.bias = nn.Parameter(self.bias[torch.tensor(self.rows, device=self.bias.device)])
+            self.bias = nn.Parameter(self.bias[torch.tensor(self.rows).to(self.bias.device)])
         self.row_pairs, self.rows = self.pairs, tuple(range(len(self.pairs)))
 
     def effective_step(self, input_step: torch.Tensor) -> torch.Tensor:

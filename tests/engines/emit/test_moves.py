@@ -131,6 +131,7 @@ def test_chunks_write_disjoint_rows() -> None:
     output = {"target_row": 96, "target_step": 16, "rows": 5, "columns": 6, "channels": 16}
     window = {"kernel_y": 1, "kernel_x": 1, "stride_y": 1, "stride_x": 1, "dilation_y": 1, "dilation_x": 1}
     average = {name: value for name, value in window.items() if "dilation" not in name}
+    ones = np.ones(1, np.int64)
     rows = {"rows": 5, "row_bytes": 96, "target_row": 96}
     cases: tuple[tuple[str, Record, int, dict[str, int]], ...] = (
         (
@@ -142,7 +143,12 @@ def test_chunks_write_disjoint_rows() -> None:
         ("picture", PICTURE, 5 * 6 * 4, {"channels": 3, "height": 5, "width": 6, "step": 4, "target_row": 24}),
         ("planes", PLANES, 5 * 6 * 9, {"channels": 9, "height": 5, "width": 6, "step": 16, "row": 96}),
         ("max_pool", MAX_POOL, 5 * 96, {**image, **output, **window}),
-        ("average_pool", AVERAGE_POOL, 5 * 96, {**image, **output, **average, "multiplier": 1, "high": 255}),
+        (
+            "average_pool",
+            AVERAGE_POOL,
+            5 * 96,
+            {**image, **output, **average, "multipliers": address(ones), "high": 255},
+        ),
         ("table", TABLE, 5 * 96, {**rows, "source_row": 96, "table": address(codes)}),
         ("copy_rows", COPY, 5 * 96, {"rows": 5, "columns": 1, "bytes": 96, "source_row": 96, "target_row": 96}),
         ("argmax", ARGMAX, 5 * 8, {"rows": 5, "columns": 6}),

@@ -126,10 +126,11 @@ def test_the_greatest_byte_of_an_input(n: int) -> None:
     """By the law: a byte is an operand with the nested zero point put back, or that zero point, for the border."""
     top = (1 << n) - 1
     for b, rule, z in product(range(1, n + 1), Nesting, {0, 1, top // 2, top // 2 + 1, top - 1, top}):
-        zero = spec.nest_zero_point(z, b, n, rule) * (2 if rule == Nesting.MIDPOINT and b < n else 1)
+        odd = rule in (Nesting.MIDPOINT, Nesting.CENTROID) and b < n
+        zero = spec.nest_zero_point(z, b, n, rule) * (2 if odd else 1)
         bytes_ = {spec.operand(q, z, b, n, rule) + zero for q in range(1 << n)} | {zero}
         assert tables.greatest(z, b, n, rule) == max(bytes_)
-        assert max(bytes_) == (1 << (b + 1 if rule == Nesting.MIDPOINT and b < n else b)) - 1
+        assert max(bytes_) == (1 << (b + 1 if odd else b)) - 1
 
 
 @given(st.lists(st.tuples(*[st.integers(-128, 127)] * 4), min_size=1, max_size=5), st.integers(1, 255))
