@@ -18,10 +18,7 @@ from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, Activa
 
 # The ends of a weight's grid to try, as fractions of the largest value.
 _WEIGHT_ENDS = torch.linspace(0.3, 1.0, 36)
-# An activation's grid ends at the largest value of all pictures: a sample misses the rare large values, so by it a
-# nearer end seems free. Windows (A6) do the rest for few bits.
-_ENDS = torch.tensor([1.0])
-# Values of a tensor on which ends are tried.
+# Values of a tensor on which zero points are tried.
 _VALUES = 8_000
 # A tensor that is 0 on all pictures gets some grid.
 _LEAST = 1e-6
@@ -95,6 +92,8 @@ def fit_grid(module: Nested, outputs: Parts, extent: Extent, factors: torch.Tens
     `outputs` are its float values [N, C, ...], codes stand for `factors` [C] times these, and `extent` is that of the
     product. The least sum of root errors over all widths wins, at each width in the best window (A6).
     """
+    # The grid ends at the largest value of all pictures: a sample misses the rare large values, so by it a nearer end
+    # would seem free. Windows do the rest for few bits.
     values, influence = _sampled(outputs, factors, reads.influence)
     low, high = min(float(extent.low.min()), 0.0), max(float(extent.high.max()), 0.0)
     if module.ceiling is not None:
@@ -103,10 +102,8 @@ def fit_grid(module: Nested, outputs: Parts, extent: Extent, factors: torch.Tens
     zeros = {0} if module.positive else {WEIGHT_ZERO_POINT, _asymmetric(low, high, min(reads.widths))}
     found = []
     for zero in sorted(zeros):
-        whole = max(high / (TOP_CODE - zero), -low / zero if zero else 0.0, _LEAST / TOP_CODE)
-        for end in _ENDS.tolist():
-            step = whole * end
-            found.append((_grid_error(values, influence, step, zero, reads), -step, zero))
+        step = max(high / (TOP_CODE - zero), -low / zero if zero else 0.0, _LEAST / TOP_CODE)
+        found.append((_grid_error(values, influence, step, zero, reads), -step, zero))
     _, step, zero = min(found)
     module.zero_point = zero
     module.step.set(torch.full_like(module.step.logarithm, -step))

@@ -10,6 +10,7 @@ there is no cap. t is 1 for MIDPOINT with k > 0, whose operands are odd. The bor
 for the operand 0; for t = 1 no code gives this byte.
 """
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from ....numbers import of_nesting
@@ -50,6 +51,22 @@ def emit(module: Any, isa: Isa) -> str:
     zeta = b.trunc(nesting.zeta(r.zero), I8)
     in_place = b.and_(b.icmp_signed("!=", r.direct, constant(I64, 0)), nesting.exact)
 
+    def border(start: Any, size: Any) -> None:
+        fill(e, start, zeta, size)
+
+    nest_rows(e, isa, r, chunk, nesting, in_place, border)
+    e.done()
+    return "nest"
+
+
+def nest_rows(
+    e: Emitter, isa: Isa, r: Any, chunk: Any, nesting: "Nester", in_place: Any, border: Callable[[Any, Any], None]
+) -> None:
+    """Nest the rows of a chunk, unless the source serves `in_place`, and write the border around them.
+
+    `border` writes a number of bytes of border at an address.
+    """
+    b = e.builder
     first, last = share(e, r.chunks, chunk, r.height)
     first = b.select(b.icmp_signed("==", chunk, constant(I64, 0)), b.neg(r.top), first)
     is_last = b.icmp_signed("==", chunk, b.sub(r.chunks, constant(I64, 1)))
@@ -64,17 +81,15 @@ def emit(module: Any, isa: Isa) -> str:
         to = b.add(origin, b.mul(y, row))
         with b.if_else(b.icmp_unsigned("<", y, r.height)) as (inside, outside):
             with inside:
-                fill(e, b.sub(to, before), zeta, before)
-                fill(e, b.add(to, inner), zeta, after)
+                border(b.sub(to, before), before)
+                border(b.add(to, inner), after)
                 with b.if_then(b.not_(in_place)):
-                    nest_row(e, isa, nesting, r, b.add(r.source, b.mul(y, r.source_row)), to)
+                    _nest_row(e, isa, nesting, r, b.add(r.source, b.mul(y, r.source_row)), to)
             with outside:
-                fill(e, b.sub(to, before), zeta, full)
-    e.done()
-    return "nest"
+                border(b.sub(to, before), full)
 
 
-def nest_row(e: Emitter, isa: Isa, nesting: "Nester", r: Any, source: Any, target: Any) -> None:
+def _nest_row(e: Emitter, isa: Isa, nesting: "Nester", r: Any, source: Any, target: Any) -> None:
     """Nest the pixels of one row."""
     b = e.builder
     with b.if_else(b.icmp_signed("==", r.source_step, r.step)) as (equal, unequal):

@@ -14,8 +14,8 @@ from ..ir import I8, I64, WORD, Emitter, Record, constant, vector
 from ..isa.base import Isa
 from .choice import number_of
 from .copy import copy
-from .nest import NEST, Nester, nest_row
-from .rows import fields, share
+from .nest import NEST, Nester, nest_rows
+from .rows import fields
 
 WINDOW_NEST = Record(
     *NEST.names[2:],
@@ -37,31 +37,11 @@ def emit(module: Any, isa: Isa) -> str:
     full_width = b.icmp_signed("==", width, r.n)
     in_place = b.and_(b.icmp_signed("!=", r.direct, constant(I64, 0)), full_width)
 
-    first, last = share(e, r.chunks, chunk, r.height)
-    first = b.select(b.icmp_signed("==", chunk, constant(I64, 0)), b.neg(r.top), first)
-    is_last = b.icmp_signed("==", chunk, b.sub(r.chunks, constant(I64, 1)))
-    last = b.select(is_last, b.add(r.height, r.bottom), last)
-
-    before, inner, after = (b.mul(count, r.step) for count in (r.left, r.width, r.right))
-    full = b.add(before, b.add(inner, after))
-    row = b.select(in_place, r.source_row, full)
-    # the address of the target's pixel (0, 0)
-    origin = b.select(in_place, r.source, b.add(r.target, b.add(b.mul(r.top, row), before)))
-
-    def fill(start: Any, size: Any) -> None:
+    def border(start: Any, size: Any) -> None:
         with e.loop(size, 0, r.step) as at:
             copy(e, isa, pixel, b.add(start, at), r.step)
 
-    with e.loop(last, first) as y:
-        to = b.add(origin, b.mul(y, row))
-        with b.if_else(b.icmp_unsigned("<", y, r.height)) as (inside, outside):
-            with inside:
-                fill(b.sub(to, before), before)
-                fill(b.add(to, inner), after)
-                with b.if_then(b.not_(in_place)):
-                    nest_row(e, isa, window, r, b.add(r.source, b.mul(y, r.source_row)), to)
-            with outside:
-                fill(b.sub(to, before), full)
+    nest_rows(e, isa, r, chunk, window, in_place, border)
     e.done()
     return "window_nest"
 
