@@ -10,7 +10,7 @@ from torch.nn import functional
 from dqtsim.graph.model import Array
 from dqtsim.train.constants import Reals, multiplier_and_shift, per_channel, reals, rounded_bias
 from dqtsim.train.integer import IntegerExact, Requantizer, exact_dtype, rescale, straight_through
-from dqtsim.train.layers import Codes, LearnedStep, Mixed
+from dqtsim.train.modules.base import Codes, LearnedStep, Mixed
 from dqtsim.train.nested import nest_weight, quantize
 from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE
 

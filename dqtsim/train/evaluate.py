@@ -10,7 +10,7 @@ from dqtsim.train.data import Split
 from dqtsim.train.device import of
 from dqtsim.train.files import in_parts
 from dqtsim.train.integer import integer_exact
-from dqtsim.train.layers import Mixed, Uniform
+from dqtsim.train.modules.base import Mixed, Uniform
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.rewrite import INPUT_SCALE, INPUT_ZERO_POINT
 from dqtsim.train.rules import Widths

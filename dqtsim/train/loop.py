@@ -23,8 +23,8 @@ from dqtsim.train.device import autocast, settled, sound_convolutions
 from dqtsim.train.divergence import check_losses, check_parameters
 from dqtsim.train.evaluate import choice_summary, evaluate_dynamic, evaluate_float, evaluate_uniform, float_pictures
 from dqtsim.train.integer import set_exact
-from dqtsim.train.layers import Codes, Mixed, Uniform
 from dqtsim.train.loss import CostModel, information, task_loss
+from dqtsim.train.modules.base import Codes, Mixed, Uniform
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.phases import Average, Phase, load_state, save_state
 from dqtsim.train.pricing import cost_model

@@ -11,7 +11,7 @@ from dqtsim.errors import InputError, ModelError
 from dqtsim.train import NestedConfig, NestingRules, calibrate, export, prepare
 from dqtsim.train.calibration.rounding import descend
 from dqtsim.train.calibration.rows import Moments
-from dqtsim.train.layers import Uniform
+from dqtsim.train.modules.base import Uniform
 from dqtsim.train.nested import nested_values
 from dqtsim.train.network import NestedNetwork
 

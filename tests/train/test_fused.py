@@ -14,8 +14,8 @@ from dqtsim.train import NestedConfig, fused, nested, networks, prepare
 from dqtsim.train.controller import sample
 from dqtsim.train.fused import fits
 from dqtsim.train.integer import Requantizer
-from dqtsim.train.layers import Uniform
 from dqtsim.train.loss import task_loss
+from dqtsim.train.modules.base import Uniform
 from dqtsim.train.nested import Geometry, add_codes, mixed_conv, nest_activation, nested_values, round_codes
 from dqtsim.train.rules import ACTIVATION_RULES, ActivationRule
 

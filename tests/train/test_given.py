@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dqtsim.errors import InputError, ModelError
 from dqtsim.train import NestedConfig, NestingRules, calibrate, export, given, prepare
-from dqtsim.train.layers import Uniform
+from dqtsim.train.modules.base import Uniform
 
 SHAPE = (3, 4, 5)
 PICTURES = torch.randint(0, 256, (6, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))

@@ -22,7 +22,7 @@ from dqtsim.train.controller import Controller, decide, sample
 from dqtsim.train.exact import run_batch, run_graph
 from dqtsim.train.folding import fold
 from dqtsim.train.integer import set_exact
-from dqtsim.train.layers import Codes, Policy, Uniform
+from dqtsim.train.modules.base import Codes, Policy, Uniform
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.phases import load_state
 from dqtsim.train.rules import WEIGHT_RULES, WeightRule

@@ -20,7 +20,9 @@ from dqtsim.train import NestingRules
 from dqtsim.train.exact import run_graph
 from dqtsim.train.folding import fold
 from dqtsim.train.integer import integer_exact
-from dqtsim.train.layers import Codes, Nested, NestedLayer, NestedLogits, Uniform
+from dqtsim.train.modules.base import Codes, Nested, Uniform
+from dqtsim.train.modules.layer import NestedLayer
+from dqtsim.train.modules.logits import NestedLogits
 from dqtsim.train.network import NestedNetwork
 from dqtsim.train.steps import (
     INPUT,

@@ -15,8 +15,10 @@ from dqtsim.structures import STRUCTURES, build
 from dqtsim.train import NestedConfig, export, networks, prepare
 from dqtsim.train.controller import sample
 from dqtsim.train.evaluate import float_pictures
-from dqtsim.train.layers import Codes, NestedLayer, NestedLogits, Uniform
 from dqtsim.train.loss import task_loss
+from dqtsim.train.modules.base import Codes, Uniform
+from dqtsim.train.modules.layer import NestedLayer
+from dqtsim.train.modules.logits import NestedLogits
 from dqtsim.train.rules import NETWORK_NAMES
 
 WIDTHS = {"resnet8": 1.0, "resnet20": 0.5}

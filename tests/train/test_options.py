@@ -19,8 +19,8 @@ from dqtsim.train import ExportConfig, NestedConfig, export_run, loop, networks,
 from dqtsim.train.config import TrainConfig
 from dqtsim.train.controller import mix
 from dqtsim.train.data import read_dataset
-from dqtsim.train.layers import Uniform
 from dqtsim.train.loss import task_loss
+from dqtsim.train.modules.base import Uniform
 from dqtsim.train.phases import Average, load_state
 from dqtsim.train.rules import NestingRules
 

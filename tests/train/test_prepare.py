@@ -19,7 +19,9 @@ from dqtsim.golden import verify
 from dqtsim.train import NestedConfig, NestingRules, calibrate, export, prepare
 from dqtsim.train.exact import run_batch, run_graph
 from dqtsim.train.folding import fold
-from dqtsim.train.layers import Mixed, NestedLayer, NestedLogits, Uniform
+from dqtsim.train.modules.base import Mixed, Uniform
+from dqtsim.train.modules.layer import NestedLayer
+from dqtsim.train.modules.logits import NestedLogits
 from dqtsim.train.network import NestedNetwork
 
 SHAPE = (3, 12, 12)

@@ -19,7 +19,9 @@ from torch.nn import functional
 from dqtsim.cli import main
 from dqtsim.train import NestedConfig, NestingRules, export, prepare
 from dqtsim.train.integer import integer_exact
-from dqtsim.train.layers import Nested, NestedLayer, NestedLogits, Uniform
+from dqtsim.train.modules.base import Nested, Uniform
+from dqtsim.train.modules.layer import NestedLayer
+from dqtsim.train.modules.logits import NestedLogits
 from dqtsim.train.network import NestedNetwork
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
