@@ -24,6 +24,7 @@ BATCH_BYTES = 1 << 30  # a batch of CIFAR-10
 CHECKPOINT_BYTES = 1 << 34
 LOG_BYTES = 1 << 28
 LIBRARY_BYTES = 1 << 28  # compiled code in the cache
+CALIBRATION_BYTES = 1 << 33  # the codes that are held while rows are fitted to a model
 
 # a model
 NODES = 1 << 16

@@ -25,7 +25,7 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
     ("engines/native",),
     ("engines",),
     ("counting",),
-    ("compare", "golden", "rtl", "search"),
+    ("calibration", "compare", "golden", "rtl", "search"),
     ("report", "bench"),
     ("cli", "__init__", "__main__"),
 )

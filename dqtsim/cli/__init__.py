@@ -8,6 +8,7 @@ import click
 
 from .. import __version__
 from .bench import bench_command
+from .calibrate import calibrate_command
 from .count import count_command, new_command
 from .evaluate import evaluate_command
 from .inspect import info_command, target_group
@@ -45,5 +46,6 @@ for command in (
     train_command,
     export_command,
     quantize_command,
+    calibrate_command,
 ):
     main.add_command(command)

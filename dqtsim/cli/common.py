@@ -1,6 +1,7 @@
 """Shared parts of the commands: options, one-sentence errors, progress, and paths of output files."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from ..graph.model import Array
+    from ..graph.model import Array, Widths
     from ..planner import Plan
 
 WIDEST = 200
+_RANGE = re.compile(r"(\d)-(\d)")
+_PAIR = re.compile(r"w(\d)a(\d)")
 Decorator = Callable[[Any], Any]
 
 
@@ -97,6 +100,23 @@ def planned_input(model: Path, input_path: Path, bits: str | None, target_name: 
     compiled = plan(graph, target)
     check_codes(compiled, codes)
     return compiled, codes, policy
+
+
+def pairs_of_widths(text: str) -> "tuple[Widths, ...]":
+    """Return the pairs of '2-8', '4,8' or '5,w8a6', each once, in order. Raises click.BadParameter."""
+    found: list[Widths] = []
+    for part in text.split(","):
+        if whole := _RANGE.fullmatch(part):
+            found += [(width, width) for width in range(int(whole[1]), int(whole[2]) + 1)]
+        elif pair := _PAIR.fullmatch(part):
+            found.append((int(pair[1]), int(pair[2])))
+        elif part.isdecimal():
+            found.append((int(part), int(part)))
+        else:
+            raise click.BadParameter("give widths such as 2-8, 4,8 or 5,w8a6")
+    if not found or not all(1 <= width <= 8 for pair in found for width in pair):
+        raise click.BadParameter("widths are from 1 to 8")
+    return tuple(dict.fromkeys(found))
 
 
 def console() -> "Console":

@@ -1,7 +1,6 @@
 """`dqtsim quantize`: a trained float model becomes a nested one, without training and without Python."""
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ import click
 
 from ..errors import InputError
 from ..train.rules import WEIGHT_RULES, NestingRules
-from .common import check_writable, console, counted, progress, threads_option
+from .common import check_writable, console, counted, pairs_of_widths, progress, threads_option
 from .training import _keep_memory, _needs_torch
 
 if TYPE_CHECKING:
@@ -18,27 +17,10 @@ if TYPE_CHECKING:
     from ..train.network import NestedNetwork
     from ..train.rules import WeightRule
 
-_RANGE = re.compile(r"(\d)-(\d)")
-_PAIR = re.compile(r"w(\d)a(\d)")
-
 
 def _widths(_context: click.Context, _option: click.Parameter, text: str) -> "tuple[Widths, ...]":
     """Return the pairs of '2-8', '4,8' or '5,w8a6', with 8 bits."""
-    found: list[Widths] = []
-    for part in text.split(","):
-        if whole := _RANGE.fullmatch(part):
-            low, high = int(whole[1]), int(whole[2])
-            found += [(width, width) for width in range(low, high + 1)]
-        elif pair := _PAIR.fullmatch(part):
-            found.append((int(pair[1]), int(pair[2])))
-        elif part.isdecimal():
-            found.append((int(part), int(part)))
-        else:
-            raise click.BadParameter("give widths such as 2-8, 4,8 or 5,w8a6")
-    chosen = set(found) | {(8, 8)}
-    if not all(1 <= width <= 8 for pair in chosen for width in pair):
-        raise click.BadParameter("widths are from 1 to 8")
-    return tuple(sorted(chosen))
+    return tuple(sorted({*pairs_of_widths(text), (8, 8)}))
 
 
 def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
