@@ -38,12 +38,19 @@ class Walk:
         }
         self.last = last_readers(walked)
 
-    def step(self, step: steps.Step) -> tuple[Parts, Parts]:
-        """Compute one step: the values before its activation, and its outputs, which are kept for its readers."""
-        sources = [self.values[source] for source in step.sources]
-        pairs = [evaluate_step(step, inputs) for inputs in zip(*sources, strict=True)]
-        self.values[step.name] = [after for _, after in pairs]
-        return [before for before, _ in pairs], self.values[step.name]
+    def step(self, step: steps.Step, seen: Callable[[torch.Tensor], torch.Tensor] | None = None) -> tuple[Parts, Parts]:
+        """Compute one step: what `seen` takes of the values before its activation, and its outputs.
+
+        The outputs are kept for their readers.
+        """
+        before, after = [], []
+        for inputs in zip(*(self.values[source] for source in step.sources), strict=True):
+            value, output = evaluate_step(step, inputs)
+            after.append(output)
+            if seen is not None:
+                before.append(seen(value))
+        self.values[step.name] = after
+        return before, after
 
     def forget(self, step: steps.Step) -> None:
         """Drop the tensors that nobody reads after `step`."""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from dqtsim.train.calibration.pictures import Parts
+from dqtsim.train.calibration import descent
+from dqtsim.train.calibration.places import Taken, columns, pieces
 from dqtsim.train.modules.base import Codes
 from dqtsim.train.modules.layer import NestedLayer
 from dqtsim.train.modules.logits import NestedLogits
@@ -21,62 +22,34 @@ from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, Weight
 
 # How much less a width counts, relative to its error before, than the next narrower one: wide codes have bits to spare.
 _SHARE = 0.7
-_SWEEPS = 3
-_REACH = 10
-# Inputs of one weight's column that are looked at together; what is further apart counts as uncorrelated.
+# Inputs of an output that are looked at together; what is further apart counts as uncorrelated.
 _BLOCK = 2304
-# Samples of the inputs per coordinate, and their least number.
-_SAMPLES = (8, 20_000)
+# Weights that are looked at together.
+_WEIGHTS = 1 << 24
 # H shrinks towards a multiple of the identity: always a little, more if there are few samples for its size.
 _RIDGE, _RIDGE_SAMPLES = 0.02, 0.1
 
 
-def covariance(module: NestedLayer | NestedLogits, inputs: Parts, grid: Codes) -> torch.Tensor:
+def covariance(module: NestedLayer | NestedLogits, inputs: Taken, grid: Codes) -> torch.Tensor:
     """The covariance of a layer's inputs, in master steps: float32 [blocks, n, n], a block per group or part of one.
 
-    `inputs` are codes uint8 on the step and zero point of `grid`.
+    `inputs` are codes uint8 on the step and zero point of `grid`. Sums are exact, in any order.
     """
-    total, sums, count = torch.zeros(()), torch.zeros(()), 0
-    for part in inputs:
-        taken = _taken(module, part, grid, len(inputs)).double()
-        count += taken.shape[2]
-        total, sums = total + taken @ taken.mT, sums + taken.sum(2)
-    mean = sums / count
-    found = total / count - mean[:, :, None] * mean[:, None]
-    middle = found.diagonal(dim1=1, dim2=2).mean(1)
-    ridge = middle * (_RIDGE + _RIDGE_SAMPLES * found.shape[1] / count) + 1e-6
-    result: torch.Tensor = (found + torch.diag_embed(ridge[:, None].expand(-1, found.shape[1]))).float()
-    return result
-
-
-def _taken(module: NestedLayer | NestedLogits, part: torch.Tensor, grid: Codes, parts: int) -> torch.Tensor:
-    """Inputs of the taps [blocks, n, samples] at evenly taken places."""
-    codes = Codes(part.float(), grid.step, grid.zero_point)
-    if isinstance(module, NestedLogits):
-        columns = (codes.values - codes.zero_point).T[None]
-        groups, taps = 1, module.weight[0].numel()
-    else:
-        walk = module.geometry
-        x = module.padded(codes).values - codes.zero_point
-        taps, groups = module.weight[0].numel(), walk.groups
-        kernel = (module.weight.shape[2], module.weight.shape[3]) if module.weight.dim() == 4 else (1, 1)
-        wanted = max(_SAMPLES[0] * min(taps, _BLOCK), _SAMPLES[1]) // (parts * len(x)) + 1
-        columns = _columns(x, kernel, module, wanted).reshape(groups, taps, -1)
+    taps = module.weight[0].numel()
     blocks = -(-taps // _BLOCK)
     size = -(-taps // blocks)
-    if blocks * size != taps:
-        columns = functional.pad(columns, (0, 0, 0, blocks * size - taps))
-    return columns.reshape(groups * blocks, size, -1)
-
-
-def _columns(x: torch.Tensor, kernel: tuple[int, int], module: NestedLayer, wanted: int) -> torch.Tensor:
-    """The windows of x [N, C, H, W] at about `wanted` evenly taken places of each: [C * kh * kw, samples]."""
-    walk = module.geometry
-    if kernel == (1, 1):
-        flat = x[:, :, :: walk.stride[0], :: walk.stride[1]].flatten(2)
-    else:
-        flat = functional.unfold(x, kernel, walk.dilation, walk.padding, walk.stride)
-    return flat[:, :, :: max(1, flat.shape[2] // wanted)].transpose(0, 1).flatten(1)
+    total, sums, count = torch.zeros(()), torch.zeros(()), 0
+    for piece in pieces(inputs.codes):
+        found = columns(module, piece.double() - grid.zero_point, inputs.geometry)
+        found = functional.pad(found, (0, 0, 0, blocks * size - taps)).reshape(-1, size, found.shape[2])
+        count += found.shape[2]
+        total, sums = total + found @ found.mT, sums + found.sum(2)
+    mean = sums / count
+    centred = total / count - mean[:, :, None] * mean[:, None]
+    middle = centred.diagonal(dim1=1, dim2=2).mean(1)
+    ridge = middle * (_RIDGE + _RIDGE_SAMPLES * size / count) + 1e-6
+    result: torch.Tensor = (centred + torch.diag_embed(ridge[:, None].expand(-1, size))).float()
+    return result
 
 
 def round_weights(module: NestedLayer | NestedLogits, step: torch.Tensor, found: torch.Tensor) -> None:
@@ -96,7 +69,10 @@ def round_weights(module: NestedLayer | NestedLogits, step: torch.Tensor, found:
     wanted = split(weight / reached.reshape(-1, *[1] * (weight.dim() - 1)), 0.0)
     codes = split(weight_codes(weight, step), float(WEIGHT_ZERO_POINT))
     scale = split((reached * torch.ones_like(weight.flatten(1)))[:, :1].expand(-1, taps), 1.0)[:, :, :1].square()
-    codes = descend(codes, wanted, scale, found, widths, rule)
+    # Few blocks at once, because there is a number per weight and width.
+    each = max(1, _WEIGHTS // codes[0].numel())
+    parts = (slice(start, start + each) for start in range(0, blocks, each))
+    codes = torch.cat([descend(codes[p], wanted[p], scale[p], found[p], widths, rule) for p in parts])
     rounded = codes.reshape(groups, shape, -1, size).transpose(1, 2).reshape(len(weight), -1)[:, :taps]
     with torch.no_grad():
         module.weight.copy_((rounded - WEIGHT_ZERO_POINT).mul(reached).reshape(weight.shape))
@@ -111,29 +87,13 @@ def descend(
     Errors of an output count `scale` [B, O, 1], the square of its master step. Each width counts `_SHARE` times the
     next narrower one, relative to its error before.
     """
-    codes = codes.clone()
-    error = {b: nested_values(codes, b, WEIGHT_ZERO_POINT, rule) - wanted for b in widths}
-    slope = {b: error[b] @ found for b in widths}
-    share = {}
-    for b in widths:
-        before = float((error[b] * slope[b] * scale).sum())
-        share[b] = _SHARE**b / max(before, 1e-30)
-    moves = torch.arange(-_REACH, _REACH + 1, device=codes.device, dtype=codes.dtype)
-    for _ in range(_SWEEPS):
-        for i in range(codes.shape[2]):
-            tried = (codes[:, :, i, None] + moves).clamp_(0, TOP_CODE)
-            own = found[:, i, i, None, None]
-            cost = torch.zeros_like(tried)
-            change = {}
-            for b in widths:
-                operands = nested_values(tried, b, WEIGHT_ZERO_POINT, rule)
-                delta = operands - (wanted[:, :, i] + error[b][:, :, i])[..., None]
-                change[b] = delta
-                cost += share[b] * delta * (2 * slope[b][:, :, i, None] + own * delta)
-            best = cost.argmin(2, keepdim=True)
-            codes[:, :, i] = tried.gather(2, best)[..., 0]
-            for b in widths:
-                moved = change[b].gather(2, best)[..., 0]
-                error[b][:, :, i] += moved
-                slope[b] += moved[..., None] * found[:, i, None]
-    return codes
+    error = torch.stack([nested_values(codes, b, WEIGHT_ZERO_POINT, rule) - wanted for b in widths], 2)
+    slope = error @ found[:, None]
+    before = (slope * error * scale[:, :, None]).sum((0, 1, 3))
+    share = torch.tensor([_SHARE**b for b in widths], device=codes.device) / before.clamp_min(1e-30)
+    every = torch.arange(TOP_CODE + 1, dtype=codes.dtype)
+    operands = torch.stack([nested_values(every, b, WEIGHT_ZERO_POINT, rule) for b in widths])
+    moved = codes.to("cpu", torch.uint8).contiguous().numpy()
+    own = [table.cpu().contiguous().numpy() for table in (slope, found, share, operands)]
+    descent.descend(moved, own[0], own[1], own[2], own[3], torch.get_num_threads())
+    return torch.from_numpy(moved).to(codes)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dqtsim.train.calibration.pictures import Parts, by_channel
+from dqtsim.train.calibration.pictures import PART, Parts, by_channel
+from dqtsim.train.calibration.places import Taken, accumulators, pieces
 from dqtsim.train.calibration.ranges import windows_at
 from dqtsim.train.modules.base import Codes
 from dqtsim.train.modules.layer import NestedLayer
@@ -18,8 +19,6 @@ from dqtsim.train.rules import MASTER_WIDTH
 
 # A fitted factor is at most this much greater or smaller than the weights' own.
 _REACH = 2.0
-# Parts on which windows are tried.
-_TRIED = 4
 
 
 class Moments:
@@ -27,7 +26,8 @@ class Moments:
 
     def __init__(self, accumulators: Parts, targets: Parts) -> None:
         sums = [
-            _sums(by_channel(a).double(), by_channel(t).double()) for a, t in zip(accumulators, targets, strict=True)
+            _products(by_channel(a).double(), by_channel(t).double())
+            for a, t in zip(accumulators, targets, strict=True)
         ]
         count = sum(by_channel(a).shape[1] for a in accumulators)
         self.a, self.t, self.aa, self.at, self.tt = (torch.stack(s).sum(0) / count for s in zip(*sums, strict=True))
@@ -51,7 +51,7 @@ class Moments:
         return found
 
 
-def _sums(a: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _products(a: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return a.sum(1), t.sum(1), a.square().sum(1), (a * t).sum(1), t.square().sum(1)
 
 
@@ -64,38 +64,49 @@ def deciding(module: NestedLayer | NestedLogits) -> list[int]:
     return list(found.values())
 
 
-def fit_row(module: NestedLayer | NestedLogits, pair: int, grid: Codes, accumulators: Parts, targets: Parts) -> None:
-    """Fit the row of one of `module.pairs` to what the float network has before the activation."""
+def fit_row(module: NestedLayer | NestedLogits, pair: int, grid: Codes, inputs: Taken, targets: Parts) -> None:
+    """Fit the row of one of `module.pairs` to what the float network has before the activation at the same places."""
     row = module.rows[pair]
     plain = module.factors(grid.step)[row]
-    module.set_row(row, *Moments(accumulators, targets).fit(plain, fixed=isinstance(module, NestedLogits)), grid.step)
+    found = Moments(_sums(module, pair, grid, inputs), targets)
+    module.set_row(row, *found.fit(plain, fixed=isinstance(module, NestedLogits)), grid.step)
 
 
-def real_outputs(module: NestedLayer, pair: int, grid: Codes, accumulators: Parts) -> Parts:
-    """The real values of accumulators [N, O, ...] before the activation."""
+def _sums(module: NestedLayer | NestedLogits, pair: int, grid: Codes, inputs: Taken) -> Parts:
+    return list(accumulators(module, pair, grid, iter(inputs.codes), inputs.geometry))
+
+
+def coded(module: NestedLayer, pair: int, grid: Codes, codes: Parts) -> Parts:
+    """The layer's own codes uint8 at one of its pairs, for codes uint8 of its input on `grid`."""
     row = module.rows[pair]
-    factor, constant = module.factors(grid.step)[row], module.constant()[row]
-    shape = (-1, *[1] * (accumulators[0].dim() - 2))
-    return [a * factor.reshape(shape) + constant.reshape(shape) for a in accumulators]
+    step, shape = module.step(), (-1, 1, 1)
+    factor = (module.factors(grid.step)[row] / step).reshape(shape)
+    # half a step more, so that floor rounds
+    constant = (module.constant()[row] / step + (module.zero_point + 0.5)).reshape(shape)
+    found = [
+        sums.mul_(factor).add_(constant).floor_().clamp_(0, module.high()).to(torch.uint8)
+        for sums in accumulators(module, pair, grid, pieces(codes), None)
+    ]
+    together = torch.cat([part.flatten(1) for part in found] if module.flat else found)
+    return list(torch.split(together, PART))
 
 
-def fit_windows(module: NestedLayer | NestedLogits, inputs: Sequence[tuple[Codes, Parts]], targets: Parts) -> None:
+def fit_windows(module: NestedLayer | NestedLogits, inputs: Sequence[tuple[Codes, Taken]], targets: Parts) -> None:
     """Choose a window per activation width, by the error of the outputs after the best row.
 
-    `inputs` has, for each of `module.pairs`, the grid and the codes of the layer's inputs at that pair.
+    `inputs` has, for each of `module.pairs`, the grid and the codes of the layer's inputs at that pair, at some places.
     """
     chosen = [0] * (MASTER_WIDTH + 1)
+    fixed = isinstance(module, NestedLogits)
     for width in sorted({pair[1] for pair in module.pairs if pair[1] < MASTER_WIDTH}):
         pair = max((p for p in range(len(module.pairs)) if module.pairs[p][1] == width), key=lambda p: module.pairs[p])
-        grid, codes = inputs[pair]
-        codes, wanted = codes[:_TRIED], targets[:_TRIED]
+        grid, given = inputs[pair]
+        plain = module.factors(grid.step)[module.rows[pair]]
         errors = []
         for window in windows_at(width):
             chosen[width] = window
             module.windows = tuple(chosen)
-            sums = [module.accumulators(Codes(part.float(), grid.step, grid.zero_point), pair) for part in codes]
-            found = Moments(sums, wanted)
-            fixed = isinstance(module, NestedLogits)
-            errors.append(float(found.error(*found.fit(module.factors(grid.step)[module.rows[pair]], fixed)).sum()))
+            found = Moments(_sums(module, pair, grid, given), targets)
+            errors.append(float(found.error(*found.fit(plain, fixed)).sum()))
         chosen[width] = errors.index(min(errors))
     module.windows = tuple(chosen) if any(chosen) else None

@@ -9,12 +9,13 @@ import torch
 from dqtsim.errors import InputError
 from dqtsim.train import steps
 from dqtsim.train.calibration.equalize import equalize
-from dqtsim.train.calibration.measured import Extent, extents
+from dqtsim.train.calibration.measured import Extent, extent_of, extents
 from dqtsim.train.calibration.pictures import Parts, Walk, drop, last_readers, never_trained, parts_of
 from dqtsim.train.calibration.pictures import with_measured_norms as measured_norms
+from dqtsim.train.calibration.places import Places, taken
 from dqtsim.train.calibration.ranges import fit_grid, fit_weight_step, reads_of
 from dqtsim.train.calibration.rounding import covariance, round_weights
-from dqtsim.train.calibration.rows import deciding, fit_row, fit_windows, real_outputs
+from dqtsim.train.calibration.rows import coded, deciding, fit_row, fit_windows
 from dqtsim.train.modules.base import Codes, Nested, Uniform
 from dqtsim.train.modules.layer import NestedLayer
 from dqtsim.train.modules.logits import NestedLogits
@@ -72,67 +73,57 @@ class _Calibration:
 
     def run(self, equalized: bool) -> None:
         """Fit all steps."""
-        self.extents = extents(self.network, self.steps, self.parts, self.progress)
+        self.extents = extents(self.network, self.steps, self.parts, self.progress) if equalized else {}
         self.factors = equalize(self.network, self.steps, self.extents) if equalized else {}
+        count = sum(len(part) for part in self.parts)
         walk = Walk(self.network, self.steps, self.parts)
         for step in self.steps:
             self.progress(f"fitting {step.name}")
-            before, after = walk.step(step)
-            self._fit(step, before, after)
+            places = Places.among(step.shape, count)
+            before, after = walk.step(step, places.of if isinstance(step, steps.Layer | steps.Logits) else None)
+            self._fit(step, places, before, after)
             walk.forget(step)
             if not isinstance(step, steps.Logits):
                 for codes in self.codes:
                     drop(codes, self.last, step)
             self.grids = {name: grid for name, grid in self.grids.items() if name in self.codes[0]}
 
-    def _fit(self, step: steps.Step, before: Parts, after: Parts) -> None:
+    def _fit(self, step: steps.Step, places: Places, before: Parts, after: Parts) -> None:
         module = self.network.by_name().get(step.name)
         factors = self.factors.get(step.name)
         if isinstance(module, Nested):
-            extent = self.extents[step.name]
+            extent = self.extents[step.name] if self.extents else extent_of(after)
             scaled = extent if factors is None else extent.scaled(factors)
             fit_grid(module, after, _at_least_zero(scaled), factors, reads_of(self.network, self.steps, step.name))
         if isinstance(module, NestedLayer | NestedLogits):
-            self._fit_layer(step, module, _times(before, factors))
+            self._fit_layer(step, module, places, _times(before, factors))
         else:
             self._put(step, [self._run(step, k) for k in self.pairs])
 
-    def _fit_layer(self, step: steps.Step, module: NestedLayer | NestedLogits, targets: Parts) -> None:
+    def _fit_layer(self, step: steps.Step, module: NestedLayer | NestedLogits, places: Places, targets: Parts) -> None:
         source = step.sources[0]
         grid = self.grids[source]
-        inputs = [(grid, self.codes[k][source]) for k in self.pairs]
+        # A pinned layer has one pair, whatever the network's.
+        free = len(module.pairs) == len(self.pairs)
         if not self.network.rules.shared_norm:
             module.separate_rows()
         fit_weight_step(module)
         module.weight_step.set(module.effective_step(grid.step))
-        own = covariance(module, inputs[self.widest][1], grid)
-        round_weights(module, module.weight_step(), own)
-        if len(module.pairs) == len(self.pairs):
-            fit_windows(module, inputs, targets)
+        seen = {k: taken(module, grid, self.codes[k][source], places) for k in (self.pairs if free else [self.widest])}
+        round_weights(module, module.weight_step(), covariance(module, seen[self.widest], grid))
+        if free:
+            fit_windows(module, [(grid, seen[k]) for k in self.pairs], targets)
         for k in deciding(module):
-            # A pinned layer has one pair, whatever the network's.
-            source_pair = k if len(module.pairs) == len(self.pairs) else self.widest
-            fit_row(module, k, grid, self._sums(module, k, *inputs[source_pair]), targets)
+            fit_row(module, k, grid, seen[k if free else self.widest], targets)
         if isinstance(module, NestedLogits):
             return
+        # Only now, because every row may raise the weight step.
         self.grids[step.name] = Codes(targets[0], module.step(), module.zero_point)
         for k in self.pairs:
-            pair = k if len(module.pairs) == len(self.pairs) else 0
-            if k and self.codes[k][source] is self.codes[0][source] and pair == 0:
+            if k and not free and self.codes[k][source] is self.codes[0][source]:
                 self.codes[k][step.name] = self.codes[0][step.name]
             else:
-                self.codes[k][step.name] = self._coded(module, pair, *inputs[k])
-
-    def _sums(self, module: NestedLayer | NestedLogits, pair: int, grid: Codes, codes: Parts) -> Parts:
-        return [module.accumulators(_on(grid, part), pair) for part in codes]
-
-    def _coded(self, module: NestedLayer, pair: int, grid: Codes, codes: Parts) -> Parts:
-        """The layer's own codes, uint8."""
-        found = [
-            module.coded(real, torch.uint8)
-            for real in real_outputs(module, pair, grid, self._sums(module, pair, grid, codes))
-        ]
-        return [part.flatten(1) for part in found] if module.flat else found
+                self.codes[k][step.name] = coded(module, k if free else 0, grid, self.codes[k][source])
 
     def _run(self, step: steps.Step, pair: int) -> list[Codes]:
         """An operator that knows no widths, at one pair."""

@@ -114,12 +114,21 @@ class NestedLayer(Nested):
             self.gamma[row] = slope * (self.running_var[row].double() + self.eps).sqrt()
             self.beta[row] = constant + slope * self.running_mean[row].double()
 
-    def accumulators(self, x: Codes, pair: int) -> torch.Tensor:
-        """Sums [N, O, H', W'] of operands at one of `pairs` (B1, B2), less what the input's centre adds."""
-        x = self.padded(x)
+    def operand(self, pair: int, input_step: torch.Tensor) -> torch.Tensor:
+        """The weights' operands [O, I / groups, kh, kw] at one of `pairs`, in master steps, float32."""
+        operand = self._weights(pair, input_step)
+        operand = operand[:, :, None, None] if self.flat else operand
+        return operand.contiguous(memory_format=torch.channels_last)
+
+    def sums(self, x: Codes, operand: torch.Tensor, pair: int, geometry: Geometry | None = None) -> torch.Tensor:
+        """Sums [N, O, H', W'] of operands at one of `pairs` (B1, B2), less what the input's centre adds.
+
+        `x` is read with `geometry`, which finds its border there; without one, as the layer does it.
+        """
+        x = self.padded(x) if geometry is None else x
         width = self.pairs[pair][1]
-        operand = nest_activation(x.values, width, x.zero_point, self.rules.activation, self.window(width))
-        sums, centre = self.geometry.convolve(operand, self._operand(pair, x)), self._centre_sums(x.step)
+        values = nest_activation(x.values, width, x.zero_point, self.rules.activation, self.window(width))
+        sums, centre = (geometry or self.geometry).convolve(values, operand), self._centre_sums(x.step)
         return sums if centre is None else sums - centre.reshape(-1, 1, 1)
 
     def positive_gamma(self) -> torch.Tensor:
@@ -245,9 +254,7 @@ class NestedLayer(Nested):
         return nest_weight(self.weight, self.effective_step(input_step), self.pairs[pair][0], self.rules.weight)
 
     def _operand(self, pair: int, x: Codes) -> torch.Tensor:
-        operand = self._weights(pair, x.step)
-        operand = operand[:, :, None, None] if self.flat else operand
-        return operand.to(x.values.dtype, memory_format=torch.channels_last)
+        return self.operand(pair, x.step).to(x.values.dtype)
 
     def window(self, width: int) -> int:
         """How many bits lower activations of a width are taken (A6)."""

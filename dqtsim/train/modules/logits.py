@@ -10,7 +10,7 @@ from dqtsim.train.constants import BIAS_LIMIT, reals, rounded_bias
 from dqtsim.train.integer import IntegerExact, exact_dtype, straight_through
 from dqtsim.train.modules.base import Codes, LearnedStep, Policy, Uniform
 from dqtsim.train.modules.layer import WEIGHT_REACH
-from dqtsim.train.nested import nest_activation, nest_weight
+from dqtsim.train.nested import Geometry, nest_activation, nest_weight
 from dqtsim.train.rules import MASTER_WIDTH, WEIGHT_ZERO_POINT, NestingRules, Widths
 
 
@@ -58,12 +58,15 @@ class NestedLogits(nn.Module, IntegerExact):
         with torch.no_grad():
             self.bias[row] = constant
 
-    def accumulators(self, x: Codes, pair: int) -> torch.Tensor:
+    def operand(self, pair: int, input_step: torch.Tensor) -> torch.Tensor:
+        """The weights' operands [O, I] at one of `pairs`, in master steps, float32."""
+        return nest_weight(self.weight, self.effective_step(input_step), self.pairs[pair][0], self.rules.weight)
+
+    def sums(self, x: Codes, operand: torch.Tensor, pair: int, geometry: Geometry | None = None) -> torch.Tensor:
         """Sums [N, O] of operands at one of `pairs` (B1, B2)."""
-        width_w, width_a = self.pairs[pair]
-        weight = nest_weight(self.weight, self.effective_step(x.step), width_w, self.rules.weight)
-        operand = nest_activation(x.values, width_a, x.zero_point, self.rules.activation, self.window(width_a))
-        return functional.linear(operand, weight)
+        width = self.pairs[pair][1]
+        values = nest_activation(x.values, width, x.zero_point, self.rules.activation, self.window(width))
+        return functional.linear(values, operand)
 
     def constants(self, input_step: float) -> Array:
         """B, int64 [R, O], as export writes it."""

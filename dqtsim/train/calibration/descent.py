@@ -1,0 +1,70 @@
+"""Coordinate descent over master codes, compiled: every output of a layer for itself, so threads change nothing."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from dqtsim.train.rules import TOP_CODE
+
+Reals = npt.NDArray[np.float32]
+CodeArray = npt.NDArray[np.uint8]
+F = TypeVar("F", bound=Callable[..., object])
+
+SWEEPS = 3
+# How far a code moves at once, up or down.
+REACH = 10
+
+
+def _compiled(function: F) -> F:
+    return cast(F, njit(cache=True, nogil=True)(function))
+
+
+def descend(codes: CodeArray, slope: Reals, found: Reals, share: Reals, operands: Reals, threads: int) -> None:
+    """Move `codes` [B, O, n], in place, one after the other, each to where the sum of its costs is least.
+
+    The cost of a move that changes the operand at width b by d is share[b] * d * (2 * slope[b] + H[i, i] * d).
+    `slope` [B, O, W, n] is H times the error of each width, and follows; `found` [B, n, n] is H; `operands` [W, 256]
+    are those of all codes at each width.
+    """
+    outputs = codes.shape[0] * codes.shape[1]
+    parts = max(1, min(threads, outputs))
+    edges = [outputs * i // parts for i in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        runs = [
+            pool.submit(_outputs, edges[i], edges[i + 1], codes, slope, found, share, operands) for i in range(parts)
+        ]
+        for run in runs:
+            run.result()
+
+
+@_compiled
+def _outputs(start: int, end: int, codes: CodeArray, slope: Reals, found: Reals, share: Reals, operands: Reals) -> None:
+    for output in range(start, end):
+        block, o = divmod(output, codes.shape[1])
+        for _ in range(SWEEPS):
+            for i in range(codes.shape[2]):
+                _move(codes[block, o], slope[block, o], found[block], share, operands, i)
+
+
+@_compiled
+def _move(codes: CodeArray, slope: Reals, found: Reals, share: Reals, operands: Reals, i: int) -> None:
+    now = int(codes[i])
+    best, least = now, 0.0
+    for code in range(max(0, now - REACH), min(TOP_CODE, now + REACH) + 1):
+        cost = 0.0
+        for b in range(len(share)):
+            delta = operands[b, code] - operands[b, now]
+            cost += share[b] * delta * (2 * slope[b, i] + found[i, i] * delta)
+        if cost < least:
+            best, least = code, cost
+    if best == now:
+        return
+    codes[i] = best
+    for b in range(len(share)):
+        delta = operands[b, best] - operands[b, now]
+        if delta != 0:
+            slope[b] += delta * found[i]
