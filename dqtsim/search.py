@@ -13,14 +13,15 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from . import switched
 from .counting.counts import NodeCount, count
 from .energy import EnergyTable
-from .engines.registry import run
 from .errors import InputError
 from .graph import with_bits
 from .graph.model import Array, Graph, Widths
 from .graph.results import meaning, require_scores
 from .planner import plan
+from .switched import Switched, free_layers
 from .target import Target
 
 Table = npt.NDArray[np.float64]
@@ -60,15 +61,9 @@ class Costs:
         return self.fixed + sum((row[k] for row, k in zip(self.table, choice, strict=True)), Fraction(0))
 
 
-def free_layers(graph: Graph) -> list[str]:
-    """Return the layers whose widths a plan may choose."""
-    return [layer for layer in graph.layers if layer not in graph.pinned]
-
-
 def rows(graph: Graph, choice: Sequence[int]) -> list[Widths]:
     """Return one pair per layer: its own for a pinned layer, else the candidate whose index `choice` has."""
-    chosen = dict(zip(free_layers(graph), choice, strict=True))
-    return [graph.pinned[layer] if layer in graph.pinned else graph.candidates[chosen[layer]] for layer in graph.layers]
+    return list(switched.rows(graph, graph.candidates, choice))
 
 
 def costs(
@@ -109,26 +104,26 @@ _COST: dict[str, Callable[[NodeCount], Fraction]] = {
 
 
 def sensitivities(
-    graph: Graph,
-    target: Target,
+    runs: Switched,
     images: Array,
     labels: npt.NDArray[np.int64],
     *,
     threads: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> Table:
-    """Return (layers, candidates): cross entropy with only this layer at this candidate, less that of the widest."""
-    layers = len(free_layers(graph))
-    widest = widest_candidate(graph)
-    everywhere = [widest] * layers
-    base = cross_entropy(graph, target, everywhere, images, labels, threads)[0]
+    """Return (layers, candidates): cross entropy with only this layer at this candidate, less that of the widest.
+
+    `runs` has the candidates as its pairs.
+    """
+    widest = runs.pairs[widest_candidate(runs.own)]
+    base = cross_entropy(runs, runs.everywhere(widest), images, labels, threads)[0]
     progress()
-    table = np.zeros((layers, len(graph.candidates)))
-    for layer in range(layers):
-        for k in range(len(graph.candidates)):
-            if k != widest:
-                choice = [*everywhere[:layer], k, *everywhere[layer + 1 :]]
-                table[layer, k] = cross_entropy(graph, target, choice, images, labels, threads)[0] - base
+    table = np.zeros((len(runs.free), len(runs.pairs)))
+    for row, layer in enumerate(runs.free):
+        for k, pair in enumerate(runs.pairs):
+            if pair != widest:
+                choice = runs.alone(layer, pair, widest)
+                table[row, k] = cross_entropy(runs, choice, images, labels, threads)[0] - base
                 progress()
     return table
 
@@ -139,20 +134,18 @@ def widest_candidate(graph: Graph) -> int:
 
 
 def cross_entropy(
-    graph: Graph,
-    target: Target,
+    runs: Switched,
     choice: Sequence[int],
     images: Array,
     labels: npt.NDArray[np.int64],
     threads: int = 1,
 ) -> tuple[float, float]:
     """Return the mean cross entropy in nats and the accuracy of `images` at one candidate per layer, integer engine."""
-    compiled = plan(with_bits(graph, rows(graph, choice)), target)
-    name = require_scores(graph)
-    found = meaning(compiled.graph, name)
+    name = require_scores(runs.own)
+    found = meaning(runs.own, name)
     scale = found.scale[0] if found else 1.0
     total, right = 0.0, 0
-    for result, label in zip(run(compiled, images, threads=threads), labels.tolist(), strict=True):
+    for result, label in zip(runs.run(images, choice, threads), labels.tolist(), strict=True):
         logits = result.outputs[name].reshape(-1).astype(np.float64) * scale
         shifted = logits - logits.max()
         total += float(np.log(np.exp(shifted).sum()) - shifted[label])

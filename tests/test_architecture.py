@@ -25,7 +25,7 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
     ("engines/native",),
     ("engines",),
     ("counting",),
-    ("calibration", "compare", "golden", "rtl", "search"),
+    ("calibration", "compare", "fidelity", "golden", "rtl", "search", "sensitivity", "switched"),
     ("report", "bench"),
     ("cli", "__init__", "__main__"),
 )

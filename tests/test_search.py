@@ -20,6 +20,7 @@ from dqtsim.energy import load_energy
 from dqtsim.errors import InputError
 from dqtsim.graph.builder import GraphBuilder
 from dqtsim.graph.model import Graph
+from dqtsim.switched import Switched
 from dqtsim.widths import apply_bits
 
 CANDIDATES = ((2, 2), (4, 8), (8, 8))
@@ -130,7 +131,7 @@ def test_refining_finds_what_sums_do_not_see() -> None:
 def test_a_sensitivity_is_what_one_layer_alone_costs(labelled: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = labelled
     graph, target = tiny(), load_target("default")
-    table = search.sensitivities(graph, target, images, labels)
+    table = search.sensitivities(Switched(graph, target, CANDIDATES), images, labels)
     assert table.shape == (3, 3)
     assert table[:, 2].tolist() == [0.0, 0.0, 0.0]
     losses = []

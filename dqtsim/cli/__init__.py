@@ -18,6 +18,7 @@ from .quantize import quantize_command
 from .report import report_command
 from .rtl import cosim_command, rtl_group, vectors_command
 from .run import run_command
+from .sensitivity import sensitivity_command
 from .training import export_command, train_command
 from .verify import compare_command, verify_command
 
@@ -37,6 +38,7 @@ for command in (
     new_command,
     report_command,
     plan_command,
+    sensitivity_command,
     bench_command,
     info_command,
     target_group,

@@ -9,8 +9,8 @@ import click
 from .common import check_writable, console, counted, model_argument, pairs_of_widths, progress, threads_option
 
 if TYPE_CHECKING:
+    from ..fidelity import Fidelity
     from ..graph.model import Array, Graph, Widths
-    from ..report.text.fidelity import Fidelity
 
 
 def _widths(_context: click.Context, _option: click.Parameter, text: str) -> "tuple[Widths, ...]":
@@ -72,9 +72,9 @@ def _measure(
 ) -> "list[Fidelity]":
     """Return a row for each pair of widths, widest first, beside the results at the pair `reference`."""
     from ..engines.registry import run
+    from ..fidelity import Fidelity, real
     from ..graph.results import meaning, results
     from ..planner import plan
-    from ..report.text.fidelity import Fidelity, real_values
     from ..target import load_target
     from ..widths import apply_bits
 
@@ -87,8 +87,8 @@ def _measure(
             row = Fidelity((w, a), graph)
             for index, result in enumerate(run(compiled, pictures, threads=threads)):
                 if (w, a) == reference:
-                    found = [(result.outputs[name][0], means) for name, means in known]
-                    expected.append([real_values(codes, means) if means else codes for codes, means in found])
+                    found = [(result.outputs[name], means) for name, means in known]
+                    expected.append([real(codes, means) if means else codes for codes, means in found])
                 else:
                     row.add(result, expected[index])
                 count()

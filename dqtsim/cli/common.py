@@ -152,12 +152,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def check_writable(path: Path, option: str, suffix: str) -> None:
+def check_writable(path: Path, option: str, *suffixes: str) -> None:
     """Raise, before long work, if `path` could not be written, or is a file that the command reads."""
     if not path.parent.is_dir():
         raise OutputError(f"{option} writes into an existing folder; '{path.parent}' is none.")
-    if path.suffix != suffix:
-        raise OutputError(f"{option} writes a {suffix} file; found '{path}'.")
+    if path.suffix not in suffixes:
+        kinds = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+        raise OutputError(f"{option} writes a {kinds} file; found '{path}'.")
     check_file(path)
     context = click.get_current_context()
     for parameter in context.command.params:

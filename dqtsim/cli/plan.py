@@ -55,6 +55,7 @@ def plan_command(
     from ..frontends import load
     from ..graph.results import require_scores
     from ..inputs.dataset import read_labelled
+    from ..switched import Switched, free_layers
     from ..target import load_target
 
     check_writable(output, "-o", ".toml")
@@ -63,7 +64,7 @@ def plan_command(
     require_scores(graph)
     split = read_labelled(graph, data, "train")
     priced = search.costs(graph, target, load_energy(energy_name), budget.unit)
-    layers = search.free_layers(graph)
+    layers = free_layers(graph)
     if not layers:
         raise InputError(f"a plan chooses the widths of layers that are not pinned; model '{graph.name}' has none.")
     # pictures from the whole split, because it may be sorted by class
@@ -71,18 +72,19 @@ def plan_command(
     images, labels = split.images[list(taken)], split.labels[list(taken)]
     # refuse an impossible budget before the long part
     search.best_choice(np.zeros((len(layers), len(graph.candidates))), priced, budget)
+    runs = Switched(graph, target, graph.candidates)
     with progress(1 + len(layers) * (len(graph.candidates) - 1), "measurements") as count:
-        table = search.sensitivities(graph, target, images, labels, threads=threads, progress=count)
+        table = search.sensitivities(runs, images, labels, threads=threads, progress=count)
     choice = search.best_choice(table, priced, budget)
     if tries:
         with progress(tries + 1, "plans") as count:
 
             def measured(chosen: "Sequence[int]") -> float:
                 count()
-                return search.cross_entropy(graph, target, chosen, images, labels, threads)[0]
+                return search.cross_entropy(runs, chosen, images, labels, threads)[0]
 
             choice = search.refined(choice, table, priced, budget, measured, tries)
-    loss, accuracy = search.cross_entropy(graph, target, choice, images, labels, threads)
+    loss, accuracy = search.cross_entropy(runs, choice, images, labels, threads)
     cost = f"{float(priced.total(choice)):.6g} {budget.unit}"
     notes = [
         f"best static plan for {model.name} within {budget} per picture: {cost}",

@@ -1,6 +1,7 @@
 """`dqtsim quantize`: a trained float model becomes a nested one, without training and without Python."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,13 @@ import click
 from ..errors import InputError
 from ..train.rules import WEIGHT_RULES, NestingRules
 from .common import check_writable, console, counted, pairs_of_widths, progress, threads_option
+from .sensitivity import PICTURES, check_report, write_report
 from .training import _keep_memory, _needs_torch
 
 if TYPE_CHECKING:
+    from ..fidelity import Fidelity
     from ..graph.model import Array, Graph, Widths
-    from ..report.text.fidelity import Fidelity
+    from ..sensitivity import Sensitivity
     from ..train.network import NestedNetwork
     from ..train.rules import WeightRule
 
@@ -57,6 +60,9 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tu
 @click.option(
     "--golden-pictures", type=click.IntRange(1), default=1, show_default=True, help="Pictures in it, at all widths."
 )
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="File that says which layer hurts: .csv, .png, .svg or .html."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def quantize_command(
     model: Path,
@@ -71,6 +77,7 @@ def quantize_command(
     output: Path,
     golden: Path | None,
     golden_pictures: int,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Make MODEL, a float ONNX file or a program of torch.export (.pt2), nested; write it and what it keeps.
@@ -84,11 +91,13 @@ def quantize_command(
     _keep_memory()
     from ..inputs.calibration import read_pictures
     from ..outputs import check_apart, check_folder
-    from ..report.text import fidelity
+    from ..report.text import fidelity, sensitivity
     from ..train import quantize
     from ..train.golden import FOLDER
 
     check_writable(output, "-o", ".onnx")
+    if report is not None:
+        check_report(report, "--report")
     if golden is not None:
         check_folder(golden, FOLDER)
         check_apart(output, golden)
@@ -107,8 +116,15 @@ def quantize_command(
         f"{output}: {counted(len(used), 'picture')} to calibrate, x = {_formula(pixels)}",
         *network.notes,
     ]
+    found: dict[str, Any] = {}
+    if report is not None:
+        layers = _measure_layers(graph, network, measured, widths, threads)
+        write_report(report, layers, model.name)
+        found["sensitivity"] = sensitivity.as_json(layers)
+        notes += [*sensitivity.sentences(layers), f"{report}: {sensitivity.summary(layers)}"]
     if as_json:
-        click.echo(json.dumps(fidelity.as_json(rows, model=str(model), output=str(output), pictures=len(measured))))
+        found |= {"model": str(model), "output": str(output), "pictures": len(measured)}
+        click.echo(json.dumps(fidelity.as_json(rows, **found)))
         return
     fidelity.print_fidelity(console(), rows, f"{model.name} against float on {len(measured)} {what}")
     for note in notes:
@@ -129,8 +145,8 @@ def _measure(
 ) -> "list[Fidelity]":
     """Return a row for each pair of widths, widest first, of the integer engine's results beside float's."""
     from ..engines.registry import run
+    from ..fidelity import Fidelity
     from ..planner import plan
-    from ..report.text.fidelity import Fidelity
     from ..target import load_target
     from ..train.quantize import float_outputs
     from ..widths import apply_bits
@@ -147,6 +163,19 @@ def _measure(
                 count()
             rows.append(row)
     return rows
+
+
+def _measure_layers(
+    graph: "Graph", network: "NestedNetwork", pictures: "Array", widths: "tuple[Widths, ...]", threads: int
+) -> "Sensitivity":
+    """Return which layer hurts, from a few of the pictures, taken evenly."""
+    from ..sensitivity import measure
+    from ..target import load_target
+    from ..train.quantize import float_tensors
+
+    few = pictures[:: max(1, len(pictures) // PICTURES)][:PICTURES].reshape(-1, *graph.input.shape[1:])
+    reference = partial(float_tensors, network)
+    return measure(graph, load_target("default"), widths, few, reference, threads=threads, progress=progress)
 
 
 def _formula(pixels: Any) -> str:

@@ -120,3 +120,9 @@ def float_outputs(network: NestedNetwork, pictures: Pictures) -> list[npt.NDArra
         values = network.activations(torch.from_numpy(pictures[start : start + _TOGETHER]))
         found.append([values[name] for name in network.outputs])
     return [torch.cat(values).double().cpu().numpy() for values in zip(*found, strict=True)]
+
+
+def float_tensors(network: NestedNetwork, sample: Pictures) -> dict[str, npt.NDArray[np.float32]]:
+    """The float values [1, ...] of all steps for one sample uint8 (1, ...), by the names of the graph's tensors."""
+    values = network.activations(torch.from_numpy(sample.reshape(1, *network.shape)))
+    return {name: value.cpu().numpy() for name, value in values.items()}
