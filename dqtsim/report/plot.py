@@ -16,7 +16,7 @@ _INK, _SOFT, _GRID = "#17202b", "#5a6676", "#e3e6eb"
 # from many bits to few
 _COLOURS = ("#1f9e89", "#26828e", "#31688e", "#3e4989", "#6a3d9a", "#b0308a", "#e0564a", "#f0942b")
 _NAME = 30
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9.0, "axes.edgecolor": _SOFT, "axes.linewidth": 0.8, "axes.titlesize": 10.5, "text.color": _INK,
     "axes.labelcolor": _SOFT, "ytick.color": _SOFT, "svg.hashsalt": "dqtsim",
 }  # fmt: skip

@@ -70,9 +70,11 @@ def _leave_memory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["net.onnx", "one.onnx", "net.pt2"])
 def test_a_file_is_quantized_and_every_engine_agrees(files: Path, name: str, tmp_path: Path) -> None:
     out, golden = tmp_path / "nested.onnx", tmp_path / "golden"
-    found = quantize(files, name, out, "--widths", "4,w8a6", "--golden", golden, "--json")
+    layers = tmp_path / "layers.csv"
+    found = quantize(files, name, out, "--widths", "4,w8a6", "--golden", golden, "--json", "--report", layers)
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
+    assert (report["sensitivity"]["reference"], len(report["sensitivity"]["steps"])) == ("float", 14)
     assert [(row["weights"], row["activations"]) for row in report["widths"]] == [(8, 8), (8, 6), (4, 4)]
     best, _, worst = report["widths"]
     assert best["signal_to_noise_db"] > 25
@@ -111,6 +113,26 @@ def test_the_table_names_pictures_and_pixels(files: Path, tmp_path: Path) -> Non
     ]
 
 
+def test_a_report_says_which_layer_hurts_against_float(files: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "a.onnx", tmp_path / "layers.csv"
+    options = ("--widths", "3", "--report", report)
+    found = quantize(files, "net.onnx", out, *options)
+    assert found.exit_code == 0, found.output
+    lines = found.stdout.splitlines()
+    assert lines[-1] == f"{report}: 14 steps, 9 layers alone at 1 pair of widths, 12 pictures, against float"
+    assert lines[-2].startswith("at 3 bits ")
+    assert lines[-2].endswith(" of 12 classes are float's")
+    rows = [line.split(",") for line in report.read_text().splitlines()[1:]]
+    assert rows[0][:4] == ["stem", "NestedConv", "8", "8"]
+    as_it_runs = {(row[0], int(row[2])): float(row[4]) for row in rows}
+    # the stem is pinned, so it is as near to float at any widths; all others are nearer at 8 bits
+    assert as_it_runs["stem", 8] == as_it_runs["stem", 3]
+    assert all(as_it_runs[name, 8] > as_it_runs[name, 3] for name, bits in as_it_runs if name != "stem")
+    assert min(as_it_runs[name, 8] for name, _ in as_it_runs) > 20
+    table = next(line.split() for line in lines if line.startswith("8 "))
+    assert table[3] == f"{as_it_runs['fc', 8]:.1f}"
+
+
 def test_pixels_are_what_the_float_network_takes() -> None:
     codes = np.arange(6, dtype=np.uint8).reshape(1, 3, 2, 1)
     values = Pixels(1.0, MEAN, STD).values(codes).numpy()
@@ -124,6 +146,7 @@ def test_pixels_are_what_the_float_network_takes() -> None:
         (("--input-mean", "1,0"), "error: --input-mean must have one number or one per channel, 3, and has 2.\n"),
         (("--input-std", "0"), "error: --input-std must be positive; found 0.\n"),
         (("--input-mean", "0.5,123.7,0"), "error: --input-mean must lie within --input-range, 0 to 1; found 123.7.\n"),
+        (("--report", "x.pdf"), "error: --report writes a .csv, .png, .svg or .html file; found 'x.pdf'.\n"),
         (("--widths", "9"), "Error: Invalid value for '--widths': widths are from 1 to 8\n"),
         (("--widths", "x"), "Error: Invalid value for '--widths': give widths such as 2-8, 4,8 or 5,w8a6\n"),
         (("--input-std", "x"), "'--input-std': give a number, or one per channel with commas\n"),

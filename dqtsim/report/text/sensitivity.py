@@ -116,9 +116,14 @@ def summary(found: Sensitivity) -> str:
     """Return what was measured: '14 steps, 9 layers alone, 16 pictures, against float'."""
     layers = len(next(iter(found.alone.values()), {}))
     return (
-        f"{len(found.operators)} steps, {layers} layers alone at {len(found.alone)} pairs of widths, "
-        f"{found.pictures} pictures, against {reference_text(found)}"
+        f"{_counted(len(found.operators), 'step')}, {_counted(layers, 'layer')} alone at "
+        f"{_counted(len(found.alone), 'pair')} of widths, {_counted(found.pictures, 'picture')}, against "
+        f"{reference_text(found)}"
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def as_json(found: Sensitivity, **more: Any) -> dict[str, Any]:
