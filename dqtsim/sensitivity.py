@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from .calibration import reference_of
 from .errors import InputError
 from .fidelity import Fidelity, SignalToNoise, real
 from .graph.model import Array, Graph, Quantization, Widths
 from .graph.results import meaning, results
 from .ops import Outcome
 from .planner import Step
-from .search import widest_candidate
 from .switched import Switched
 from .target import Target
 
@@ -75,11 +75,11 @@ def measure(
 ) -> Sensitivity:
     """Measure `graph` at `pairs` on pictures uint8 (N, ...), against `reference`, the tensors of the float network.
 
-    Without a reference: against the network itself at its widest candidate. Steps that the reference lacks are left
-    out. Raises InputError if there is no layer whose widths are free, no other pair than the widest, or no output with
-    known real values.
+    Without a reference: against the network itself at the widest pair that it was made for. Steps that the reference
+    lacks are left out. Raises InputError if there is no layer whose widths are free, no other pair than the widest, or
+    no output with known real values.
     """
-    widest = graph.candidates[widest_candidate(graph)]
+    widest = reference_of(graph)
     narrow = [pair for pair in widest_first(pairs) if pair != widest]
     if reference is None and not narrow:
         w, a = widest

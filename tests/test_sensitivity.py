@@ -134,7 +134,7 @@ def test_equal_tensors_are_infinitely_near() -> None:
 
 
 def test_where_nothing_differs_no_layer_costs_anything() -> None:
-    graph = dense([[0, 0], [16, -16]], logits=True, rules={"candidates": ((8, 8),)})
+    graph = dense([[0, 0], [16, -16]], logits=True)
     found = measure(graph, target(), [(4, 8)], np.array([[1, 2], [200, 3]], np.uint8))
     assert (found.alone[4, 8]["y"].decibel, found.worst((4, 8))) == (math.inf, None)
     assert sentences(found) == ["at w4a8 no layer alone costs anything"]
@@ -211,7 +211,7 @@ def test_the_tables_fit_80_columns_and_mark_the_worst(files: Path) -> None:
     assert f"at 4 bits {worst} alone costs most: " in result.stdout
 
 
-def test_the_candidates_are_the_default_and_json_is_one_object(files: Path) -> None:
+def test_the_models_own_widths_are_the_default_and_json_is_one_object(files: Path) -> None:
     result = command(files / "model.onnx", "--data", files / "pictures.npy", "--pictures", 2, "--json")
     block = json.loads(result.stdout)
     assert [row["weights"] for row in block["network"]] == [8, 4, 2]

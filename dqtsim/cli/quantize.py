@@ -174,6 +174,7 @@ def _measure_layers(
     from ..train.quantize import float_tensors
 
     few = pictures[:: max(1, len(pictures) // PICTURES)][:PICTURES].reshape(-1, *graph.input.shape[1:])
+    _say(f"measuring which layer hurts, on {counted(len(few), 'picture')}")
     reference = partial(float_tensors, network)
     return measure(graph, load_target("default"), widths, few, reference, threads=threads, progress=progress)
 

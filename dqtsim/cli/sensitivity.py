@@ -37,7 +37,7 @@ def _widths(_context: click.Context, _option: click.Parameter, text: str | None)
     help="Pictures: a folder of images or CIFAR-10, or a .npy file (uint8).",
 )  # fmt: skip
 @click.option(
-    "--widths", callback=_widths, help="Narrow one layer to these: 2-7, 4,6 or 5,w8a6. [default: the candidates]"
+    "--widths", callback=_widths, help="Such as 2-7, 4,6 or 5,w8a6. [default: those that the model was made for]"
 )
 @click.option(
     "--pictures", type=click.IntRange(1), default=PICTURES, show_default=True, help="Use so many, taken evenly."
@@ -61,6 +61,7 @@ def sensitivity_command(
     Two tables by layer and pair of widths: of each step when all layers run at the pair, and of the result when this
     layer alone does. Labels are not needed. `quantize --report` gives both against the float network.
     """
+    from ..calibration import known_pairs
     from ..frontends import load
     from ..inputs.calibration import read_pictures
     from ..report.text import sensitivity
@@ -71,7 +72,7 @@ def sensitivity_command(
         check_report(output, "-o")
     graph, target = load(model), load_target(target_name)
     used, _ = read_pictures(data, graph.input.shape[1:], graph.name, pictures)
-    found = measure(graph, target, widths or graph.candidates, used, threads=threads, progress=progress)
+    found = measure(graph, target, widths or known_pairs(graph), used, threads=threads, progress=progress)
     title = f"{model.name}, {counted(len(used), 'picture')},"
     if output is not None:
         write_report(output, found, title)
