@@ -19,8 +19,19 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def page(study: Study, model: Path) -> str:
     """Return the page about `study`, whose model is the file `model`."""
+    parts = [element("h1", study.graph.name), element("p", _lead(study), class_="lead"), summary(study)]
+    if study.split is None:
+        parts.append(_hint(study, model))
+    parts += [settings(study), layers(study)]
+    if study.split is not None:
+        parts += [choices(study), distributions(study), examples(study)]
+    parts.append(_provenance(study, model))
+    return document(f"{study.graph.name}: dqtsim report", *parts)
+
+
+def document(title: str, *parts: Markup) -> str:
+    """Return a page of these parts with the style sheet inside."""
     style = resources.files("dqtsim.report.page").joinpath("page.css").read_text(encoding="utf-8")
-    title = f"{study.graph.name}: dqtsim report"
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -29,13 +40,6 @@ def page(study: Study, model: Path) -> str:
         element("title", title),
         element("style", Markup(style)),
     )
-    parts = [element("h1", study.graph.name), element("p", _lead(study), class_="lead"), summary(study)]
-    if study.split is None:
-        parts.append(_hint(study, model))
-    parts += [settings(study), layers(study)]
-    if study.split is not None:
-        parts += [choices(study), distributions(study), examples(study)]
-    parts.append(_provenance(study, model))
     body = element("body", element("main", *parts))
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 

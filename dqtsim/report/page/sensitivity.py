@@ -1,7 +1,6 @@
 """Which layer hurts at which widths, as a self-contained page."""
 
 import base64
-from importlib import resources
 
 from ... import __version__
 from ...graph.model import Widths
@@ -18,24 +17,14 @@ from ..text.sensitivity import (
     sentences,
     worst_rows,
 )
+from .html import document
 from .markup import SPACE, Markup, element, percent
 from .sections import section
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(found: Sensitivity, title: str) -> str:
     """Return the page with the sentences, the plot and both tables. Raises InputError without matplotlib."""
-    style = resources.files("dqtsim.report.page").joinpath("page.css").read_text(encoding="utf-8")
     heading = f"{title} against {reference_text(found)}"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", heading),
-        element("style", Markup(style)),
-    )
     picture = base64.b64encode(plot(found, title, "svg")).decode("ascii")
     image = element("img", src=f"data:image/svg+xml;base64,{picture}", alt="signal to noise over the steps")
     lead = (
@@ -59,8 +48,7 @@ def page(found: Sensitivity, title: str) -> str:
             section(TABLES[1].format(others=bits_text(found.widest)), _table(alone_ratios(found), layers, shares))
         )
     parts.append(element("p", f"made by dqtsim {__version__}; every figure is that of the exact integer engine"))
-    body = element("body", element("main", *parts))
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+    return document(heading, *parts)
 
 
 def _table(columns: Columns, layers: list[str], shares: dict[Widths, dict[str, str]]) -> Markup:
