@@ -138,7 +138,7 @@ def test_eight_bits_are_near_float_and_narrower_widths_follow_in_steps(model: nn
     assert eight > mixed > four
 
 
-def test_a_row_is_the_least_squares_fit() -> None:
+def test_a_row_gives_floats_own_values_where_it_can() -> None:
     a = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     factor, constant = torch.tensor([1.5, 0.75, 1.0]), torch.tensor([3.0, -2.0, 0.0])
     wanted = a * factor.reshape(-1, 1, 1) + constant.reshape(-1, 1, 1)
@@ -147,6 +147,15 @@ def test_a_row_is_the_least_squares_fit() -> None:
     assert torch.allclose(found[0], factor.double(), atol=1e-6)
     assert torch.allclose(found[1], constant.double(), atol=1e-6)
     assert float(moments.error(*found).abs().max()) < 1e-6
+
+
+def test_the_factor_of_noisy_accumulators_is_between_least_squares_and_equal_variance() -> None:
+    generator = torch.Generator().manual_seed(3)
+    wanted, noise = torch.randn(1, 1, 100, 100, generator=generator), torch.randn(1, 1, 100, 100, generator=generator)
+    factor, constant = Moments([wanted + noise], [wanted]).fit(torch.ones(1), fixed=False)
+    # noise of the signal's own size: least squares 1/2, equal variance 1/sqrt(2)
+    assert abs(float(factor) - 0.5**0.75) < 0.01
+    assert abs(float(constant)) < 0.03
 
 
 def test_a_factor_stays_near_the_weights_own_and_a_dead_channel_keeps_it() -> None:

@@ -1,6 +1,7 @@
 """Steps and zero points: of weights by their own error, of activations by what it does to the layers that read them."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,34 +21,36 @@ from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, Activa
 _WEIGHT_ENDS = torch.linspace(0.3, 1.0, 36)
 # Values of a tensor on which zero points are tried.
 _VALUES = 8_000
+# Shares of a tensor's values that lie beyond a percentile's ends; and fractions of the largest values as ends.
+_BEYOND = (0.0002, 0.001, 0.005)
+_FRACTIONS = (0.85, 0.7, 0.55, 0.4, 0.28, 0.2)
+# The least squared error, in steps, whose logarithm is taken.
+_NO_ERROR = 1e-12
 # A tensor that is 0 on all pictures gets some grid.
 _LEAST = 1e-6
 _WIDEST_WINDOW = 2
 
 
 def fit_weight_step(module: NestedLayer | NestedLogits) -> None:
-    """Set the step, per output or one for all, whose nested weights are nearest to the float ones over all widths."""
+    """Set the step, per output or one for all, whose nested weights are nearest to the float ones over all widths.
+
+    Nearest is the least sum of the logarithms of the squared errors, so that all widths count alike.
+    """
     weight, own = module.weight.detach(), module.weight_step().dim() == 1
     widths = sorted({pair[0] for pair in module.pairs})
     largest = weight.flatten(1).abs().amax(1) if own else weight.abs().max()
-
-    def error(step: torch.Tensor, width: int) -> torch.Tensor:
-        reached = step.reshape(-1, *([1] * (weight.dim() - 1))) if own else step
-        off = (nest_weight(weight, step, width, module.rules.weight) * reached - weight).square()
-        return off.flatten(1).sum(1) if own else off.sum()
-
     # The master code of the largest weight is 127, so that nothing is clipped at the far end.
     whole = largest / (WEIGHT_ZERO_POINT - 1)
-    tiny = torch.finfo(whole.dtype).tiny
-    totals = torch.stack([_total(whole.clamp_min(tiny) * end, error, widths) for end in _WEIGHT_ENDS.tolist()])
+    some = whole.clamp_min(torch.finfo(whole.dtype).tiny)
+    wanted = weight / (some.reshape(-1, *([1] * (weight.dim() - 1))) if own else some)
+
+    def error(end: float, width: int) -> torch.Tensor:
+        """In units of `whole`, so that no weights are too small to be told apart."""
+        off = (nest_weight(weight, some * end, width, module.rules.weight) * end - wanted).square()
+        return (off.flatten(1).sum(1) if own else off.sum()).clamp_min(_NO_ERROR).log()
+
+    totals = torch.stack([sum((error(end, b) for b in widths), torch.zeros(())) for end in _WEIGHT_ENDS.tolist()])
     module.weight_step.set(whole * _WEIGHT_ENDS.to(whole.device)[totals.argmin(0)])
-
-
-def _total(
-    step: torch.Tensor, error: Callable[[torch.Tensor, int], torch.Tensor], widths: Iterable[int]
-) -> torch.Tensor:
-    """The sum of root errors over `widths`: squares would be the narrowest one's alone, logarithms the widest's."""
-    return torch.stack([error(step, width).sqrt() for width in widths]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -90,34 +93,74 @@ def fit_grid(module: Nested, outputs: Parts, extent: Extent, factors: torch.Tens
     """Set step and zero point of a module's output.
 
     `outputs` are its float values [N, C, ...], codes stand for `factors` [C] times these, and `extent` is that of the
-    product. The least sum of root errors over all widths wins, at each width in the best window (A6).
+    product. The ends of the grid are the least and greatest value (min-max), percentiles, or those of the least mean
+    squared error, with one or two zero points each. Chosen is what disturbs the outputs of the layers that read the
+    tensor least: the sum over all widths of the error's logarithm, in the best window (A6) of each width, every
+    channel's error weighted by its influence.
     """
-    # The grid ends at the largest value of all pictures: a sample misses the rare large values, so by it a nearer end
-    # would seem free. Windows do the rest for few bits.
     values, influence = _sampled(outputs, factors, reads.influence)
     low, high = min(float(extent.low.min()), 0.0), max(float(extent.high.max()), 0.0)
     if module.ceiling is not None:
         high = min(high, module.ceiling)
         values = values.clamp_max(module.ceiling)
-    zeros = {0} if module.positive else {WEIGHT_ZERO_POINT, _asymmetric(low, high, min(reads.widths))}
-    found = []
-    for zero in sorted(zeros):
-        step = max(high / (TOP_CODE - zero), -low / zero if zero else 0.0, _LEAST / TOP_CODE)
-        found.append((_grid_error(values, influence, step, zero, reads), -step, zero))
-    _, step, zero = min(found)
+    tried = []
+    for ends in _ends(values, low, high):
+        zeros = {0} if module.positive else {WEIGHT_ZERO_POINT, _asymmetric(*ends, min(reads.widths))}
+        for zero in sorted(zeros):
+            step = max(ends[1] / (TOP_CODE - zero), -ends[0] / zero if zero else 0.0) or _LEAST / TOP_CODE
+            tried.append((_grid_error(values.clamp(*ends), influence, step, zero, reads), -step, zero, ends))
+    found = (math.inf, *tried[0][1:])
+    for least, step, zero, ends in sorted(tried):
+        if least >= found[0]:
+            break
+        # The sample misses the rare large values, so by it alone a nearer end would seem free.
+        beyond = _beyond(outputs, factors, influence, ends, (low, high)) if ends != (low, high) else 0.0
+        error = _grid_error(values.clamp(*ends), influence, -step, zero, reads, beyond) if beyond else least
+        found = min(found, (error, step, zero, ends))
+    _, step, zero, _ = found
     module.zero_point = zero
     module.step.set(torch.full_like(module.step.logarithm, -step))
 
 
-def _grid_error(values: torch.Tensor, influence: torch.Tensor, step: float, zero: int, reads: Reads) -> float:
-    codes = (values / step + zero + 0.5).floor().clamp(0, TOP_CODE)
+def _ends(values: torch.Tensor, low: float, high: float) -> list[tuple[float, float]]:
+    """Ends of a grid to try: those of all values, percentiles, and fractions among which the least error is."""
+    ordered, count = values.flatten().sort().values, values.numel()
+    found = [(low, high)]
+    for share in _BEYOND:
+        cut = round(share * count)
+        found.append((min(float(ordered[cut]), 0.0), max(float(ordered[count - 1 - cut]), 0.0)))
+    found += [(low * part, high * part) for part in _FRACTIONS]
+    return [ends for i, ends in enumerate(found) if ends not in found[:i] and ends[0] < ends[1]] or found[:1]
+
+
+def _beyond(
+    outputs: Parts, factors: torch.Tensor | None, influence: torch.Tensor, ends: tuple[float, float],
+    limits: tuple[float, float],
+) -> float:  # fmt: skip
+    """The mean squared distance of all values from a grid's ends, which are within `limits`, by influence."""
+    total = torch.zeros(len(influence), dtype=torch.float64, device=influence.device)
+    for part in outputs:
+        value = part if factors is None else part * factors.reshape(-1, *[1] * (part.dim() - 2))
+        off = value.clamp(*limits).sub_(value.clamp(*ends)).square_()
+        total += by_channel(off).sum(1, dtype=torch.float64)
+    count = sum(part.numel() for part in outputs) // len(influence)
+    return float((total * influence[:, 0]).sum()) / count
+
+
+def _grid_error(
+    values: torch.Tensor, influence: torch.Tensor, step: float, zero: int, reads: Reads, beyond: float = 0.0
+) -> float:
+    """The sum over all widths of the logarithm of the mean squared error by influence, of which `beyond` is known."""
+    # In steps, so that no values are too small to be told apart.
+    values = values / step
+    codes = (values + zero + 0.5).floor().clamp(0, TOP_CODE)
     total = 0.0
     for width in sorted(reads.widths):
         errors = []
         for window in windows_at(width):
             operands = nest_activation(codes, width, zero, reads.rule, window)
-            errors.append(float(((operands * step - values).square() * influence).sum()))
-        total += min(errors) ** 0.5
+            errors.append(float(((operands - values).square() * influence).sum()) / values.shape[1])
+        total += math.log(max(min(errors) + beyond / step**2, _NO_ERROR)) + 2 * math.log(step)
     return total
 
 

@@ -21,7 +21,8 @@ from dqtsim.train.nested import nested_values, weight_codes
 from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, WeightRule
 
 # How much less a width counts, relative to its error before, than the next narrower one: wide codes have bits to spare.
-_SHARE = 0.7
+# No width counts less than the last share, so that 8 bits stay as good whatever the narrowest is.
+_SHARE, _LEAST_SHARE = 0.5, 1 / 16
 # Inputs of an output that are looked at together; what is further apart counts as uncorrelated.
 _BLOCK = 2304
 # Weights that are looked at together.
@@ -85,12 +86,13 @@ def descend(
     """Codes [B, O, n], from `codes`, for weights `wanted` in master steps [B, O, n] and H `found` [B, n, n].
 
     Errors of an output count `scale` [B, O, 1], the square of its master step. Each width counts `_SHARE` times the
-    next narrower one, relative to its error before.
+    next narrower one, but at least `_LEAST_SHARE`, relative to its error before.
     """
     error = torch.stack([nested_values(codes, b, WEIGHT_ZERO_POINT, rule) - wanted for b in widths], 2)
     slope = error @ found[:, None]
     before = (slope * error * scale[:, :, None]).sum((0, 1, 3))
-    share = torch.tensor([_SHARE**b for b in widths], device=codes.device) / before.clamp_min(1e-30)
+    counts = [max(_SHARE ** (b - min(widths)), _LEAST_SHARE) for b in widths]
+    share = torch.tensor(counts, device=codes.device) / before.clamp_min(1e-30)
     every = torch.arange(TOP_CODE + 1, dtype=codes.dtype)
     operands = torch.stack([nested_values(every, b, WEIGHT_ZERO_POINT, rule) for b in widths])
     moved = codes.to("cpu", torch.uint8).contiguous().numpy()

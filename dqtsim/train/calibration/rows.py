@@ -1,8 +1,10 @@
 """Rows (B, M, S) per pair of widths (B3''), and windows (A6), from what the nested network itself computes.
 
-A row is the least squares fit of the float network's values before the activation to the accumulators of the pair, on
-the nested network's own inputs at that pair: one factor and one constant per output channel. The logits have no
-factor (B7): their row has the mean of the float network's.
+A row takes the accumulators of the pair, on the nested network's own inputs at that pair, to the float network's values
+before the activation: one factor and one constant per output channel. The constant gives the outputs the mean of
+float's. The least squares fit would make noisy outputs smaller than float's, the more the narrower the widths, and so
+layer after layer; a factor that gives them float's variance would make all of the noise count. The factor is the
+geometric mean of both. The logits have no factor (B7).
 """
 
 from collections.abc import Sequence
@@ -36,10 +38,13 @@ class Moments:
         """Factor and constant float64 [C]; the factor is near `plain` [C], or is that if `fixed`."""
         plain = plain.double()
         variance, joint = self.aa - self.a.square(), self.at - self.a * self.t
+        wanted = (self.tt - self.t.square()).clamp_min(0)
         factor = plain
         if not fixed:
             sound = (variance > 1e-9 * self.aa) & (joint > 0)
-            factor = torch.where(sound, joint / variance.clamp_min(1e-300), plain)
+            variance = variance.clamp_min(1e-300)
+            both = (joint / variance * (wanted / variance).sqrt()).sqrt()
+            factor = torch.where(sound, both, plain)
             factor = torch.minimum(torch.maximum(factor, plain / _REACH), plain * _REACH)
         return factor, self.t - factor * self.a
 
