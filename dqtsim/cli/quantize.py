@@ -49,6 +49,10 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tu
     help="How weights nest; CENTROID has no error on average, which training would have to make up for.",
 )  # fmt: skip
 @click.option(
+    "--adapt", type=click.IntRange(0), default=0, show_default=True, metavar="N",
+    help="Rounds in which weights are adapted to 6 bits and below; 2 or 3 are enough.",
+)  # fmt: skip
+@click.option(
     "--input-range", type=click.Choice(["1", "255"]), default="1", show_default=True,
     help="The network's pixels are from 0 to this, before mean and deviation.",
 )  # fmt: skip
@@ -70,6 +74,7 @@ def quantize_command(
     pictures: int,
     widths: "tuple[Widths, ...]",
     weight_rule: "WeightRule",
+    adapt: int,
     input_range: str,
     input_mean: tuple[float, ...],
     input_std: tuple[float, ...],
@@ -93,6 +98,7 @@ def quantize_command(
     from ..outputs import check_apart, check_folder
     from ..report.text import fidelity, sensitivity
     from ..train import quantize
+    from ..train.calibration.adapt import check
     from ..train.golden import FOLDER
 
     check_writable(output, "-o", ".onnx")
@@ -102,12 +108,13 @@ def quantize_command(
         check_folder(golden, FOLDER)
         check_apart(output, golden)
     _check_pixels(float(input_range), input_mean, input_std)
+    check(adapt, widths)
     pixels = quantize.Pixels(float(input_range), input_mean, input_std)
     _say(f"reading {model}")
     source = quantize.read(model)
     with progress(2 * pictures, "images") as count:
         used, others = read_pictures(data, source.shape, model.stem, pictures, count)
-    network = quantize.quantize(source, used, pixels, NestingRules(weight_rule, candidates=widths), _say)
+    network = quantize.quantize(source, used, pixels, NestingRules(weight_rule, candidates=widths), _say, adapt)
     _say("writing the model" + (" and golden vectors" if golden else ""))
     graph = quantize.export(network, output, model, golden, used[:golden_pictures])
     measured, what = (others, "other pictures") if len(others) else (used, "pictures of the calibration")

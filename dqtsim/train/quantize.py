@@ -75,8 +75,11 @@ def quantize(
     pixels: Pixels,
     rules: NestingRules,
     say: Callable[[str], None],
+    adapt: int = 0,
 ) -> NestedNetwork:
     """The nested network of a float model, calibrated on pictures uint8 [N, C, H, W]; `say` is told what goes on.
+
+    `adapt` is that of `calibrate`.
 
     Raises ModelError where the model as read differs from onnxruntime's run of the same file, or has no nested
     counterpart.
@@ -93,7 +96,7 @@ def quantize(
     for note in network.notes:
         say(note)
     say(f"calibrating on {len(pictures)} pictures")
-    return calibrate(network, [torch.from_numpy(pictures)], progress=say)
+    return calibrate(network, [torch.from_numpy(pictures)], adapt=adapt, progress=say)
 
 
 def export(network: NestedNetwork, path: Path, source: Path, golden: Path | None, pictures: Pictures) -> Graph:

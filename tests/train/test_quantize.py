@@ -147,6 +147,10 @@ def test_pixels_are_what_the_float_network_takes() -> None:
         (("--input-std", "0"), "error: --input-std must be positive; found 0.\n"),
         (("--input-mean", "0.5,123.7,0"), "error: --input-mean must lie within --input-range, 0 to 1; found 123.7.\n"),
         (("--report", "x.pdf"), "error: --report writes a .csv, .png, .svg or .html file; found 'x.pdf'.\n"),
+        (
+            ("--widths", "7", "--adapt", "2"),
+            "error: there is nothing to adapt: no pair of widths has a width of 6 bits or fewer.\n",
+        ),
         (("--widths", "9"), "Error: Invalid value for '--widths': widths are from 1 to 8\n"),
         (("--widths", "x"), "Error: Invalid value for '--widths': give widths such as 2-8, 4,8 or 5,w8a6\n"),
         (("--input-std", "x"), "'--input-std': give a number, or one per channel with commas\n"),

@@ -8,6 +8,7 @@ import torch
 
 from dqtsim.errors import InputError
 from dqtsim.train import steps
+from dqtsim.train.calibration import adapt as adapting
 from dqtsim.train.calibration.equalize import equalize
 from dqtsim.train.calibration.measured import Extent, extent_of, extents
 from dqtsim.train.calibration.pictures import Parts, Walk, drop, last_readers, never_trained, parts_of
@@ -29,28 +30,36 @@ _UNTRAINED = (
 
 
 def calibrate(
-    network: NestedNetwork, batches: object, *, equalized: bool = False, progress: Progress | None = None
+    network: NestedNetwork,
+    batches: object,
+    *,
+    equalized: bool = False,
+    adapt: int = 0,
+    progress: Progress | None = None,
 ) -> NestedNetwork:
     """Fit `network` to batches of uint8 pictures [N, C, H, W], and return it, ready for export.
 
     `batches` is a list, a DataLoader or one tensor; a batch is a tensor or an array, or (pictures, labels). All
     pictures count alike, whatever the batches; labels are not needed. `progress` gets a line before each step.
-    `equalized` scales channels to share a tensor's codes (`equalize.py`).
+    `equalized` scales channels to share a tensor's codes (`equalize.py`). `adapt` is the number of rounds in which
+    master codes follow the float network's outputs for the sake of 6 bits and below (`adapt.py`).
 
     Batch norm's statistics are those of the network, unless it was never trained, which is said on stderr. Steps,
     zero points, master codes and, for every pair of widths, rows (B, M, S) and windows are fitted to the float network.
-    Raises InputError for anything else (see `given`), and for a network that has been calibrated already.
+    Raises InputError for anything else (see `given`), and for a network that has been calibrated already, and
+    for an `adapt` below 0 or without a pair of widths that it could help.
     """
     parts = parts_of(batches, network.shape)
     if network.calibrated:
         raise InputError("this network has been calibrated; calibrate what prepare returns.")
+    adapting.check(adapt, network.rules.pairs)
     told = progress or (lambda _: None)
     network.eval()
     with torch.no_grad():
         if never_trained(network.steps):
             print(_UNTRAINED, file=sys.stderr)
             network.replace_norms(measured_norms(network, parts, told))
-        _Calibration(network, parts, told).run(equalized)
+        _Calibration(network, parts, told, adapt).run(equalized)
     network.calibrated = True
     return network
 
@@ -58,8 +67,8 @@ def calibrate(
 class _Calibration:
     """The float tensors and, for every pair of widths, the nested network's codes, of all parts at one step."""
 
-    def __init__(self, network: NestedNetwork, parts: Parts, progress: Progress) -> None:
-        self.network, self.parts, self.progress = network, parts, progress
+    def __init__(self, network: NestedNetwork, parts: Parts, progress: Progress, rounds: int) -> None:
+        self.network, self.parts, self.progress, self.rounds = network, parts, progress, rounds
         self.steps = steps.converted(network.steps, network.device)
         self.last = last_readers(self.steps)
         self.pairs = range(len(network.rules.pairs))
@@ -109,10 +118,13 @@ class _Calibration:
             module.separate_rows()
         fit_weight_step(module)
         module.weight_step.set(module.effective_step(grid.step))
+        weight = module.weight.detach().clone()
         seen = {k: taken(module, grid, self.codes[k][source], places) for k in (self.pairs if free else [self.widest])}
         round_weights(module, module.weight_step(), covariance(module, seen[self.widest], grid))
         if free:
             fit_windows(module, [(grid, seen[k]) for k in self.pairs], targets)
+        if free and self.rounds:
+            self.progress(adapting.adapt(module, weight, [(grid, seen[k]) for k in self.pairs], targets, self.rounds))
         for k in deciding(module):
             fit_row(module, k, grid, seen[k if free else self.widest], targets)
         if isinstance(module, NestedLogits):
