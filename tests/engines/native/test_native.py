@@ -348,6 +348,24 @@ def test_a_team_keeps_nothing_alive() -> None:
     assert gone() is None
 
 
+def test_memory_of_an_engine_is_free_when_its_plan_is_gone() -> None:
+    """Reference counts are enough: arenas need not wait for the garbage collector."""
+    import gc
+    import weakref
+
+    plan = builders.compiled(network(dynamic=False))
+    next(run(plan, picture(), "jit"))
+    traced(plan, picture(), "jit")
+    gone = [weakref.ref(loaded.idle[0]) for loaded in (native(plan).loaded, native(plan)._kept) if loaded is not None]
+    assert len(gone) == 2
+    gc.disable()
+    try:
+        del plan
+        assert [instance() for instance in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
 def test_instances_are_used_again() -> None:
     plan = builders.compiled(network(dynamic=False))
     loaded = native(plan).loaded

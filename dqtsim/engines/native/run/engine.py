@@ -190,6 +190,12 @@ class NativeEngine:
         """Return the bytes of all constants and of one arena."""
         return self.program.constant_bytes + self.program.arena_bytes
 
+    def free(self) -> None:
+        """Let go of idle arenas, which refer to what they were loaded from: their memory is then free at once."""
+        for loaded in (self.loaded, self._kept):
+            if loaded is not None:
+                loaded.idle.clear()
+
     def execute(self, codes: Array, threads: int = 1) -> Ran:
         """Run one sample, codes uint8 (1, ...), with `threads` threads together."""
         instance = self.loaded.instance()
@@ -274,8 +280,14 @@ def native(plan: Plan) -> NativeEngine:
         isa = choose().isa
         found = NativeEngine(replace(plan), Library(isa, Functions(isa, plan.machine.rounding)))
         _ENGINES[id(plan), asked] = found
-        finalize(plan, _ENGINES.pop, (id(plan), asked), None).atexit = False
+        finalize(plan, _forget, (id(plan), asked)).atexit = False
     return found
+
+
+def _forget(key: tuple[int, str]) -> None:
+    engine = _ENGINES.pop(key, None)
+    if engine is not None:
+        engine.free()
 
 
 @cache
