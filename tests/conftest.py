@@ -4,6 +4,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# torch reads it when it is imported, here and in the processes that tests start: these tensors are too small to share,
+# and each worker has but one core
+os.environ["OMP_NUM_THREADS"] = "1"
+
 _QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 settings.register_profile(

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def dqtsim(*words: object, encoding: str = "utf-8", shell: str = "") -> subproce
     return subprocess.run(command, env=environment, capture_output=True, check=False)
 
 
+@cache
+def in_utf8(*words: object) -> str:
+    return dqtsim(*words).stdout.decode()
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp1252:strict", "latin-1", "utf-8"])
 def test_class_names_of_any_script_on_any_console(named: Path, encoding: str) -> None:
     codec = encoding.removesuffix(":strict")
@@ -42,7 +48,7 @@ def test_class_names_of_any_script_on_any_console(named: Path, encoding: str) ->
         words = ("run", named / "model.onnx", "--input", named / f"{pictures}.npy", "--bits", "4")
         found = dqtsim(*words, encoding=encoding)
         assert (found.returncode, found.stderr) == (0, b"")
-        full = dqtsim(*words).stdout.decode()
+        full = in_utf8(*words)
         assert any(name in full for name in NAMES)
         shown, expected = found.stdout.decode(codec), full.encode(codec, "backslashreplace").decode(codec)
         # all but the last line, which has the time

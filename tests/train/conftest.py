@@ -29,16 +29,9 @@ def write_cifar(folder: Path, pictures: int = 32) -> Path:
 def tiny_config(data: Path, out: Path) -> TrainConfig:
     """Return a run of five epochs of two steps."""
     return TrainConfig(
-        data=data, out=out, float_epochs=2, uniform_epochs=1, dynamic_epochs=2, frozen_epochs=1, batch_size=64
-    )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Keep torch to one thread: these tensors are too small to share, and other tests may be running."""
-    import torch
-
-    torch.set_num_threads(1)
+        data=data, out=out, float_epochs=2, uniform_epochs=1, dynamic_epochs=2, frozen_epochs=1, batch_size=32,
+        pictures=64,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

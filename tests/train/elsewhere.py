@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 PLACE = torch.device("meta")
 _TO = torch.ops.aten._to_copy.default
@@ -37,29 +37,28 @@ class Elsewhere(torch.Tensor):
 
 
 def _compute(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    leaves, structure = tree_flatten((args, {key: value for key, value in kwargs.items() if key != "device"}))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     wrapped = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
     if wrapped and func is not _COPY and any(t.dim() and not isinstance(t, Elsewhere) for t in tensors):
         raise RuntimeError(f"Expected all tensors to be on the same device, but those of {func} are not.")
     target = kwargs.get("device")
     there = torch.device(target) == PLACE if target is not None else bool(wrapped)
-    kwargs = {key: value for key, value in kwargs.items() if key != "device"}
     if func is _COPY:
         there = isinstance(args[0], Elsewhere)
-
-    def plain(value: Any) -> Any:
-        return value.held if isinstance(value, Elsewhere) else value
-
-    result = func(*tree_map(plain, args), **tree_map(plain, kwargs))
+    plain, named = tree_unflatten([leaf.held if isinstance(leaf, Elsewhere) else leaf for leaf in leaves], structure)
+    result = func(*plain, **named)
+    if not there:
+        return result
     known = {id(tensor.held): tensor for tensor in wrapped}
 
     def wrap(value: Any) -> Any:
-        if not there or not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor):
             return value
         # What an operation in place returns is its argument itself.
         return known[id(value)] if id(value) in known else Elsewhere(value)
 
-    return tree_map(wrap, result) if func is not _TO or there else result
+    return tree_map(wrap, result)
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -41,7 +41,7 @@ def logged(run: RunDir) -> Points:
 
 
 def short(cifar: Path, out: Path) -> TrainConfig:
-    return dataclasses.replace(tiny_config(cifar, out), pictures=64)
+    return dataclasses.replace(tiny_config(cifar, out), pictures=32)
 
 
 def test_the_event_files_hold_every_number_of_the_table(finished: RunDir) -> None:

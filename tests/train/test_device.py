@@ -30,7 +30,7 @@ NO_GPU = "device cuda needs a GPU that PyTorch can use, but there is none; take 
 def one_step(cifar: Path, out: Path, **options: Any) -> TrainConfig:
     config = tiny_config(cifar, out)
     return dataclasses.replace(
-        config, pictures=64, float_epochs=1, ema=0.5, distill=0.5, precision="float32", **options
+        config, pictures=32, float_epochs=1, ema=0.5, distill=0.5, precision="float32", **options
     )
 
 
@@ -82,7 +82,7 @@ def test_a_run_on_another_device_is_the_same_run(
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 def test_a_network_elsewhere_is_calibrated_evaluated_and_exported(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    source = networks.build("resnet8", 10)
+    source = networks.build("resnet8", 10, 0.125)
     pictures = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
 
     def made(place: torch.device, name: str) -> Graph:

@@ -24,7 +24,7 @@ KEPT = "What is in the run's folder is that of the last whole epoch."
 
 
 def diverged(cifar: Path, out: Path, **options: Any) -> str:
-    config = dataclasses.replace(tiny_config(cifar, out), width=0.25, pictures=128, **options)
+    config = dataclasses.replace(tiny_config(cifar, out), width=0.25, **options)
     with pytest.raises(InputError) as raised:
         train(config)
     return str(raised.value)

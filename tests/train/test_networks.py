@@ -1,6 +1,8 @@
 """Every built-in architecture: a short real training, export, and the engine bit for bit against the exact path."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,14 @@ def float_steps(network: torch.nn.Module, images: torch.Tensor, labels: torch.Te
     return losses
 
 
+def layers_of(network: torch.nn.Module) -> list[torch.nn.Module]:
+    return [module for module in network.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+
+
+def weight_shapes(modules: Sequence[Any]) -> list[tuple[int, ...]]:
+    return sorted((tuple(module.weight.shape) for module in modules), key=str)
+
+
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_it_trains_and_exports_and_runs_bit_for_bit(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -50,6 +60,8 @@ def test_it_trains_and_exports_and_runs_bit_for_bit(name: str, tmp_path: Path) -
     assert min(losses[1:]) < losses[0]
 
     network = prepare(source, NestedConfig())
+    modules = [module for module in network.by_name().values() if isinstance(module, NestedLayer | NestedLogits)]
+    assert weight_shapes(modules) == weight_shapes(layers_of(source))
     network.set_steps(images)
     controller = network.new_controller()
     with torch.no_grad():
@@ -79,17 +91,11 @@ def test_it_trains_and_exports_and_runs_bit_for_bit(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_it_has_the_published_shapes(name: str) -> None:
-    """As the structures of `dqtsim new` have, which were checked against the papers."""
+    """As the structures of `dqtsim new` have, checked against the papers; nesting keeps them, see above."""
     assert NETWORK_NAMES == STRUCTURES
     published = build(name, input_size=32, classes=10)
-    network = prepare(networks.build(name, 10))
     shapes = [published.initializers[f"{layer}.weight"].shape for layer in published.layers]
-    traced = [
-        tuple(module.weight.shape)
-        for module in network.by_name().values()
-        if isinstance(module, NestedLayer | NestedLogits)
-    ]
-    assert sorted(traced, key=str) == sorted(shapes, key=str)
+    assert weight_shapes(layers_of(networks.build(name, 10))) == sorted(shapes, key=str)
 
 
 def test_an_unknown_network_is_refused() -> None:

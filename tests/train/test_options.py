@@ -29,7 +29,7 @@ from .conftest import tiny_config
 
 def fast(cifar: Path, out: Path, **options: Any) -> TrainConfig:
     return dataclasses.replace(
-        tiny_config(cifar, out), width=0.25, float_epochs=1, dynamic_epochs=1, frozen_epochs=0, pictures=64, **options
+        tiny_config(cifar, out), width=0.25, float_epochs=1, dynamic_epochs=1, frozen_epochs=0, pictures=32, **options
     )
 
 

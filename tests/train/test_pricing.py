@@ -181,7 +181,7 @@ def test_a_step_lowers_the_expected_cost(cost: Cost) -> None:
 
 def test_a_run_counts_cycles_and_refuses_before_it_writes(cifar: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(
-        tiny_config(cifar, tmp_path / "run"), width=0.5, float_epochs=1, dynamic_epochs=1, pictures=64,
+        tiny_config(cifar, tmp_path / "run"), width=0.5, float_epochs=1, dynamic_epochs=1, pictures=32,
         cost="cycles", target=SERIAL, budget=1000.0,
     )  # fmt: skip
     with pytest.raises(InputError):

@@ -72,7 +72,7 @@ def test_starting_over_or_with_another_configuration_is_refused(finished: RunDir
     )
     with pytest.raises(InputError) as raised:
         train(dataclasses.replace(config, batch_size=1000), resume=False)
-    assert str(raised.value) == ("There must be at least one batch of 1000 training pictures, but there are 160.")
+    assert str(raised.value) == ("There must be at least one batch of 1000 training pictures, but there are 64.")
 
 
 def test_the_loss_reaches_controller_steps_weights_and_stem(finished: RunDir, cifar: Path) -> None:

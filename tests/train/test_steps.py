@@ -58,7 +58,7 @@ def test_narrow_pairs_imitate_the_widest_of_their_step(
 
     monkeypatch.setattr(loop, "task_loss", spy)
     config = dataclasses.replace(
-        tiny_config(cifar, tmp_path / "run"), width=0.25, float_epochs=1, distill=0.5, teacher="master", batch_size=160
+        tiny_config(cifar, tmp_path / "run"), width=0.25, float_epochs=1, distill=0.5, teacher="master", batch_size=64
     )
     train(dataclasses.replace(config, dynamic_epochs=0))
     # The float phase's step has no teacher; of the one uniform step, the widest has none either.

@@ -92,7 +92,7 @@ def descend(
     slope = error @ found[:, None]
     before = (slope * error * scale[:, :, None]).sum((0, 1, 3))
     counts = [max(_SHARE ** (b - min(widths)), _LEAST_SHARE) for b in widths]
-    share = torch.tensor(counts, device=codes.device) / before.clamp_min(1e-30)
+    share = torch.tensor(counts) / before.cpu().clamp_min(1e-30)
     every = torch.arange(TOP_CODE + 1, dtype=codes.dtype)
     operands = torch.stack([nested_values(every, b, WEIGHT_ZERO_POINT, rule) for b in widths])
     moved = codes.to("cpu", torch.uint8).contiguous().numpy()
