@@ -126,7 +126,7 @@ def quantize_command(
     found: dict[str, Any] = {}
     if report is not None:
         layers = _measure_layers(graph, network, measured, widths, threads)
-        write_report(report, layers, model.name)
+        write_report(report, layers, f"{model.name}, {counted(layers.pictures, 'picture')},")
         found["sensitivity"] = sensitivity.as_json(layers)
         notes += [*sensitivity.sentences(layers), f"{report}: {sensitivity.summary(layers)}"]
     if as_json:

@@ -68,11 +68,12 @@ def _style(pairs: Sequence[Widths], pair: Widths) -> dict[str, Any]:
 
 def _running(axes: Any, found: Sensitivity, steps: Sequence[str]) -> None:
     axes.set_title(TABLES[0], loc="left", color=_INK)
-    ends = _ends([ratio for ratios in found.running.values() for ratio in ratios.values()])
+    drawn = [ratio for ratios in found.running.values() for ratio in ratios.values()]
+    ends = _ends(drawn)
     for pair, ratios in found.running.items():
         heights = [_height(ratios[name], ends) for name in steps]
         axes.plot(range(len(steps)), heights, label=widths_text(pair), **_style(list(found.network), pair))
-    _frame(axes, ends, len(steps))
+    _frame(axes, ends, len(steps), drawn)
 
 
 def _alone(axes: Any, found: Sensitivity, steps: Sequence[str]) -> None:
@@ -82,9 +83,9 @@ def _alone(axes: Any, found: Sensitivity, steps: Sequence[str]) -> None:
     title = TABLES[1].format(others=bits_text(found.widest))
     axes.set_title(f"{title} (ring: the lowest)", loc="left", color=_INK)
     base = found.network[found.widest].ratio
-    ratios = [outputs.ratio for layers in found.alone.values() for outputs in layers.values()]
-    ratios += [outputs.ratio for outputs in found.network.values()]
-    ends, right = _ends(ratios), len(steps) + 0.5
+    drawn = [outputs.ratio for layers in found.alone.values() for outputs in layers.values()]
+    drawn += [found.network[pair].ratio for pair in found.alone]
+    ends, right = _ends([*drawn, base]), len(steps) + 0.5
     if math.isfinite(base.decibel):
         axes.axhline(base.decibel, color=_SOFT, linewidth=0.9, linestyle=":")
         axes.text(-0.4, base.decibel, f"all at {bits_text(found.widest)}", va="bottom", color=_SOFT, fontsize=8)
@@ -111,7 +112,7 @@ def _alone(axes: Any, found: Sensitivity, steps: Sequence[str]) -> None:
             fontweight="bold",
             path_effects=halo,
         )
-    _frame(axes, ends, len(steps))
+    _frame(axes, ends, len(steps), drawn)
     axes.axvline(len(steps) - 0.25, color=_SOFT, linewidth=0.8)
     labels = [*(cut_name(name, _NAME) for name in steps), "all layers"]
     axes.set_xticks([*range(len(steps)), right], labels, rotation=90, fontsize=8)
@@ -133,13 +134,14 @@ def _height(ratio: SignalToNoise, ends: tuple[float, float]) -> float:
     return min(max(ratio.decibel, ends[0]), ends[1])
 
 
-def _frame(axes: Any, ends: tuple[float, float], steps: int) -> None:
-    """Set limits, grid and the ticks of the ends, where infinite ratios are."""
+def _frame(axes: Any, ends: tuple[float, float], steps: int, drawn: Sequence[SignalToNoise]) -> None:
+    """Set limits, grid and ticks; where something drawn is infinite, the upper end says so."""
     low, high = ends
     axes.set_ylabel("dB")
     axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     ticks = [tick for tick in axes.get_yticks() if low < tick < high - 0.04 * (high - low)]
-    axes.set_yticks([*ticks, high], [*(f"{tick:g}" for tick in ticks), "equal"])
+    equal = [high] if any(ratio.decibel == math.inf for ratio in drawn) else []
+    axes.set_yticks([*ticks, *equal], [*(f"{tick:g}" for tick in ticks), *("equal" for _ in equal)])
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for step in range(0, steps, 2):
