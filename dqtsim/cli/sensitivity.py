@@ -99,12 +99,11 @@ def write_report(path: Path, found: "Sensitivity", title: str) -> None:
     from ..report.plot import plot
     from ..report.text.sensitivity import as_csv
 
-    match path.suffix:
-        case ".csv":
-            content = as_csv(found).encode()
-        case ".html":
-            content = page(found, title).encode()
-        case suffix:
-            content = plot(found, title, suffix.removeprefix("."))
+    if path.suffix == ".csv":
+        content = as_csv(found).encode()
+    elif path.suffix == ".html":
+        content = page(found, title).encode()
+    else:
+        content = plot(found, title, path.suffix.removeprefix("."))
     with write_file(path) as aside:
         aside.write_bytes(content)
