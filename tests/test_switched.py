@@ -1,15 +1,21 @@
 """One plan for many settings: each engine gives what the setting's own plan gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dqtsim.engines.registry import engine, run
 from dqtsim.errors import InputError
 from dqtsim.graph import with_bits
 from dqtsim.graph.model import Graph, Widths
 from dqtsim.planner import plan
-from dqtsim.switched import Switched, rows
+from dqtsim.switched import Switched, free_layers, rows
+from dqtsim.target import load_target
 from tests.builders import dense, network, picture, pooled, target
+from tests.networks import Sample, samples
 
 PAIRS: tuple[Widths, ...] = ((8, 8), (2, 8), (4, 4), (3, 5))
 
@@ -64,6 +70,20 @@ def test_observers_see_the_steps_of_the_setting() -> None:
     engine(static)(picture(), [lambda step, outcome: expected.update({step.node.outputs[0]: outcome.output})])
     for name in ("stem", "left", "total", "right", "widest", "result"):
         assert (seen[name] == expected[name]).all()
+
+
+@given(samples(), st.data())
+@settings(max_examples=20)
+def test_random_networks_are_switched(sample: Sample, data: st.DataObject) -> None:
+    graph, n = sample.graph, sample.graph.arithmetic.master_width
+    wide = replace(load_target("default"), multiplier_width=31)
+    pairs = data.draw(st.lists(st.tuples(st.integers(1, n), st.integers(1, n)), min_size=1, max_size=3, unique=True))
+    choice = [data.draw(st.integers(0, len(pairs) - 1)) for _ in free_layers(graph)]
+    runs, static = Switched(graph, wide, pairs), plan(with_bits(graph, rows(graph, pairs, choice)), wide)
+    (result,), (expected,) = runs.run(sample.codes, choice), run(static, sample.codes, "numba")
+    for output, array in expected.outputs.items():
+        assert (result.outputs[output] == array).all()
+    assert {layer: result.flags[layer] for layer in graph.layers} == {k: expected.flags[k] for k in graph.layers}
 
 
 def test_refusals() -> None:
