@@ -134,3 +134,15 @@ def test_a_round_ends_where_its_own_model_of_the_cost_is_lower() -> None:
     assert cost(moved) < cost(codes)
     # what followed is the slope of where the codes are now
     assert np.allclose(slope, np.einsum("bopi,bpij->bopj", errors(moved), found), rtol=1e-4, atol=1e-2)
+
+
+def test_a_single_code_moves_to_the_best_of_its_neighbours() -> None:
+    operands = np.stack([np.arange(256) - 128, (np.arange(256) >> 4) * 16 + 7.5 - 128]).astype(np.float32)
+    found, share = np.array([[[[2.0]], [[0.5]]]], np.float32), np.array([[[1.0, 3.0]]], np.float32)
+    for start, wanted in ((120, -3.25), (100, -20.0), (3, -140.0), (250, 60.0)):
+        cost = share[0, 0] @ (found[0, :, 0, 0, None] * (operands - wanted) ** 2)
+        near = range(max(0, start - descent.FAR), min(255, start + descent.FAR) + 1)
+        codes = np.full((1, 1, 1), start, np.uint8)
+        slope = (found[0, :, 0] * (operands[:, [start]] - wanted))[None, None].astype(np.float32)
+        descent.follow(codes, slope, found, share, operands, 1)
+        assert cost[codes[0, 0, 0]] == min(cost[code] for code in near)
