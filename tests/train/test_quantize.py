@@ -133,6 +133,12 @@ def test_a_report_says_which_layer_hurts_against_float(files: Path, tmp_path: Pa
     assert table[3] == f"{as_it_runs['fc', 8]:.1f}"
 
 
+def test_layers_are_adapted_where_asked(files: Path, tmp_path: Path) -> None:
+    found = quantize(files, "net.onnx", tmp_path / "a.onnx", "--widths", "4", "--adapt", "1")
+    assert found.exit_code == 0, found.output
+    assert "\nblock1.conv1 adapted, dB: w4a4 +" in found.stderr
+
+
 def test_pixels_are_what_the_float_network_takes() -> None:
     codes = np.arange(6, dtype=np.uint8).reshape(1, 3, 2, 1)
     values = Pixels(1.0, MEAN, STD).values(codes).numpy()
