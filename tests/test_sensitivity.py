@@ -160,6 +160,7 @@ def test_json_has_no_infinities_and_csv_says_inf() -> None:
     assert stem["widths"][1]["alone"] is None
     assert left["widths"][0] == {"weights": 8, "activations": 8, "as_it_runs": None, "alone": None}
     assert left["widths"][2]["alone"]["signal_to_noise_db"] == found.alone[2, 2]["left"].ratio.decibel
+    assert left["widths"][2]["alone"]["outputs_db"] == {"result": found.alone[2, 2]["left"].ratio.decibel}
     assert block["worst"] == [
         {"weights": 4, "activations": 4, "layer": found.worst((4, 4))},
         {"weights": 2, "activations": 2, "layer": found.worst((2, 2))},

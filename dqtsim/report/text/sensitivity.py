@@ -162,7 +162,8 @@ def _ratio(ratio: SignalToNoise) -> dict[str, Any]:
 
 def _outputs(outputs: Fidelity) -> dict[str, Any]:
     share = outputs.agree / outputs.pictures if outputs.classifies else None
-    return _ratio(outputs.ratio) | {"same_class": share}
+    each = {name: finite(ratio.decibel) for name, ratio in outputs.each.items()}
+    return _ratio(outputs.ratio) | {"same_class": share, "outputs_db": each}
 
 
 def as_csv(found: Sensitivity) -> str:
