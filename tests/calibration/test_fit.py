@@ -73,3 +73,11 @@ def test_logits_get_the_mean_difference() -> None:
 
 def test_the_bias_of_the_reference_is_the_one_that_its_register_holds() -> None:
     assert Row(np.array([2**40])).targets(np.array([[1]])).tolist() == [[2.0**31]]
+
+
+def test_the_bias_refers_to_the_factor_as_it_is_written() -> None:
+    sums = SUMS + 10**6
+    targets = 1.23456789 * 2.0**-8 * sums
+    found = fit(Moments.of(sums, targets), reference(), "conv")
+    # on average the row is off by the rounding of B alone
+    assert abs(float((found.targets(sums) - targets).mean())) <= float(found.factor[0]) / 2
