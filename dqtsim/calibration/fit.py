@@ -1,8 +1,12 @@
-"""One row of (B, M, S) by least squares: t ~ factor * A + constant in every output channel.
+"""One row of (B, M, S): t ~ factor * A + constant in every output channel.
 
 A is the layer's accumulator at the new pair of widths, aligned to steps of the master widths (B2, B2'), on the inputs
 that the network has at that pair. The target t is M * 2^-S * (A + B) at the reference pair: the real output in codes,
 less the zero point, before rounding and clip (B4). Logits have no factor (B7): t is A + B there.
+
+The constant gives the outputs the mean of t. Least squares would make noisy outputs smaller than t, the more the
+narrower the widths, and so layer after layer; a factor that gives them the variance of t would make all of the noise
+count. The factor is the geometric mean of both.
 """
 
 from dataclasses import dataclass
@@ -73,12 +77,13 @@ class Moments:
 
     def line(self, plain: Reals, *, fixed: bool) -> tuple[Reals, Reals]:
         """Return factor and constant; the factor is near `plain`, or is that if it is `fixed`."""
-        a, t, aa, at = (total / self.count for total in (self.a, self.t, self.aa, self.at))
+        a, t, aa, at, tt = (total / self.count for total in (self.a, self.t, self.aa, self.at, self.tt))
         factor = plain
         if not fixed:
-            variance, joint = aa - a * a, at - a * t
+            variance, joint, wanted = aa - a * a, at - a * t, np.maximum(tt - t * t, 0)
             sound = (variance > _LEAST_VARIANCE * aa) & (joint > 0)
-            factor = np.where(sound, joint / np.where(sound, variance, 1), plain)
+            variance, joint = np.where(sound, variance, 1), np.where(sound, joint, 0)
+            factor = np.where(sound, np.sqrt(joint / variance * np.sqrt(wanted / variance)), plain)
             factor = np.clip(factor, plain / _REACH, plain * _REACH)
         return factor, t - factor * a
 
@@ -94,7 +99,7 @@ class Moments:
 
 
 def fit(moments: Moments, reference: Row, where: str) -> Row:
-    """Return the row of least error. Raises ModelError, naming `where`, for a bias past 32 bits.
+    """Return the row that the sums ask for. Raises ModelError, naming `where`, for a bias past 32 bits.
 
     A channel whose factor is 0 in the reference, or whose bias would not fit beside the fitted factor, keeps the
     reference's factor.

@@ -1,4 +1,4 @@
-"""One row by least squares: exact lines are found exactly, and channels that no line fits are held."""
+"""One row: exact lines are found exactly, noise has its share, and channels that no line fits are held."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,12 @@ def fitted(sums: npt.ArrayLike, targets: npt.ArrayLike, row: Row) -> tuple[int, 
 
 def test_an_exact_line_is_found() -> None:
     assert fitted(SUMS, 3 * 2.0**-9 * (SUMS + 77), reference()) == (77, 3 << 14, 23)
+
+
+def test_noise_makes_a_factor_between_least_squares_and_equal_variance() -> None:
+    signal, noise = np.array([[512, 512, -512, -512]]), np.array([[512, -512, 512, -512]])
+    # least squares would halve the factor, equal variance divide it by the root of 2
+    assert fitted(signal + noise, 2.0**-8 * signal, reference()) == (0, round(2**16 * 2**-0.75), 24)
 
 
 def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
