@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import limits, spec
 from ..engines.numba.table import compute
+from ..engines.registry import check_codes
 from ..errors import InputError
 from ..graph import with_bits
 from ..graph.model import Array, Graph, Widths
@@ -35,11 +36,12 @@ def calibrate(
 
     Every pair of widths that the model has keeps its rows and its windows, so it keeps its bits. What a new pair gets
     is fitted to the model's own outputs at its widest pair, before rounding and clip. `say` gets a line a layer.
-    Raises InputError for pairs that cannot be added, and for more samples than can be held.
+    Raises InputError for pairs that cannot be added, for samples that are not the model's or more than can be held.
     """
     wanted = tuple(dict.fromkeys(pairs))
     check_pairs(graph, wanted)
     walk = _Walk(graph, wanted, samples, threads, say)
+    check_codes(walk.plan, samples)
     walk.run()
     return with_pairs(graph, walk.fitted, wanted, len(samples))
 

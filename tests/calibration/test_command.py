@@ -16,7 +16,8 @@ from dqtsim.golden import find_vectors, read_vector
 from dqtsim.graph import BITS, save, with_bits
 from dqtsim.planner import plan
 from dqtsim.target import load_target
-from tests.builders import dense
+from tests.builders import dense, picture
+from tests.cli.test_feature_maps import maps
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = ROOT / "models" / "resnet8-cifar10.onnx"
@@ -87,6 +88,18 @@ def test_json_has_the_ratios_of_each_output(pictures: Path, tmp_path: Path) -> N
     ]
     assert [row["outputs_db"]["y"] == row["signal_to_noise_db"] for row in report["widths"]] == [True, True]
     assert load(tmp_path / "out.onnx").candidates == ((5, 5), (6, 6), (8, 8))
+
+
+def test_each_of_several_outputs_has_its_ratio(tmp_path: Path) -> None:
+    save(maps(), tmp_path / "maps.onnx")
+    np.save(tmp_path / "x.npy", picture(5, count=4))
+    found = run(tmp_path / "maps.onnx", "--data", tmp_path / "x.npy", "--widths", "w8a6,6", "-o", tmp_path / "out.onnx")
+    assert found.exit_code == 0, found.output
+    lines = [line.split() for line in found.stdout.splitlines()]
+    assert lines[0] == ["maps.onnx", "against", "its", "w8a8", "on", "4", "pictures", "of", "the", "calibration"]
+    assert lines[1] == ["bits", "w8a8's", "class", "signal", "to", "noise", "boxes", "small"]
+    assert [line[:2] for line in lines[2:4]] == [["w8a6", "-"], ["6", "-"]]
+    assert [len(line) for line in lines[2:4]] == [8, 8]
 
 
 @pytest.mark.parametrize(
