@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from dqtsim.cli import main
 from dqtsim.errors import InputError
 from dqtsim.graph.model import Graph
-from dqtsim.train import NestedConfig, calibrate, export, loop, networks, prepare, train
+from dqtsim.train import NestedConfig, NestingRules, calibrate, export, loop, networks, prepare, train
 from dqtsim.train.config import RunDir, TrainConfig
 from dqtsim.train.device import settled, sound_convolutions
 from dqtsim.train.phases import load_state, save_state
@@ -25,12 +25,14 @@ from .conftest import tiny_config
 from .elsewhere import PLACE, Elsewhere, elsewhere
 
 NO_GPU = "device cuda needs a GPU that PyTorch can use, but there is none; take device cpu."
+# On the second device every operation passes through Python, so there are few.
+TWO = ((2, 2), (8, 8))
 
 
 def one_step(cifar: Path, out: Path, **options: Any) -> TrainConfig:
     config = tiny_config(cifar, out)
     return dataclasses.replace(
-        config, pictures=32, float_epochs=1, ema=0.5, distill=0.5, precision="float32", **options
+        config, candidates=TWO, pictures=32, float_epochs=1, ema=0.5, distill=0.5, precision="float32", **options
     )
 
 
@@ -87,7 +89,7 @@ def test_a_network_elsewhere_is_calibrated_evaluated_and_exported(tmp_path: Path
 
     def made(place: torch.device, name: str) -> Graph:
         torch.manual_seed(1)
-        network = prepare(source.to(place), NestedConfig())
+        network = prepare(source.to(place), NestedConfig(NestingRules(candidates=TWO)))
         controller = network.new_controller().to(place)
         calibrate(network, [pictures.to(place)])
         controller.calibrate(network.features(pictures))
