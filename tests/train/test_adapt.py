@@ -24,6 +24,7 @@ from dqtsim.train.network import NestedNetwork
 from .test_calibration import RULES, Small, shown
 from .test_prepare import SHAPE, trained
 
+REACH = 16
 # Calibrated on the first, measured on the others.
 PICTURES = shown(192)
 FIRST, OTHERS = PICTURES[:128], PICTURES[128:]
@@ -129,7 +130,7 @@ def test_a_round_ends_where_its_own_model_of_the_cost_is_lower() -> None:
 
     slope = np.einsum("bopi,bpij->bopj", errors(codes), found).astype(np.float32)
     moved = codes.copy()
-    descent.follow(moved, slope, found, share, operands, 2)
+    descent.descend(moved, slope, found, share, operands, reach=REACH, sweeps=1, threads=2)
     assert (moved != codes).any()
     assert cost(moved) < cost(codes)
     # what followed is the slope of where the codes are now
@@ -141,8 +142,8 @@ def test_a_single_code_moves_to_the_best_of_its_neighbours() -> None:
     found, share = np.array([[[[2.0]], [[0.5]]]], np.float32), np.array([[[1.0, 3.0]]], np.float32)
     for start, wanted in ((120, -3.25), (100, -20.0), (3, -140.0), (250, 60.0)):
         cost = share[0, 0] @ (found[0, :, 0, 0, None] * (operands - wanted) ** 2)
-        near = range(max(0, start - descent.FAR), min(255, start + descent.FAR) + 1)
+        near = range(max(0, start - REACH), min(255, start + REACH) + 1)
         codes = np.full((1, 1, 1), start, np.uint8)
         slope = (found[0, :, 0] * (operands[:, [start]] - wanted))[None, None].astype(np.float32)
-        descent.follow(codes, slope, found, share, operands, 1)
+        descent.descend(codes, slope, found, share, operands, reach=REACH, sweeps=1, threads=1)
         assert cost[codes[0, 0, 0]] == min(cost[code] for code in near)

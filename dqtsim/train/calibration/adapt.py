@@ -35,6 +35,8 @@ NARROW = 6
 _ANCHOR = 0.25
 # How much less a pair counts than one of a bit less.
 _SHARE = 0.6
+# How far a code moves in a round: to any code of the next narrow one.
+_REACH = 16
 # The ridge, as a multiple of the inputs' mean variance: always a little, more if there are few places for many taps.
 _RIDGE, _RIDGE_PLACES = 0.02, 2.0
 # Layers with more taps per output are left as they are: the sums of products of their inputs would not fit memory.
@@ -170,8 +172,8 @@ class _Layer:
         ridges = [torch.diag_embed(seen.ridge[:, None].expand(-1, self.shape[2])) for seen in self.seen]
         found = torch.stack([seen.found + ridge for seen, ridge in zip(self.seen, ridges, strict=True)], 1)
         moved = codes.to("cpu", torch.uint8).contiguous().numpy()
-        own = [table.float().cpu().contiguous().numpy() for table in (slope, found, share, self.operands)]
-        descent.follow(moved, own[0], own[1], own[2], own[3], torch.get_num_threads())
+        own = (moved, *(table.float().cpu().contiguous().numpy() for table in (slope, found, share, self.operands)))
+        descent.descend(*own, reach=_REACH, sweeps=1, threads=torch.get_num_threads())
         return torch.from_numpy(moved).to(codes)
 
     def set(self, codes: torch.Tensor) -> None:

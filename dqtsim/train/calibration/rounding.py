@@ -23,6 +23,9 @@ from dqtsim.train.rules import MASTER_WIDTH, TOP_CODE, WEIGHT_ZERO_POINT, Weight
 # How much less a width counts, relative to its error before, than the next narrower one: wide codes have bits to spare.
 # No width counts less than the last share, so that 8 bits stay as good whatever the narrowest is.
 _SHARE, _LEAST_SHARE = 0.5, 1 / 16
+_SWEEPS = 3
+# How far a code moves at once.
+_REACH = 10
 # Inputs of an output that are looked at together; what is further apart counts as uncorrelated.
 _BLOCK = 2304
 # Weights that are looked at together.
@@ -89,13 +92,15 @@ def descend(
     next narrower one, but at least `_LEAST_SHARE`, relative to its error before.
     """
     error = torch.stack([nested_values(codes, b, WEIGHT_ZERO_POINT, rule) - wanted for b in widths], 2)
-    slope = error @ found[:, None]
+    # One product per block: broadcasting would copy H for every output.
+    slope = (error.flatten(1, 2) @ found).reshape(error.shape)
     before = (slope * error * scale[:, :, None]).sum((0, 1, 3))
     counts = [max(_SHARE ** (b - min(widths)), _LEAST_SHARE) for b in widths]
     share = torch.tensor(counts) / before.cpu().clamp_min(1e-30)
     every = torch.arange(TOP_CODE + 1, dtype=codes.dtype)
     operands = torch.stack([nested_values(every, b, WEIGHT_ZERO_POINT, rule) for b in widths])
     moved = codes.to("cpu", torch.uint8).contiguous().numpy()
-    own = [table.cpu().contiguous().numpy() for table in (slope, found, share, operands)]
-    descent.descend(moved, own[0], own[1], own[2], own[3], torch.get_num_threads())
+    each = share.expand(*codes.shape[:2], -1)
+    own = (moved, *(table.cpu().contiguous().numpy() for table in (slope, found[:, None], each, operands)))
+    descent.descend(*own, reach=_REACH, sweeps=_SWEEPS, threads=torch.get_num_threads())
     return torch.from_numpy(moved).to(codes)
