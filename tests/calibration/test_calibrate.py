@@ -79,6 +79,17 @@ def test_new_rows_are_nearer_to_eight_bits() -> None:
         assert errors(made, f"w{w}a{a}", codes) < errors(graph, f"w{w}a{a}", codes)
 
 
+def test_logits_have_the_mean_of_eight_bits_on_the_pictures_of_the_calibration() -> None:
+    graph, codes = network(), picture(3, count=12)
+    made = calibrate(graph, [(3, 3)], codes)
+    means = [
+        np.mean([result.outputs[result.scores] for result in run(plan(apply_bits(made, bits)[0], WIDE), codes)], 0)
+        for bits in ("8", "3")
+    ]
+    # on the inputs that the network itself has at 3 bits; B is rounded
+    assert np.abs(means[0] - means[1]).max() <= 0.5
+
+
 def small() -> Graph:
     """A layer of two outputs on codes 0 to 31, zero point 0, with widths of 8 and w8a4 and a window of 1 at 4 bits."""
     weight = [[3, -5, 7], [100, 50, -20]]
