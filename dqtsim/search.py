@@ -196,11 +196,11 @@ def refined(
     measure: Callable[[Sequence[int]], float],
     tries: int,
 ) -> list[int]:
-    """Return the choice with the least `measure` that `tries` measurements find within the budget.
+    """Return the choice with the least `measure` within the budget that is found.
 
     Sensitivities do not really add up, least of all far from the widest pair. So `start` is first compared with each
-    candidate used everywhere. Then the best choice so far is compared with choices that change one or two layers, the
-    most promising by `table` first, until none of these is better.
+    candidate used everywhere, always. Then, up to `tries` measurements besides that of `start`, the best choice so far
+    is compared with choices that change one or two layers, the most promising by `table` first, until none is better.
     """
     layers, candidates = table.shape
     best = tuple(start)
@@ -212,7 +212,7 @@ def refined(
 
     for k in range(candidates):
         everywhere = (k,) * layers
-        if len(known) <= tries and everywhere not in known and priced.total(everywhere) <= budget.amount:
+        if everywhere not in known and priced.total(everywhere) <= budget.amount:
             best = everywhere if better(everywhere) else best
     found = True
     while found:

@@ -113,8 +113,9 @@ def test_refining_finds_what_sums_do_not_see() -> None:
         assert priced.total(choice) <= budget.amount
         return 4.0 - min(choice) - 0.1 * sum(choice)
 
-    assert search.refined(start, table, priced, budget, measure, 0) == start
-    assert measured == [tuple(start)]
+    # what is alike everywhere is always compared: here it is better than what the sums say
+    assert search.refined(start, table, priced, budget, measure, 0) == [1, 1, 1, 1]
+    assert measured == [tuple(start), (0, 0, 0, 0), (1, 1, 1, 1)]
     measured.clear()
     everywhere = search.refined(start, table, priced, budget, measure, 100)
     reachable = [c for c in product(range(3), repeat=4) if priced.total(c) <= budget.amount]
@@ -123,8 +124,8 @@ def test_refining_finds_what_sums_do_not_see() -> None:
     for tries in range(1, 12):
         measured.clear()
         assert measure(search.refined(start, table, priced, budget, measure, tries)) <= measure(start)
-        # no plan is measured twice, and no more than were allowed
-        assert len(measured) - 2 <= tries + 1
+        # no plan is measured twice, and no more than were allowed, but for the two that are alike everywhere
+        assert len(measured) - 2 <= max(tries, 2) + 1
         assert len(set(measured[:-2])) == len(measured) - 2
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Whole plans to try.",
+    help="Whole plans to try; those with one pair of widths everywhere always are.",
 )
 @threads_option
 @click.option(
@@ -46,7 +46,8 @@ def plan_command(
     """Search the best static widths of MODEL under a budget, on training pictures; `--bits PLAN` then uses them.
 
     Every layer's sensitivity is measured with the integer engine; the choice is solved exactly. What layers cost in
-    accuracy does not really add up, so --refine then measures whole plans, beginning with that one and uniform ones.
+    accuracy does not really add up, so whole plans are measured then: that one and the uniform ones within the budget,
+    and with --refine others near the best of these.
     """
     import numpy as np
 
@@ -76,14 +77,13 @@ def plan_command(
     with progress(1 + len(layers) * (len(graph.candidates) - 1), "measurements") as count:
         table = search.sensitivities(runs, images, labels, threads=threads, progress=count)
     choice = search.best_choice(table, priced, budget)
-    if tries:
-        with progress(tries + 1, "plans") as count:
+    with progress(max(tries, len(graph.candidates)) + 1, "plans") as count:
 
-            def measured(chosen: "Sequence[int]") -> float:
-                count()
-                return search.cross_entropy(runs, chosen, images, labels, threads)[0]
+        def measured(chosen: "Sequence[int]") -> float:
+            count()
+            return search.cross_entropy(runs, chosen, images, labels, threads)[0]
 
-            choice = search.refined(choice, table, priced, budget, measured, tries)
+        choice = search.refined(choice, table, priced, budget, measured, tries)
     loss, accuracy = search.cross_entropy(runs, choice, images, labels, threads)
     cost = f"{float(priced.total(choice)):.6g} {budget.unit}"
     notes = [
