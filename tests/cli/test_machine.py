@@ -143,7 +143,7 @@ def test_threads_are_the_cores_available(command: Command, monkeypatch: pytest.M
                 context = entry.make_context(name, [], whole, resilient_parsing=True)
                 assert option.get_default(context) == 3
                 assert "[default: (the cores available); x>=1]" in " ".join(command(name, "--help").stdout.split())
-    assert names == {"run", "evaluate", "report", "count-ops", "plan", "quantize", "calibrate"}
+    assert names == {"run", "evaluate", "report", "count-ops", "plan", "quantize", "calibrate", "sensitivity"}
     monkeypatch.delattr(os, "sched_getaffinity")
     assert common.available_cores() == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)

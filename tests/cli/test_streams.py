@@ -122,5 +122,7 @@ def test_exit_code_1_is_wrong_bits_alone(code: str, expected: int, error: str, t
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_an_interruption_is_not_wrong_bits() -> None:
-    found = run("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    # where the tests run in the background the signal is ignored from the start
+    usual = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    found = run(f"import os, signal; {usual}; os.kill(os.getpid(), signal.SIGINT)")
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "\ninterrupted\n")
