@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import check_writable, console, counted, model_argument, pairs_of_widths, progress, threads_option
+from .common import (
+    check_writable,
+    console,
+    counted,
+    model_argument,
+    pairs_of_widths,
+    pictures_option,
+    progress,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from ..fidelity import Fidelity
@@ -19,10 +28,7 @@ def _widths(_context: click.Context, _option: click.Parameter, text: str) -> "tu
 
 @click.command("calibrate")
 @model_argument
-@click.option(
-    "--data", type=click.Path(path_type=Path), required=True,
-    help="Pictures: a folder of images or CIFAR-10, or a .npy file (uint8).",
-)  # fmt: skip
+@pictures_option
 @click.option("--widths", required=True, callback=_widths, help="The new ones, as 5,6,w8a6 or 2-4.")
 @click.option(
     "--pictures", type=click.IntRange(1), default=100, show_default=True,

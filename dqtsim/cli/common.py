@@ -76,6 +76,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+pictures_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Pictures: a folder of images or CIFAR-10, or a .npy file (uint8).",
+)
 threads_option: Decorator = click.option(
     "--threads",
     type=click.IntRange(1),

@@ -13,6 +13,7 @@ from .common import (
     counted,
     model_argument,
     pairs_of_widths,
+    pictures_option,
     progress,
     target_option,
     threads_option,
@@ -32,10 +33,7 @@ def _widths(_context: click.Context, _option: click.Parameter, text: str | None)
 
 @click.command("sensitivity")
 @model_argument
-@click.option(
-    "--data", type=click.Path(path_type=Path), required=True,
-    help="Pictures: a folder of images or CIFAR-10, or a .npy file (uint8).",
-)  # fmt: skip
+@pictures_option
 @click.option(
     "--widths", callback=_widths, help="Such as 2-7, 4,6 or 5,w8a6. [default: those that the model was made for]"
 )

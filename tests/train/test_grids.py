@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dqtsim.train import steps
-from dqtsim.train.calibration.measured import extent_of
 from dqtsim.train.calibration.ranges import Reads, fit_grid
 from dqtsim.train.modules.pointwise import NestedRescale
 from dqtsim.train.rules import MASTER_WIDTH
@@ -14,7 +13,7 @@ def step_of(values: torch.Tensor, *, positive: bool = True, widths: tuple[int, .
     """Return 255 times the step of a rectified tensor [N, C, ...], its grid's end."""
     step = steps.Rectify("x", ("input",), tuple(values.shape[1:]), positive, steps.Activation(positive))
     module = NestedRescale(step)
-    fit_grid(module, [values], extent_of([values]), None, Reads(frozenset(widths), None, "FLOOR"))
+    fit_grid(module, [values], None, Reads(frozenset(widths), None, "FLOOR"))
     return float(module.step().item()) * 255
 
 

@@ -26,20 +26,6 @@ class Extent:
             torch.maximum(self.rms, other.rms),
         )
 
-    def scaled(self, factors: torch.Tensor) -> "Extent":
-        """The extent of the tensor times `factors` [C]."""
-        return Extent(self.low * factors, self.high * factors, self.rms * factors)
-
-
-def extent_of(outputs: Parts) -> Extent:
-    """The extent of a tensor [N, C, ...] in parts."""
-    flat = [by_channel(value) for value in outputs]
-    count = sum(part.shape[1] for part in flat)
-    squares = torch.stack([part.square().sum(1, dtype=torch.float64) for part in flat]).sum(0)
-    low = torch.stack([part.amin(1) for part in flat]).amin(0)
-    high = torch.stack([part.amax(1) for part in flat]).amax(0)
-    return Extent(low, high, (squares / count).sqrt().float())
-
 
 def extents(
     network: NestedNetwork, walked: Sequence[steps.Step], parts: Parts, progress: Callable[[str], None]
@@ -50,6 +36,11 @@ def extents(
     for step in walked:
         progress(f"range of {step.name}")
         _, outputs = walk.step(step)
-        found[step.name] = extent_of(outputs)
+        flat = [by_channel(value) for value in outputs]
+        count = sum(part.shape[1] for part in flat)
+        squares = torch.stack([part.square().sum(1, dtype=torch.float64) for part in flat]).sum(0)
+        low = torch.stack([part.amin(1) for part in flat]).amin(0)
+        high = torch.stack([part.amax(1) for part in flat]).amax(0)
+        found[step.name] = Extent(low, high, (squares / count).sqrt().float())
         walk.forget(step)
     return found

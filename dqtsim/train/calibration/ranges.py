@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from dqtsim.train import steps
-from dqtsim.train.calibration.measured import Extent
 from dqtsim.train.calibration.pictures import Parts, by_channel
 from dqtsim.train.modules.base import Nested
 from dqtsim.train.modules.layer import NestedLayer
@@ -89,17 +88,17 @@ def _influence(module: NestedLayer | NestedLogits) -> torch.Tensor:
     return squares.reshape(groups, -1, squares.shape[1]).sum(1).flatten()
 
 
-def fit_grid(module: Nested, outputs: Parts, extent: Extent, factors: torch.Tensor | None, reads: Reads) -> None:
+def fit_grid(module: Nested, outputs: Parts, factors: torch.Tensor | None, reads: Reads) -> None:
     """Set step and zero point of a module's output.
 
-    `outputs` are its float values [N, C, ...], codes stand for `factors` [C] times these, and `extent` is that of the
-    product. The ends of the grid are the least and greatest value (min-max), percentiles, or those of the least mean
-    squared error, with one or two zero points each. Chosen is what disturbs the outputs of the layers that read the
+    `outputs` are its float values [N, C, ...], and codes stand for `factors` [C] times these. The ends of the grid are
+    the least and greatest value (min-max), percentiles, or those of the least mean squared error, with one or two zero
+    points each. Chosen is what disturbs the outputs of the layers that read the
     tensor least: the sum over all widths of the error's logarithm, in the best window (A6) of each width, every
     channel's error weighted by its influence.
     """
     values, influence = _sampled(outputs, factors, reads.influence)
-    low, high = min(float(extent.low.min()), 0.0), max(float(extent.high.max()), 0.0)
+    low, high = _extremes(outputs, factors)
     if module.ceiling is not None:
         high = min(high, module.ceiling)
         values = values.clamp_max(module.ceiling)
@@ -120,6 +119,16 @@ def fit_grid(module: Nested, outputs: Parts, extent: Extent, factors: torch.Tens
     _, step, zero, _ = found
     module.zero_point = zero
     module.step.set(torch.full_like(module.step.logarithm, -step))
+
+
+def _extremes(outputs: Parts, factors: torch.Tensor | None) -> tuple[float, float]:
+    """The least and greatest of all values times their factors, and of 0, which every grid has."""
+    flat = [by_channel(value) for value in outputs]
+    low = torch.stack([part.amin(1) for part in flat]).amin(0)
+    high = torch.stack([part.amax(1) for part in flat]).amax(0)
+    if factors is not None:
+        low, high = low * factors, high * factors
+    return min(float(low.min()), 0.0), max(float(high.max()), 0.0)
 
 
 def _ends(values: torch.Tensor, low: float, high: float) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ from dqtsim.errors import InputError
 from dqtsim.train import steps
 from dqtsim.train.calibration import adapt as adapting
 from dqtsim.train.calibration.equalize import equalize
-from dqtsim.train.calibration.measured import Extent, extent_of, extents
+from dqtsim.train.calibration.measured import extents
 from dqtsim.train.calibration.pictures import Parts, Walk, drop, last_readers, never_trained, parts_of
 from dqtsim.train.calibration.pictures import with_measured_norms as measured_norms
 from dqtsim.train.calibration.places import Places, taken
@@ -82,8 +82,11 @@ class _Calibration:
 
     def run(self, equalized: bool) -> None:
         """Fit all steps."""
-        self.extents = extents(self.network, self.steps, self.parts, self.progress) if equalized else {}
-        self.factors = equalize(self.network, self.steps, self.extents) if equalized else {}
+        self.factors = {}
+        if equalized:
+            self.factors = equalize(
+                self.network, self.steps, extents(self.network, self.steps, self.parts, self.progress)
+            )
         count = sum(len(part) for part in self.parts)
         walk = Walk(self.network, self.steps, self.parts)
         for step in self.steps:
@@ -101,9 +104,7 @@ class _Calibration:
         module = self.network.by_name().get(step.name)
         factors = self.factors.get(step.name)
         if isinstance(module, Nested):
-            extent = self.extents[step.name] if self.extents else extent_of(after)
-            scaled = extent if factors is None else extent.scaled(factors)
-            fit_grid(module, after, _at_least_zero(scaled), factors, reads_of(self.network, self.steps, step.name))
+            fit_grid(module, after, factors, reads_of(self.network, self.steps, step.name))
         if isinstance(module, NestedLayer | NestedLogits):
             self._fit_layer(step, module, places, _times(before, factors))
         else:
@@ -165,8 +166,3 @@ def _times(values: Parts, factors: torch.Tensor | None) -> Parts:
     if factors is None:
         return values
     return [value * factors.reshape(-1, *[1] * (value.dim() - 2)) for value in values]
-
-
-def _at_least_zero(extent: Extent) -> Extent:
-    """An extent that holds 0, which every grid has."""
-    return Extent(extent.low.clamp_max(0), extent.high.clamp_min(0), extent.rms)
